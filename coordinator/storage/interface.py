@@ -1,0 +1,247 @@
+"""What the coordinator asks of its storage: a few verbs, each with its contract.
+
+Two kinds of storage, because they fail differently:
+
+* `Store` holds small records in a database. **Each verb is one transaction**: when it returns, its effect is durable;
+  when it raises `StorageError`, nothing changed; when it raises `DurabilityUnknown`, nobody knows, and the process must
+  end so that recovery finds out.
+* `Blobs` holds large immutable files (models) and growing ones (spools). A write is durable only after `sync`.
+
+Every audit entry is stored in the transaction of what it records. The store checks that it continues the log (its `seq`
+is the number of entries so far) and treats anything else as a bug of the caller (`RuntimeError`).
+
+All verbs are called from one thread, the driver's; only `Blobs.spool` and `Blobs.model` handles are used from others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
+from shared.reasons import AbortReason, JobState, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line of the audit log: `line` is exactly what stands in the file, without the line feed."""
+
+    seq: int
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as submitted, and where it is in its life."""
+
+    job: JobId
+    spec: bytes
+    submitted_by: str
+    submitted_at: str
+    """RFC 3339, UTC; for people."""
+    state: JobState
+    reason: str
+    """Why it is in that state; empty when the state says it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One durable step of an open round. `kind` and `body` belong to `coordinator.round.journal`."""
+
+    kind: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """A round as listed: open while `outcome` is empty."""
+
+    key: RoundKey
+    purpose: Purpose
+    outcome: str
+    """Empty while open, `committed`, or the value of an AbortReason."""
+    summary: bytes
+    """Canonical JSON: survivors, members out with reasons, totals, durations. Empty while open."""
+    result: bytes
+    """The sealed RoundResult or RoundAborted as broadcast. Empty while open."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A model version: a published file plus its lineage (canonical JSON)."""
+
+    digest: Digest
+    manifest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCommit:
+    """Everything that becomes true at once when a round commits."""
+
+    key: RoundKey
+    summary: bytes
+    result: bytes
+    model: ModelRecord | None
+    """The new version; None for a round of purpose `evaluate`."""
+    job_state: JobState
+    audit: AuditEntry
+
+
+@dataclass(frozen=True, slots=True)
+class RoundAbort:
+    """Everything that becomes true at once when a round aborts."""
+
+    key: RoundKey
+    reason: AbortReason
+    summary: bytes
+    result: bytes
+    job_state: JobState
+    job_reason: str
+    audit: AuditEntry
+
+
+class Store(Protocol):
+    """The coordinator's records. Every verb may raise StorageError or DurabilityUnknown."""
+
+    def submit_job(self, record: JobRecord, audit: AuditEntry) -> None:
+        """Store a new job. Present with the same `spec`: nothing changes. Present with another: ConflictError."""
+        ...
+
+    def job(self, job: JobId) -> JobRecord:
+        """Absent: UnknownError."""
+        ...
+
+    def jobs(self) -> Sequence[JobRecord]:
+        """All jobs, in the order of submission."""
+        ...
+
+    def set_job_state(self, job: JobId, state: JobState, reason: str, audit: AuditEntry) -> None:
+        """Absent: UnknownError."""
+        ...
+
+    def open_round(self, key: RoundKey, purpose: Purpose, entry: JournalEntry) -> None:
+        """Start a round with the first entry of its journal. Present: ConflictError."""
+        ...
+
+    def journal(self, key: RoundKey, entry: JournalEntry) -> None:
+        """Append to an open round's journal. Absent: UnknownError. Already finished: ConflictError."""
+        ...
+
+    def journal_of(self, key: RoundKey) -> Sequence[JournalEntry]:
+        """The journal in order. Absent: UnknownError."""
+        ...
+
+    def rounds(self, job: JobId) -> Sequence[RoundRecord]:
+        """All rounds of a job in order; empty when it has none."""
+        ...
+
+    def commit_round(self, commit: RoundCommit) -> None:
+        """The one commit point. Absent: UnknownError. Already finished with the same `result`: nothing changes;
+        with another: ConflictError.
+        """
+        ...
+
+    def abort_round(self, abort: RoundAbort) -> None:
+        """As `commit_round`, for a round without a result."""
+        ...
+
+    def add_model(self, record: ModelRecord, audit: AuditEntry) -> None:
+        """Record an initial model whose file is published. Present: nothing changes, the entry is not stored."""
+        ...
+
+    def model(self, digest: Digest) -> ModelRecord:
+        """Absent: UnknownError."""
+        ...
+
+    def models(self) -> Sequence[ModelRecord]:
+        """All versions, oldest first."""
+        ...
+
+    def append_audit(self, audit: AuditEntry) -> None:
+        """Record something that changes nothing else (a start, a refused connection)."""
+        ...
+
+    def audit_entries(self, start: int) -> Sequence[AuditEntry]:
+        """Entries from `seq >= start`, in order, at most 1,000; empty at the end."""
+        ...
+
+
+class Reader(Protocol):
+    """Random access to bytes that no longer change."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read_at(self, offset: int, length: int) -> memoryview:
+        """Exactly `length` bytes, valid until the next call. Beyond the end or unreadable: StorageError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Spool(Protocol):
+    """One participant's update on its way in. Growing, then committed, then dropped with its round."""
+
+    @property
+    def size(self) -> int: ...
+
+    def append(self, data: memoryview) -> None:
+        """Write at the end; not durable yet."""
+        ...
+
+    def truncate(self, size: int) -> None:
+        """Forget everything from `size` on."""
+        ...
+
+    def sync(self) -> int:
+        """Make what was appended durable; returns the durable size. Raises DurabilityUnknown."""
+        ...
+
+    def reader(self) -> Reader: ...
+
+    def close(self) -> None: ...
+
+
+class Staged(Protocol):
+    """A file being written, which nobody can see until it is published."""
+
+    def allocate(self, size: int) -> None:
+        """Fix the size. A full disk is found here (StorageError) and not half way."""
+        ...
+
+    def write_at(self, offset: int, data: memoryview) -> None: ...
+
+    def reader(self) -> Reader: ...
+
+    def discard(self) -> None: ...
+
+
+class Blobs(Protocol):
+    """Large files."""
+
+    def spool(self, key: AttemptKey, participant: ParticipantId) -> Spool:
+        """Open for appending, created when absent."""
+        ...
+
+    def drop_spools(self, key: RoundKey) -> None:
+        """Remove all spools of a round. None there: nothing happens."""
+        ...
+
+    def stage(self, name: str) -> Staged:
+        """A new staged file; one of the same name left over from before is replaced."""
+        ...
+
+    def publish(self, staged: Staged, digest: Digest) -> None:
+        """Make a staged file the model `digest`: fsync, rename, fsync the folder. The caller computed the digest.
+        Present: the staged file is dropped. Durable on return.
+        """
+        ...
+
+    def model(self, digest: Digest) -> Reader:
+        """Absent: UnknownError."""
+        ...
+
+    def model_location(self, digest: Digest) -> str:
+        """Where a person finds the file (a path, for files). Absent: UnknownError."""
+        ...

@@ -1,0 +1,84 @@
+"""Closed lists of reasons: what the wire, the audit log, the metrics and the runbook all call the same thing.
+
+PROTOCOL.md section 9 explains each. The string value is what is logged, labelled and stored; it never changes once
+released.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class AbortReason(StrEnum):
+    """Why a round ended without a new model version."""
+
+    BELOW_QUORUM = "below_quorum"  # the deadline came with fewer Ready than the quorum
+    BELOW_FLOOR = "below_floor"  # every attempt ended with fewer updates than the floor
+    OPERATOR = "operator"  # somebody with the operator role aborted the job
+    FOLD_FAILED = "fold_failed"  # the updates could not be combined (non-finite total, no weight)
+
+
+class DropReason(StrEnum):
+    """Why a member is not in a round's result.
+
+    The first block is said by the participant, the second by the coordinator.
+    """
+
+    DECLINED = "declined"
+    TASK_UNAVAILABLE = "task_unavailable"
+    TASK_CRASHED = "task_crashed"
+    TASK_DEADLINE = "task_deadline"
+    TASK_INVALID = "task_invalid"  # the task broke its contract: wrong return type, metric missing, weight out of range
+    NON_FINITE = "non_finite"
+    MANIFEST_MISMATCH = "manifest_mismatch"
+    MODEL_UNAVAILABLE = "model_unavailable"  # the model could not be fetched, or is not the announced one
+    DISK = "disk"
+    LOST = "lost"  # it no longer holds what this round needs (restarted before its update was spooled)
+
+    ABSENT = "absent"  # never connected in this round
+    DISCONNECTED = "disconnected"  # went away during this round and did not come back in time
+    NOT_READY = "not_ready"  # connected, but training was not finished when the attempt started
+    UPLOAD_LATE = "upload_late"  # Ready, but its update was not committed in time
+    REVOKED = "revoked"  # taken off the allow-list
+
+
+class ConsentRule(StrEnum):
+    """The rule of the silo's policy by which it declines."""
+
+    JOB_NOT_ALLOWED = "job_not_allowed"
+    TASK_NOT_INSTALLED = "task_not_installed"
+    COHORT_TOO_SMALL = "cohort_too_small"
+    NOT_A_MEMBER = "not_a_member"
+    MASKING_REQUIRED = "masking_required"
+    JOBSPEC_CHANGED = "jobspec_changed"  # another specification under a job id that this silo already knows
+    ROUND_REPLAYED = "round_replayed"  # a round older than one already finished, or the same with other content
+    TRAINING_TOO_LONG = "training_too_long"
+
+
+class RefusalReason(StrEnum):
+    """Why the coordinator does not open a session."""
+
+    NO_COMMON_VERSION = "no_common_version"
+    MISSING_CAPABILITY = "missing_capability"
+    SIGNING_IDENTITY = "signing_identity"
+    SUPERSEDED = "superseded"  # the same identity opened a newer session
+    NOT_ALLOWED = "not_allowed"  # not, or no longer, on the allow-list
+    DRAINING = "draining"  # the coordinator is shutting down
+    SILENT = "silent"  # no heartbeat within the limit
+    PROTOCOL = "protocol"  # bytes that are no message, or a message out of order at the opening
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+
+
+class Purpose(StrEnum):
+    """What a round is for. An `evaluate` round makes no version and is not counted in the job's `rounds`."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
