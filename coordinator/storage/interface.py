@@ -8,7 +8,14 @@ Two kinds of storage, because they fail differently:
 * `Blobs` holds large immutable files (models) and growing ones (spools). A write is durable only after `sync`.
 
 Every audit entry is stored in the transaction of what it records. The store checks that it continues the log (its `seq`
-is the number of entries so far) and treats anything else as a bug of the caller (`RuntimeError`).
+is the number of entries so far) and treats anything else as a bug of the caller (`RuntimeError`). A verb that finds its
+work already done stores no entry, does not look at the one it was given, and returns False: then the caller must not
+`accept` that entry into its `AuditLog`.
+
+After a `DurabilityUnknown` every further write raises it again: only a new process can know what is on disk.
+
+A model is published *before* the transaction that names it. A published file that no record names is harmless (the fold
+is deterministic, so a resumed round makes the same file again); a record without its file would be a lost model.
 
 All verbs are called from one thread, the driver's; only `Blobs.spool` and `Blobs.model` handles are used from others.
 """
@@ -104,8 +111,8 @@ class RoundAbort:
 class Store(Protocol):
     """The coordinator's records. Every verb may raise StorageError or DurabilityUnknown."""
 
-    def submit_job(self, record: JobRecord, audit: AuditEntry) -> None:
-        """Store a new job. Present with the same `spec`: nothing changes. Present with another: ConflictError."""
+    def submit_job(self, record: JobRecord, audit: AuditEntry) -> bool:
+        """Store a new job: True. Present with the same `spec`: False, nothing changes. With another: ConflictError."""
         ...
 
     def job(self, job: JobId) -> JobRecord:
@@ -121,7 +128,7 @@ class Store(Protocol):
         ...
 
     def open_round(self, key: RoundKey, purpose: Purpose, entry: JournalEntry) -> None:
-        """Start a round with the first entry of its journal. Present: ConflictError."""
+        """Start a round with the first entry of its journal. Present: ConflictError. No such job: UnknownError."""
         ...
 
     def journal(self, key: RoundKey, entry: JournalEntry) -> None:
@@ -136,18 +143,19 @@ class Store(Protocol):
         """All rounds of a job in order; empty when it has none."""
         ...
 
-    def commit_round(self, commit: RoundCommit) -> None:
-        """The one commit point. Absent: UnknownError. Already finished with the same `result`: nothing changes;
-        with another: ConflictError.
+    def commit_round(self, commit: RoundCommit) -> bool:
+        """The one commit point: True. Absent: UnknownError. Already committed with the same `result`: False, nothing
+        changes; finished in any other way: ConflictError. The job gets `job_state` and an empty reason. A model whose
+        digest is already recorded (a round that changed no weight) keeps its first record.
         """
         ...
 
-    def abort_round(self, abort: RoundAbort) -> None:
+    def abort_round(self, abort: RoundAbort) -> bool:
         """As `commit_round`, for a round without a result."""
         ...
 
-    def add_model(self, record: ModelRecord, audit: AuditEntry) -> None:
-        """Record an initial model whose file is published. Present: nothing changes, the entry is not stored."""
+    def add_model(self, record: ModelRecord, audit: AuditEntry) -> bool:
+        """Record an initial model whose file is published: True. Present: False, nothing changes."""
         ...
 
     def model(self, digest: Digest) -> ModelRecord:
@@ -181,7 +189,11 @@ class Reader(Protocol):
 
 
 class Spool(Protocol):
-    """One participant's update on its way in. Growing, then committed, then dropped with its round."""
+    """One participant's update on its way in. Growing, then committed, then dropped with its round.
+
+    One open handle for one spool at a time. After a crash a spool holds at least what was last synced; what lies beyond
+    may be there, torn or missing, so a reader trusts bytes only by their digest.
+    """
 
     @property
     def size(self) -> int: ...
@@ -191,14 +203,16 @@ class Spool(Protocol):
         ...
 
     def truncate(self, size: int) -> None:
-        """Forget everything from `size` on."""
+        """Forget everything from `size` on; not durable yet. Beyond the end: a bug of the caller."""
         ...
 
     def sync(self) -> int:
-        """Make what was appended durable; returns the durable size. Raises DurabilityUnknown."""
+        """Make what was appended durable; returns the durable size. Raises DurabilityUnknown, and is not retried."""
         ...
 
-    def reader(self) -> Reader: ...
+    def reader(self) -> Reader:
+        """Reads what was appended so far; outlives the spool's handle."""
+        ...
 
     def close(self) -> None: ...
 
@@ -210,11 +224,15 @@ class Staged(Protocol):
         """Fix the size. A full disk is found here (StorageError) and not half way."""
         ...
 
-    def write_at(self, offset: int, data: memoryview) -> None: ...
+    def write_at(self, offset: int, data: memoryview) -> None:
+        """Write inside the allocated size; outside it is a bug of the caller."""
+        ...
 
     def reader(self) -> Reader: ...
 
-    def discard(self) -> None: ...
+    def discard(self) -> None:
+        """Drop the file. Published or discarded before: nothing happens."""
+        ...
 
 
 class Blobs(Protocol):
@@ -225,11 +243,13 @@ class Blobs(Protocol):
         ...
 
     def drop_spools(self, key: RoundKey) -> None:
-        """Remove all spools of a round. None there: nothing happens."""
+        """Remove all spools of a round, durably. None there: nothing happens. Safe to call again after a crash."""
         ...
 
     def stage(self, name: str) -> Staged:
-        """A new staged file; one of the same name left over from before is replaced."""
+        """A new staged file; one of the same name left over from before is replaced. `name` is a DNS label: it will be
+        a file's name. Nothing staged outlives the process.
+        """
         ...
 
     def publish(self, staged: Staged, digest: Digest) -> None:
