@@ -1,0 +1,189 @@
+"""What happens to a round, and what a round asks for.
+
+The machine never acts: each step returns the effects that the driver must perform **in the order given, each one
+complete before the next one starts**. That order is the safety argument:
+
+* `Journal` is durable when it returns. Everything sent or acknowledged after it may rely on it after `kill -9`.
+* `Send` hands a message to the member's session, if it has one. A lost message is no harm: whatever still matters is
+  said again on the next session.
+* `AcknowledgeUpload` comes after the `Journal` of that contribution, never before.
+* `StartFold` is answered later by `Folded` or `FoldFailed`. It may be started again after a restart, with equal result.
+* `Commit` and `Abort` are the round's one commit point: round, model, job and audit entry become true together. What
+  follows them (results to the members) may be repeated by anyone who reads the store.
+
+When performing an effect raises, the rest of the list is not performed and the step did not happen: StorageError leaves
+the old state in force; DurabilityUnknown ends the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from coordinator.round.phases import Contribution
+from shared.ids import AttemptKey, Digest, ParticipantId
+from shared.protocol.messages import (
+    AttemptStart,
+    Envelope,
+    RoundAborted,
+    RoundBroadcast,
+    RoundReply,
+    RoundResult,
+    Sealed,
+)
+from shared.reasons import AbortReason, DropReason
+from shared.update import UpdateHeader
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A member has a (new) session."""
+
+    participant: ParticipantId
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """A member's session ended."""
+
+    participant: ParticipantId
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """A member said something on its session."""
+
+    participant: ParticipantId
+    message: RoundReply
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOffered:
+    """A member's update is complete, verified and durable on our disk, and this is its signed word for it."""
+
+    participant: ParticipantId
+    attempt: AttemptKey
+    commit: Envelope
+    header: UpdateHeader
+    update: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The fold ended well; for a training round the new model is published."""
+
+    next_model: Digest
+    weight_total: float
+    aggregate: Digest
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldFailed:
+    """The updates could not be combined."""
+
+    reason: AbortReason
+
+
+@dataclass(frozen=True, slots=True)
+class AbortAsked:
+    """An operator aborted the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A member was taken off the allow-list."""
+
+    participant: ParticipantId
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; some deadline may be over."""
+
+
+Event: TypeAlias = (
+    Connected | Disconnected | Replied | UploadOffered | Folded | FoldFailed | AbortAsked | Revoked | Tick
+)
+
+# --- what is journaled ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MemberOut:
+    """A member left the round for good."""
+
+    participant: ParticipantId
+    reason: DropReason
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptBegun:
+    """An attempt and its cohort, before anyone is told."""
+
+    start: Sealed[AttemptStart]
+    cohort: tuple[ParticipantId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contributed:
+    """An update is in, before it is acknowledged."""
+
+    participant: ParticipantId
+    contribution: Contribution
+
+
+@dataclass(frozen=True, slots=True)
+class SurvivorsFixed:
+    """No update is taken from here on."""
+
+    survivors: tuple[ParticipantId, ...]
+
+
+Record: TypeAlias = MemberOut | AttemptBegun | Contributed | SurvivorsFixed
+
+# --- effects ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    participant: ParticipantId
+    message: RoundBroadcast
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgeUpload:
+    participant: ParticipantId
+    update: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class StartFold:
+    """Combine the survivors' updates, in this order."""
+
+    attempt: AttemptKey
+    survivors: Mapping[ParticipantId, Contribution]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    result: Sealed[RoundResult]
+    dropped: Mapping[ParticipantId, DropReason]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    aborted: Sealed[RoundAborted]
+    dropped: Mapping[ParticipantId, DropReason]
+
+
+Effect: TypeAlias = Journal | Send | AcknowledgeUpload | StartFold | Commit | Abort
