@@ -75,6 +75,11 @@ class MemoryStore:
         self._records = _Records()
         self._life = ProcessLife(faults if faults is not None else FaultPlan())
 
+    @property
+    def faults(self) -> FaultPlan:
+        """Where failures are ordered."""
+        return self._life.faults
+
     def crash(self) -> MemoryStore:
         """End this process; the store as the next one finds it. It shares the fault plan."""
         self._life.end()

@@ -147,6 +147,11 @@ class MemoryBlobs:
         self._models: dict[Digest, bytes] = {}
         self._staged: dict[str, MemoryStaged] = {}
 
+    @property
+    def faults(self) -> FaultPlan:
+        """Where failures are ordered."""
+        return self._life.faults
+
     def crash(self, *, keep_bytes: int = 0) -> MemoryBlobs:
         """End this process; the files as the next one finds them. It shares the fault plan."""
         self._life.end()
