@@ -30,6 +30,7 @@ from coordinator.aggregation.strategy import Strategy, Visibility
 from coordinator.storage.interface import Reader, Staged
 from shared.casts import Float64s, all_finite, narrow, widen
 from shared.errors import RoundAborted
+from shared.hashing import tagged_hash
 from shared.ids import Digest, ParticipantId
 from shared.reasons import AbortReason
 from shared.tensors import ModelIndex, encode_header
@@ -55,12 +56,17 @@ class Totals:
 
     cells: Mapping[str, float]
 
+    @property
+    def digest(self) -> Digest:
+        """What a RoundResult can say of the totals without saying them: over the cells, float64 in wire order."""
+        return tagged_hash("totals", np.array(list(self.cells.values()), "<f8").tobytes())
+
     def means(self) -> dict[str, float]:
         """`train.<metric>` and `evaluate.<metric>`, each total over its half's weight; nothing for a half without."""
         means: dict[str, float] = {}
         for name, total in self.cells.items():
             half, _, metric = name.partition(".")
-            weight = self.cells[f"{half}.weight"]
+            weight = self.cells.get(f"{half}.weight", 0.0)
             if metric != "weight" and weight > 0:
                 means[name] = total / weight
         return means

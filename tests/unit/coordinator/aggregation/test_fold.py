@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from coordinator.aggregation.fold import CHUNK_ELEMENTS, FoldInput, FoldResult, Totals, fold, fold_statistics
 from coordinator.aggregation.strategy import FedAvg, Visibility, strategy_for
 from shared.errors import RoundAborted
+from shared.hashing import tagged_hash
 from shared.ids import parse_participant_id
 from shared.job import StrategySpec
 from shared.reasons import AbortReason
@@ -213,7 +214,10 @@ def test_an_evaluate_round_folds_statistics_only() -> None:
 
 def test_means_are_per_half() -> None:
     cells = {"train.weight": 4.0, "train.loss": 2.0, "evaluate.weight": 2.0, "evaluate.loss": 3.0}
-    assert Totals(cells).means() == {"train.loss": 0.5, "evaluate.loss": 1.5}
+    totals = Totals(cells)
+    assert totals.means() == {"train.loss": 0.5, "evaluate.loss": 1.5}
+    assert Totals({"train.loss": 2.0, "odd": 1.0}).means() == {}
+    assert totals.digest == tagged_hash("totals", struct.pack("<4d", 4.0, 2.0, 2.0, 3.0))
 
 
 def test_what_the_upload_checks_exclude_is_a_bug() -> None:
