@@ -1,0 +1,46 @@
+"""`coordinator.toml` as the coordinator reads it. `deploy/samples/coordinator.full.toml` shows every key."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from shared.config import Address, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
+from shared.job import Member, Table
+
+DEFAULT_LISTEN = "127.0.0.1:8443"
+DEFAULT_METRICS = "127.0.0.1:9464"
+
+
+def _several(value: object) -> object:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+class CoordinatorTable(Table):
+    """[coordinator]: who this is and where it lives."""
+
+    id: Member = Field(description="This coordinator's name, as in its certificates.")
+    listen: Annotated[tuple[Address, ...], BeforeValidator(_several)] = Field(
+        default=(DEFAULT_LISTEN,), min_length=1, description="host:port for participants and operators; may be a list."
+    )
+    data_dir: LocalPath = Field(description="The folder of the database, the models and the audit log.")
+
+
+class AccessTable(Table):
+    """[access]: who is let in."""
+
+    allowlist: LocalPath = Field(description="The allow-list that `consilo pki` writes. Followed while running.")
+
+
+class CoordinatorSettings(Table):
+    """The whole file."""
+
+    coordinator: CoordinatorTable = Field(description="Who this is and where it lives.")
+    tls: TlsTable = Field(description="Credentials for connections.")
+    signing: SigningTable = Field(description="Credentials for messages.")
+    access: AccessTable = Field(description="Who is let in.")
+    metrics: MetricsTable = metrics_table(DEFAULT_METRICS)
+    log: LogTable = Field(default=LogTable(), description="Lines on standard error.")

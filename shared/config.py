@@ -1,0 +1,203 @@
+"""Configuration files: strict TOML, a few environment variables on top, frozen models out.
+
+A key that nobody knows is an error and not a no-op: a misspelt `minimum_members` that silently keeps its default is how
+a silo's policy gets lost. Each error names the file (or the variable), the key, what was expected and what came.
+
+`CONSILO_<SECTION>__<KEY>` in the environment takes the place of `key` in `[section]`: for containers, where a file is
+shared and a port is not. Its value is the text itself where the key takes text, and otherwise what TOML reads there
+(`true`, `3`, `["a", "b"]`). Relative paths, wherever they come from, count from the folder of the file. Secrets are
+never in a configuration: keys are named by path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo
+
+from shared.errors import ConfigError
+from shared.job import Table, first_complaint
+from shared.tls import TlsPaths
+
+CONFIG_MAX_BYTES = 1024 * 1024  # a configuration is written by a person
+PORT_MAX = 65535
+
+_VARIABLE = re.compile(r"CONSILO_([A-Z0-9_]+?)__([A-Z0-9_]+)")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _address(text: str) -> str:
+    parts = _ADDRESS.fullmatch(text)
+    if parts is None or int(parts[2]) > PORT_MAX:
+        raise ValueError(f"expected host:port such as 127.0.0.1:8443 or [::1]:8443, got {text!r}")
+    return text
+
+
+def _metrics_address(text: str) -> str:
+    return text if text == "off" else _address(text)
+
+
+def _local(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = (info.context or {}).get("folder", Path())
+    return folder / path.expanduser()
+
+
+Address = Annotated[str, AfterValidator(_address)]
+LocalPath = Annotated[Path, AfterValidator(_local)]
+
+
+class TlsTable(Table):
+    """[tls]: what this process shows on connections. The files are read again when they change."""
+
+    certificate: LocalPath = Field(description="This process's TLS certificate (PEM).")
+    key: LocalPath = Field(description="Its private key (PEM, unencrypted, readable by its owner only).")
+    ca: LocalPath = Field(description="The consortium's authority, or several while one replaces another (PEM).")
+
+    @property
+    def paths(self) -> TlsPaths:
+        return TlsPaths(self.certificate, self.key, self.ca)
+
+
+class SigningTable(Table):
+    """[signing]: what this process signs messages with."""
+
+    certificate: LocalPath = Field(description="This process's Ed25519 signing certificate (PEM).")
+    key: LocalPath = Field(description="Its private key (PEM, unencrypted, readable by its owner only).")
+
+
+class LogTable(Table):
+    """[log]: lines on standard error."""
+
+    format: Literal["json", "pretty", "auto"] = Field(
+        default="auto", description="`json` lines, `pretty` for people, or `auto`: pretty on a terminal."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe level that is printed."
+    )
+
+
+def metrics_table(default: str) -> Any:
+    """A field for [metrics] whose address is `default` unless the file says otherwise."""
+    return Field(default=MetricsTable(listen=default), description="Where Prometheus collects.")
+
+
+class MetricsTable(Table):
+    """[metrics]: plain HTTP, so keep it on loopback or behind something that authenticates."""
+
+    listen: Annotated[str, AfterValidator(_metrics_address)] = Field(
+        description='host:port where /metrics answers, or "off".'
+    )
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port; None when it is off."""
+        return None if self.listen == "off" else split_address(self.listen)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host (without brackets) and port of an address that was checked."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def load_config(path: Path, model: type[M], *, environment: Mapping[str, str]) -> M:
+    """Read `path` into `model`, with the variables of `environment` on top. Raises ConfigError."""
+    document = _read(path)
+    origins = _override(document, model, environment)
+    try:
+        text = json.dumps(document, default=_refuse)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    try:
+        # By way of JSON, because strict JSON is what TOML is: a list may become a tuple, but "3" is not a number.
+        return model.model_validate_json(text, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        place = tuple(str(part) for part in error.errors()[0]["loc"][:2])
+        raise ConfigError(f"{origins.get(place, path)}: {_complaint(error, model)}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a configuration file, it cannot be read ({error.strerror})") from None
+    if len(data) > CONFIG_MAX_BYTES:
+        raise ConfigError(f"{path}: expected a configuration of at most {CONFIG_MAX_BYTES} bytes")
+    try:
+        return tomllib.loads(data.decode())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def _override(
+    document: dict[str, Any], model: type[BaseModel], environment: Mapping[str, str]
+) -> dict[tuple[str, ...], str]:
+    """Put the variables into `document`; returns which key came from which variable."""
+    origins: dict[tuple[str, ...], str] = {}
+    for variable, text in sorted(environment.items()):
+        parts = _VARIABLE.fullmatch(variable)
+        if parts is None:
+            continue
+        section, key = parts[1].lower(), parts[2].lower()
+        fields = _fields_of(model, section)
+        if key not in fields:
+            expected = ", ".join(sorted(fields)) or "nothing: set it in the file"
+            raise ConfigError(f"environment variable {variable}: no such key; in [{section}] expected {expected}")
+        table = document.setdefault(section, {})
+        if isinstance(table, dict):  # otherwise the model complains about the file
+            table[key] = _value(text, fields[key])
+            origins[section, key] = f"environment variable {variable}"
+    return origins
+
+
+def _fields_of(model: type[BaseModel], section: str) -> dict[str, Any]:
+    found = model.model_fields.get(section)
+    table = found.annotation if found else None
+    if not (isinstance(table, type) and issubclass(table, BaseModel)):
+        return {}
+    return {
+        name: Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        for name, field in table.model_fields.items()
+    }
+
+
+def _value(text: str, annotation: Any) -> Any:
+    """The text itself or what TOML reads there: what the key accepts, or what gives the better complaint."""
+    if _trouble(text, annotation) is None:
+        return text
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    trouble = _trouble(value, annotation)
+    return text if trouble is not None and trouble.endswith("_type") else value
+
+
+def _trouble(value: Any, annotation: Any) -> str | None:
+    try:
+        TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        return error.errors()[0]["type"]
+    return None
+
+
+def _complaint(error: ValidationError, model: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden":
+        return first_complaint(error)
+    place = [str(part) for part in first["loc"]]
+    known: dict[str, Any] = dict(model.model_fields) if len(place) == 1 else _fields_of(model, place[0])
+    expected = f"; expected one of {', '.join(sorted(known))}" if known else ""
+    return f"{'.'.join(place)}: unknown key{expected}"
+
+
+def _refuse(value: object) -> None:
+    raise ValueError(f"expected text, numbers, true or false, got the {type(value).__name__} {value}")
