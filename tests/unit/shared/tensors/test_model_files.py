@@ -135,6 +135,7 @@ def test_a_frozen_file() -> None:
         (whole({"a": entry("F32", [-1], 0, 4)}), "integers from 0"),
         (whole(b'{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}', b""), "integers from 0"),
         (whole({"a": entry("F32", [math.nan], 0, 4)}), "integers from 0"),
+        (whole({"a": entry("F32", [2**48 + 1], 0, 4)}), "integers from 0 to 281474976710656, got '281474976710657'"),
         (whole(b'{"a":' + b"9" * 5000 + b"}"), "integers from 0"),
         (whole({"a": entry("F32", [2], 0, 4)}), r"F32 of shape \(2,\) has 8 bytes, its data_offsets are \[0, 4\]"),
         (whole({"a": entry("F32", [1], 4, 0)}), "tensor 'a'"),
