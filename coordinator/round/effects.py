@@ -78,7 +78,7 @@ class Folded:
     next_model: Digest
     weight_total: float
     aggregate: Digest
-    metrics: Mapping[str, float]
+    totals: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class StartFold:
 class Commit:
     result: Sealed[RoundResult]
     dropped: Mapping[ParticipantId, DropReason]
-    metrics: Mapping[str, float]
+    totals: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,7 +389,7 @@ def _folded(state: OpenState, folded: Folded, seal: Seal) -> Transition:
     )
     return Transition(
         Committed(state.frame, folded.next_model),
-        (Commit(result, dropped(state), folded.metrics), *_tell_everyone(state, result)),
+        (Commit(result, dropped(state), folded.totals), *_tell_everyone(state, result)),
     )
 
 

@@ -24,6 +24,7 @@ from shared.job import JobSpec
 from shared.protocol.messages import AttemptStart, Envelope, RoundPlan, Sealed
 from shared.protocol.phases import Phase
 from shared.reasons import AbortReason, DropReason
+from shared.tensors import ModelIndex
 from shared.update import StatisticsLayout, UpdateHeader, UpdateLayout
 
 
@@ -33,6 +34,8 @@ class RoundFrame:
 
     spec: JobSpec
     plan: Sealed[RoundPlan]
+    index: ModelIndex
+    """Of the model that the round starts from."""
     layout: UpdateLayout
     statistics: StatisticsLayout
 

@@ -29,6 +29,8 @@ from typing import Protocol
 from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
 from shared.reasons import AbortReason, JobState, Purpose
 
+COMMITTED = "committed"  # the outcome of a round that has a result; any other outcome is the value of an AbortReason
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:

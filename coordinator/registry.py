@@ -1,0 +1,61 @@
+"""Who is connected, what each offers and which key signs for it.
+
+A participant has at most one session: the newest. What a participant said in an older one is not remembered, except its
+signing key, which an upload that outlives its session still needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coordinator.cohort import Offers
+from shared.errors import UnknownError
+from shared.identity import VerifyingKey
+from shared.ids import ParticipantId, TaskName
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """One connected participant."""
+
+    session: str
+    tasks: frozenset[TaskName]
+
+
+class Registry:
+    """The connected participants. Used from the conductor's thread only."""
+
+    def __init__(self) -> None:
+        self._connected: dict[ParticipantId, Enrolled] = {}
+        self._keys: dict[ParticipantId, VerifyingKey] = {}
+
+    def connect(self, participant: ParticipantId, enrolled: Enrolled, key: VerifyingKey) -> None:
+        self._connected[participant] = enrolled
+        self._keys[participant] = key
+
+    def disconnect(self, participant: ParticipantId, session: str) -> bool:
+        """Whether this was the participant's newest session, and it is gone now."""
+        current = self._connected.get(participant)
+        if current is None or current.session != session:
+            return False
+        del self._connected[participant]
+        return True
+
+    def is_newest(self, participant: ParticipantId, session: str) -> bool:
+        current = self._connected.get(participant)
+        return current is not None and current.session == session
+
+    @property
+    def connected(self) -> Mapping[ParticipantId, Enrolled]:
+        return self._connected
+
+    def offers(self) -> Offers:
+        return {participant: enrolled.tasks for participant, enrolled in self._connected.items()}
+
+    def key_of(self, participant: ParticipantId) -> VerifyingKey:
+        """The key that signs for a participant. Raises UnknownError when it never opened a session here."""
+        try:
+            return self._keys[participant]
+        except KeyError:
+            raise UnknownError(f"{participant} has no session: open one before uploading") from None
