@@ -105,7 +105,9 @@ def caller_of(auth_context: Mapping[str, Iterable[bytes]]) -> Caller:
         raise IdentityError("expected a connection with mutual TLS, got one without")
     versions = _values(auth_context, "ssl_tls_version")
     if versions != [_REQUIRED_TLS]:
-        raise IdentityError(f"expected {_REQUIRED_TLS.decode()}, got {b', '.join(versions)[:40]!r}")
+        raise IdentityError(
+            f"expected {_REQUIRED_TLS.decode()}, got {b', '.join(versions)[:40].decode(errors='replace')}"
+        )
     names = _values(auth_context, "peer_spiffe_id")
     if len(names) != 1:
         raise IdentityError(

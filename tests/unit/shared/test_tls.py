@@ -25,6 +25,7 @@ from shared.tls import (
     server_credentials,
 )
 from tests.support.credentials import CONSORTIUM, Consortium, Credentials, der_of
+from tests.support.old_tls import call_with_tls12
 
 Context = Mapping[str, Sequence[bytes]]
 
@@ -37,6 +38,9 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
 class _Answering(grpc.GenericRpcHandler):
     """Answers every call with who the caller is, or aborts."""
 
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:  # noqa: ARG002 - gRPC's signature
         return grpc.unary_unary_rpc_method_handler(self._answer)
 
@@ -44,13 +48,14 @@ class _Answering(grpc.GenericRpcHandler):
         try:
             return caller_of(context.auth_context()).identity.uri.encode()
         except IdentityError as error:
+            self.refusals.append(str(error))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
 
 
 @asynccontextmanager
-async def _listening(paths: TlsPaths) -> AsyncIterator[int]:
+async def _listening(paths: TlsPaths, answering: _Answering | None = None) -> AsyncIterator[int]:
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_Answering(),))
+    server.add_generic_rpc_handlers((answering or _Answering(),))
     port = server.add_secure_port("127.0.0.1:0", server_credentials(paths))
     await server.start()
     try:
@@ -103,6 +108,17 @@ def test_who_gets_no_further(consortium: Consortium, tmp_path: Path) -> None:
             return {name: await _refusal(port, credentials) for name, (credentials, _) in table.items()}
 
     assert asyncio.run(talk()) == {name: expected for name, (_, expected) in table.items()}
+
+
+def test_tls_1_2_gets_nothing(consortium: Consortium) -> None:
+    answering = _Answering()
+
+    async def talk() -> str:
+        async with _listening(consortium.coordinator().tls, answering) as port:
+            return await call_with_tls12(port, consortium.participant("hospital-a").tls, "/test/Who")
+
+    assert asyncio.run(talk()) == "TLSv1.2"  # the library agrees to it, and we do not
+    assert answering.refusals == ["expected TLSv1.3, got TLSv1.2"]
 
 
 def test_a_participant_cannot_pose_as_the_coordinator(consortium: Consortium) -> None:
