@@ -13,7 +13,8 @@ Its own certificate lives ten years: replacing an authority means visiting every
 log is to be checked under one root. It is P-384, as what lives long should have margin; leaves never outlive it.
 
 Whoever holds `ca.key` can make anybody. It belongs on a machine that runs nothing else. `issue` makes the member's keys
-too, which suits a demo and a small consortium where one person sets everything up.
+too, which suits a demo and a small consortium where one person sets everything up; with `consilo.pki_request` a silo
+makes its keys itself and they never leave it.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def create_authority(folder: Path, *, consortium: str, now: datetime, days: int 
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA384())
     )
-    _make_folder(folder)
-    write_file(folder / AUTHORITY_KEY, _private_pem(key).reveal(), mode=0o600)
+    make_folder(folder)
+    write_file(folder / AUTHORITY_KEY, private_pem(key).reveal(), mode=0o600)
     write_file(folder / AUTHORITY_CERTIFICATE, _pem(certificate), mode=0o644)
     write_file(folder / ALLOWLIST, render_allowlist(Allowlist(consortium, {})), mode=0o644)
     return Authority(folder=folder, certificate=certificate, key=key, consortium=consortium)
@@ -158,34 +159,58 @@ class Authority:
 
         `hosts` are the DNS names and IP addresses under which the coordinator is dialled. Raises ConfigError.
         """
-        identity = self._identity(role, name, hosts)
-        _check_days(tls_days=tls_days, signing_days=signing_days)
-        try:
-            check_validity(self.certificate, now=now, what="authority")
-        except IdentityError as error:
-            raise ConfigError(f"{self.folder / AUTHORITY_CERTIFICATE}: {error}") from None
+        self._check(role, name, hosts=hosts, now=now, days=(tls_days, signing_days))
         tls_key = ec.generate_private_key(ec.SECP256R1())
+        signing_key = ed25519.Ed25519PrivateKey.generate()
+        make_folder(out)
+        # The keys first: a daemon that re-reads in between sees a pair that does not match, and keeps the old one.
+        write_file(out / "tls.key", private_pem(tls_key).reveal(), mode=0o600)
+        write_file(out / "signing.key", private_pem(signing_key).reveal(), mode=0o600)
+        return self.certify(
+            role,
+            name,
+            tls_key=tls_key.public_key(),
+            signing_key=signing_key.public_key(),
+            out=out,
+            now=now,
+            hosts=hosts,
+            tls_days=tls_days,
+            signing_days=signing_days,
+        )
+
+    def certify(
+        self,
+        role: Role,
+        name: str,
+        *,
+        tls_key: ec.EllipticCurvePublicKey,
+        signing_key: ed25519.Ed25519PublicKey,
+        out: Path,
+        now: datetime,
+        hosts: Sequence[str] = (),
+        tls_days: int = TLS_DAYS,
+        signing_days: int = SIGNING_DAYS,
+    ) -> Issued:
+        """As `issue`, for keys that the member made and keeps. Raises ConfigError."""
+        identity = self._check(role, name, hosts=hosts, now=now, days=(tls_days, signing_days))
         tls = self.sign_leaf(
-            tls_key.public_key(),
+            tls_key,
             uris=[identity.uri],
             purpose=SERVER_AUTH if role is Role.COORDINATOR else CLIENT_AUTH,
             hosts=hosts,
             start=now - CLOCK_SKEW,
             end=now + timedelta(days=tls_days),
         )
-        signing_key = ed25519.Ed25519PrivateKey.generate()
         signing = self.sign_leaf(
-            signing_key.public_key(),
+            signing_key,
             uris=[identity.uri],
             purpose=MESSAGE_SIGNING,
             start=now - CLOCK_SKEW,
             end=now + timedelta(days=signing_days),
         )
-        _make_folder(out)
-        for file, private, certificate in (("tls", tls_key, tls), ("signing", signing_key, signing)):
-            # The key first: a daemon that re-reads in between sees a pair that does not match, and keeps the old one.
-            write_file(out / f"{file}.key", _private_pem(private).reveal(), mode=0o600)
-            write_file(out / f"{file}.crt", _pem(certificate), mode=0o644)
+        make_folder(out)
+        write_file(out / "tls.crt", _pem(tls), mode=0o644)
+        write_file(out / "signing.crt", _pem(signing), mode=0o644)
         write_file(out / AUTHORITY_CERTIFICATE, self.ca_pem, mode=0o644)
         entry = AllowedEntry(identity, fingerprint_of(tls), fingerprint_of(signing))
         self.allow(entry)
@@ -234,13 +259,21 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA384())
 
-    def _identity(self, role: Role, name: str, hosts: Sequence[str]) -> Identity:
+    def _check(self, role: Role, name: str, *, hosts: Sequence[str], now: datetime, days: tuple[int, int]) -> Identity:
+        """Everything that can be wrong with a wish, before anything is written."""
         if role is Role.COORDINATOR and not hosts:
             raise ConfigError("a coordinator needs the names under which it is dialled: give --dns at least once")
         if role is not Role.COORDINATOR and hosts:
             raise ConfigError(f"nobody dials a {role}: leave --dns out")
         for host in hosts:
             _host(host)
+        for what, wanted in zip(("TLS", "signing"), days, strict=True):
+            if not 1 <= wanted <= AUTHORITY_DAYS:
+                raise ConfigError(f"a {what} certificate is valid for 1 to {AUTHORITY_DAYS} days, got {wanted}")
+        try:
+            check_validity(self.certificate, now=now, what="authority")
+        except IdentityError as error:
+            raise ConfigError(f"{self.folder / AUTHORITY_CERTIFICATE}: {error}") from None
         try:
             return Identity(self.consortium, role, name)
         except ValueError as error:
@@ -331,13 +364,7 @@ def _host(text: str) -> x509.GeneralName:
         raise ConfigError(f"expected a DNS name or an IP address, got {text!r}") from None
 
 
-def _check_days(*, tls_days: int, signing_days: int) -> None:
-    for what, days in (("TLS", tls_days), ("signing", signing_days)):
-        if not 1 <= days <= AUTHORITY_DAYS:
-            raise ConfigError(f"a {what} certificate is valid for 1 to {AUTHORITY_DAYS} days, got {days}")
-
-
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -357,7 +384,7 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _private_pem(key: LeafKey) -> Secret:
+def private_pem(key: LeafKey) -> Secret:
     return Secret(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )

@@ -15,13 +15,29 @@ from consilo.pki import (
     SIGNING_DAYS,
     TLS_DAYS,
     Authority,
+    Issued,
     create_authority,
 )
+from consilo.pki_request import REQUEST_FILE, make_request, read_request
 from shared.certificates import fingerprint_of
 from shared.identity import Allowlist, Role
+from shared.ids import Digest
 from shared.terminal import emit, facts, json_option, table
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+
+_hosts_option = click.option(
+    "--dns",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A DNS name or IP address under which the coordinator is dialled; may be repeated.",
+)
+_out_option = click.option("--out", type=_FOLDER, help="Where the files go.  [default: DIR/issued/ROLE/ID]")
+_days_option = click.option("--days", default=TLS_DAYS, show_default=True, help="Life of the TLS certificate.")
+_signing_days_option = click.option(
+    "--signing-days", default=SIGNING_DAYS, show_default=True, help="Life of the signing certificate."
+)
 
 
 @click.group()
@@ -54,16 +70,10 @@ def init(folder: Path, consortium: str, days: int, *, as_json: bool) -> None:
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.argument("role", type=click.Choice([role.value for role in Role]))
 @click.argument("name", metavar="ID")
-@click.option(
-    "--dns",
-    "hosts",
-    multiple=True,
-    metavar="NAME",
-    help="A DNS name or IP address under which the coordinator is dialled; may be repeated.",
-)
-@click.option("--out", type=_FOLDER, help="Where the files go.  [default: DIR/issued/ROLE/ID]")
-@click.option("--days", default=TLS_DAYS, show_default=True, help="Life of the TLS certificate.")
-@click.option("--signing-days", default=SIGNING_DAYS, show_default=True, help="Life of the signing certificate.")
+@_hosts_option
+@_out_option
+@_days_option
+@_signing_days_option
 @json_option
 def issue(
     *,
@@ -90,16 +100,67 @@ def issue(
         tls_days=days,
         signing_days=signing_days,
     )
-    made = {
-        "identity": issued.entry.identity.uri,
-        "folder": str(issued.folder),
-        "tls_sha256": str(issued.entry.tls_fingerprint),
-        "tls_expires": issued.tls_expires.isoformat(),
-        "signing_sha256": str(issued.entry.signing_fingerprint),
-        "signing_expires": issued.signing_expires.isoformat(),
-        "allowlist": str(folder / "allowlist.toml"),
-    }
+    _show(issued, folder, as_json=as_json)
+
+
+@pki.command()
+@click.argument("out", metavar="FOLDER", type=_FOLDER)
+@json_option
+def request(out: Path, *, as_json: bool) -> None:
+    """Make a member's keys in FOLDER, where they stay, and a request for certificates.
+
+    Send FOLDER/request.pem to whoever runs the authority, and read its SHA-256 to them over another channel.
+    """
+    digest = make_request(out)
+    made = {"request": str(out / REQUEST_FILE), "sha256": str(digest)}
     emit(made, as_json=as_json, render=lambda: facts(made.items()))
+
+
+@pki.command()
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.argument("role", type=click.Choice([role.value for role in Role]))
+@click.argument("name", metavar="ID")
+@click.argument("request_file", metavar="REQUEST", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--sha256", required=True, help="What the member read out: the SHA-256 of its request.")
+@_hosts_option
+@_out_option
+@_days_option
+@_signing_days_option
+@json_option
+def sign(
+    *,
+    folder: Path,
+    role: str,
+    name: str,
+    request_file: Path,
+    sha256: str,
+    hosts: Sequence[str],
+    out: Path | None,
+    days: int,
+    signing_days: int,
+    as_json: bool,
+) -> None:
+    """Make certificates for a member's REQUEST, and put them on DIR's allow-list.
+
+    Role and name are what you say here; what the request says of itself is not read.
+    """
+    try:
+        expected = Digest.parse(sha256)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--sha256") from None
+    keys = read_request(request_file, expected=expected)
+    issued = Authority.load(folder).certify(
+        Role(role),
+        name,
+        tls_key=keys.tls,
+        signing_key=keys.signing,
+        out=out or folder / "issued" / role / name,
+        now=datetime.now(UTC),
+        hosts=hosts,
+        tls_days=days,
+        signing_days=signing_days,
+    )
+    _show(issued, folder, as_json=as_json)
 
 
 @pki.command("list")
@@ -118,3 +179,16 @@ def list_members(folder: Path, *, as_json: bool) -> None:
         as_json=as_json,
         render=lambda: table(columns, rows, title=allowlist.consortium),
     )
+
+
+def _show(issued: Issued, folder: Path, *, as_json: bool) -> None:
+    made = {
+        "identity": issued.entry.identity.uri,
+        "folder": str(issued.folder),
+        "tls_sha256": str(issued.entry.tls_fingerprint),
+        "tls_expires": issued.tls_expires.isoformat(),
+        "signing_sha256": str(issued.entry.signing_fingerprint),
+        "signing_expires": issued.signing_expires.isoformat(),
+        "allowlist": str(folder / "allowlist.toml"),
+    }
+    emit(made, as_json=as_json, render=lambda: facts(made.items()))
