@@ -110,7 +110,7 @@ def test_a_batchnorm_cnn_goes_out_and_comes_back(tmp_path: Path) -> None:
 def test_the_update_is_the_float32_difference_in_manifest_order(tmp_path: Path) -> None:
     model = Mixed()
     write_model(model, tmp_path / "global")
-    before = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    before = {name: tensor.to(torch.float64, copy=True) for name, tensor in model.state_dict().items()}
     shift_(model, 0.3)
     model.get_buffer("count").add_(1)
     assert write_update(model, tmp_path / "global", tmp_path / "u") == UpdateWritten(24)
