@@ -43,10 +43,10 @@ _WIRE_ENUMS: dict[type[StrEnum], tuple[EnumTypeWrapper, str]] = {
 }
 
 
-def parse(message_type: type[M], data: bytes | memoryview) -> M:
+def parse(message_type: type[M], data: bytes | memoryview, *, limit: int = CONTROL_MAX_BYTES) -> M:
     """Parse protobuf bytes. Unknown fields are kept out of our values but do not make a message invalid."""
-    if len(data) > CONTROL_MAX_BYTES:
-        raise WireError(f"a {message_type.__name__} has at most {CONTROL_MAX_BYTES} bytes, got {len(data)}")
+    if len(data) > limit:
+        raise WireError(f"a {message_type.__name__} has at most {limit} bytes, got {len(data)}")
     message = message_type()
     try:
         message.ParseFromString(bytes(data))
