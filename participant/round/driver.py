@@ -1,0 +1,231 @@
+"""All rounds of this participant: routes what the coordinator says and what work reports, performs the effects.
+
+Runs on one thread (the daemon's event loop; a test's own). Long work is handed to `Work` and comes back as a call of
+`report`. The session comes and goes; `say` is a no-op without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+import structlog
+
+from participant.consent import Policy, require_consent
+from participant.journal import Journal
+from participant.round.effects import (
+    AbortCame,
+    AttemptAnnounced,
+    Effect,
+    Erase,
+    Event,
+    PassedOver,
+    PlanRepeated,
+    RecordAttempt,
+    RecordEnd,
+    RecordPlan,
+    RecordUpdate,
+    ResultCame,
+    Say,
+    StartUpload,
+    StartWork,
+    Stop,
+    SurvivorsListed,
+)
+from participant.round.machine import Transition, accept, decline, resume, step
+from participant.round.phases import Finished, Offer, Out, RoundState, SpooledUpdate
+from shared.errors import ConflictError, ConsentRefused, PeerError, PhaseError
+from shared.ids import RoundKey
+from shared.job import JobSpec, jobspec_digest, parse_jobspec
+from shared.protocol.messages import (
+    AttemptStart,
+    RoundAborted,
+    RoundBroadcast,
+    RoundPlan,
+    RoundReply,
+    RoundResult,
+    Sealed,
+    SurvivorList,
+    plan_digest,
+)
+from shared.wire.sealed import Verifier, decode_envelope, open_sealed
+
+log = structlog.get_logger()
+
+
+class Work(Protocol):
+    """What takes long. Each start returns at once; its end is reported to the driver as an event."""
+
+    def start_work(self, offer: Offer) -> None:
+        """Fetch, evaluate, train, spool: ends in WorkDone or WorkFailed."""
+        ...
+
+    def start_upload(self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart]) -> None:
+        """Send until acknowledged: ends in UploadAcknowledged or UploadImpossible."""
+        ...
+
+    def stop(self, offer: Offer) -> None:
+        """End what runs for this round; nothing more is reported of it."""
+        ...
+
+    def keep_state(self, offer: Offer) -> bool:
+        """The round committed with this silo's update: keep the task's new state, if there is one."""
+        ...
+
+    def erase(self, offer: Offer) -> None:
+        """Remove the round's spool."""
+        ...
+
+
+class Observer(Protocol):
+    """Told what became true, for metrics. Never asked anything."""
+
+    def moved(self, state: RoundState) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a driver works with."""
+
+    policy: Policy
+    journal: Journal
+    work: Work
+    observer: Observer
+
+
+class Driver:
+    """The open rounds."""
+
+    def __init__(self, *, around: Surroundings) -> None:
+        self._around = around
+        self._rounds: dict[RoundKey, RoundState] = {}
+        self._say: Callable[[RoundReply], None] = _say_nothing
+
+    def start(self) -> None:
+        """Go on with what the journal has open."""
+        for kept in self._around.journal.open_rounds():
+            offer = self._offer(kept.plan, parse_jobspec(kept.plan.value.jobspec))
+            self._apply(resume(offer, kept.update, kept.attempt))
+
+    @property
+    def open_rounds(self) -> tuple[RoundKey, ...]:
+        """What this participant still holds; said in each Hello."""
+        return tuple(key for key, state in self._rounds.items() if not isinstance(state, Out | Finished))
+
+    def connected(self, say: Callable[[RoundReply], None]) -> None:
+        """A session is open. The coordinator speaks first: it repeats what matters."""
+        self._say = say
+
+    def disconnected(self) -> None:
+        self._say = _say_nothing
+
+    def received(self, message: RoundBroadcast, verifier: Verifier) -> None:
+        """A verified word of the coordinator. Raises PeerError for what it may not say now."""
+        if isinstance(message, SurvivorList):
+            self._step(message.key.round, SurvivorsListed(message))
+            return
+        match message.value:
+            case RoundPlan():
+                self._planned(Sealed(message.value, message.envelope), verifier)
+            case AttemptStart():
+                self._step(message.value.key.round, AttemptAnnounced(Sealed(message.value, message.envelope)))
+            case RoundResult():
+                self._step(message.value.key, ResultCame(Sealed(message.value, message.envelope)))
+            case RoundAborted():
+                self._step(message.value.key, AbortCame(Sealed(message.value, message.envelope)))
+            case _:
+                assert_never(message.value)
+
+    def report(self, key: RoundKey, event: Event) -> None:
+        """Work on a round got somewhere. A round that is gone does not care."""
+        if key in self._rounds:
+            self._step(key, event)
+
+    # --- plans --------------------------------------------------------------------------------------------------------
+
+    def _planned(self, plan: Sealed[RoundPlan], verifier: Verifier) -> None:
+        key = plan.value.key
+        known = self._rounds.get(key)
+        if known is not None and not isinstance(known, Out):
+            if known.offer.plan.payload != plan.payload:
+                raise ConflictError(f"round {key} was planned before with other content")
+            self._step(key, PlanRepeated())
+            return
+        offer = self._offer(plan, parse_jobspec(plan.value.jobspec))
+        self._end_earlier_rounds(offer, verifier)
+        try:
+            require_consent(self._around.policy, plan.value, offer.spec, self._around.journal.history(key.job))
+        except ConsentRefused as refused:
+            log.warning("round_declined", job=key.job, round=key.number, rule=refused.rule, detail=str(refused))
+            self._apply(decline(offer, refused.rule))
+            return
+        self._apply(accept(offer))
+
+    def _offer(self, plan: Sealed[RoundPlan], spec: JobSpec) -> Offer:
+        participant = self._around.policy.participant
+        index = spec.members.index(participant) + 1 if participant in spec.members else 0
+        return Offer(plan, plan_digest(plan), spec, index)
+
+    def _end_earlier_rounds(self, offer: Offer, verifier: Verifier) -> None:
+        """A later round is planned, so this job's earlier ones are over; the plan proves how the last one ended."""
+        for key in [key for key in self.open_rounds if key.job == offer.key.job and key.number < offer.key.number]:
+            previous = self._previous_result(offer, verifier)
+            ended = ResultCame(previous) if previous is not None and previous.value.key == key else PassedOver()
+            try:
+                self._step(key, ended)
+            except PeerError as error:
+                log.warning("result_refused", job=key.job, round=key.number, detail=str(error))
+                self._step(key, PassedOver())
+
+    def _previous_result(self, offer: Offer, verifier: Verifier) -> Sealed[RoundResult] | None:
+        carried = offer.plan.value.previous_result
+        if not carried:
+            return None
+        return open_sealed(RoundResult, decode_envelope(carried), verifier=verifier, index=0)
+
+    # --- performing ---------------------------------------------------------------------------------------------------
+
+    def _step(self, key: RoundKey, event: Event) -> None:
+        state = self._rounds.get(key)
+        if state is None:
+            raise PhaseError(f"round {key} is not open here")
+        self._apply(step(state, event))
+
+    def _apply(self, transition: Transition) -> None:
+        for effect in transition.effects:
+            self._perform(effect)
+        state = transition.state
+        if isinstance(state, Finished):
+            self._rounds.pop(state.offer.key, None)
+        else:
+            self._rounds[state.offer.key] = state
+        self._around.observer.moved(state)
+
+    def _perform(self, effect: Effect) -> None:
+        journal, work = self._around.journal, self._around.work
+        match effect:
+            case RecordPlan(offer):
+                journal.record_plan(offer.plan, jobspec_digest(offer.plan.value.jobspec))
+            case RecordUpdate(offer, update):
+                journal.record_update(offer.key, update)
+            case RecordAttempt(offer, attempt):
+                journal.record_attempt(offer.key, attempt)
+            case RecordEnd(offer, survived):
+                journal.record_end(offer.key, keep_state=survived and work.keep_state(offer))
+            case Say(message):
+                self._say(message)
+            case StartWork(offer):
+                work.start_work(offer)
+            case StartUpload(offer, update, attempt):
+                work.start_upload(offer, update, attempt)
+            case Stop(offer):
+                work.stop(offer)
+            case Erase(offer):
+                work.erase(offer)
+            case _:
+                assert_never(effect)
+
+
+def _say_nothing(_: RoundReply) -> None:
+    """No session: the coordinator will ask again."""
