@@ -23,6 +23,7 @@ from participant.tasks.messages import Advanced, Command, Reply, Shutdown, parse
 
 LOG_MAX_BYTES = 16 << 20  # per generation, of which there are two: tasks print, and disks fill
 CLOSE_GRACE_S = 5.0  # for the user's own clean-up after `shutdown`
+_STANDARD_ERROR = 2
 _OWN_SETTINGS = "CONSILO_"  # environment of the daemon, which is no business of the user's code
 
 
@@ -152,7 +153,7 @@ class TaskProcess:
 
 
 async def _exec(channel: int, log: Path | None, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
-    output = sys.stderr.fileno() if log is None else _open_log(log)
+    output = _STANDARD_ERROR if log is None else _open_log(log)
     try:
         return await asyncio.create_subprocess_exec(
             sys.executable,
