@@ -233,8 +233,8 @@ class Conductor:
             )
             facts = {"job": job, "jobspec": str(jobspec_digest(spec_bytes)), "by": submitter.uri}
             entry = self._audit.entry("job_submitted", facts)
-            self._store.submit_job(record, entry)
-            self._audit.accept(entry)
+            if self._store.submit_job(record, entry):
+                self._audit.accept(entry)
             self._queued[job] = (record, spec)
             self._go_on()
         elif known.spec != spec_bytes:
@@ -282,8 +282,7 @@ class Conductor:
             index = accept_initial_model(reader)
         self._blobs.publish(staged, digest)
         entry = self._audit.entry("model_added", {"model": str(digest), "by": submitter.uri})
-        if not self.has_model(digest):
-            self._store.add_model(ModelRecord(digest, describe_initial(digest=digest, index=index)), entry)
+        if self._store.add_model(ModelRecord(digest, describe_initial(digest=digest, index=index)), entry):
             self._audit.accept(entry)
 
     # --- going on -----------------------------------------------------------------------------------------------------

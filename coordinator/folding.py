@@ -15,9 +15,11 @@ from coordinator.round.effects import Folded, FoldFailed
 from coordinator.storage.interface import Blobs, Reader
 from shared.errors import RoundAborted
 from shared.hashing import tagged_hash
-from shared.ids import ParticipantId
+from shared.ids import Digest, ParticipantId
 from shared.reasons import Purpose
 from shared.tensors import read_index
+
+STAGE_NAME_DIGITS = 32  # a staged name is a DNS label, which an attempt's own name need not fit
 
 
 def run_fold(order: FoldOrder, blobs: Blobs) -> Folded | FoldFailed:
@@ -51,7 +53,7 @@ def _run(order: FoldOrder, blobs: Blobs) -> Folded:
             return Folded(plan.model, weight, aggregate, totals.cells)
         base = blobs.model(plan.model)
         closing.callback(base.close)
-        staged = blobs.stage(f"{order.attempt.round.job}-{order.attempt.round.number}")
+        staged = blobs.stage("fold-" + str(Digest.of(str(order.attempt).encode()))[:STAGE_NAME_DIGITS])
         try:
             result = fold(
                 base=base,

@@ -11,13 +11,20 @@ stream.
 from __future__ import annotations
 
 import hashlib
+import math
+import struct
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 
 from coordinator.storage.interface import Blobs, Spool
+from shared.casts import all_finite
 from shared.errors import ConflictError, LateError, WireError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
-from shared.update import UpdateLayout, update_digest
+from shared.update import DType, UpdateHeader, UpdateLayout, update_digest
+from shared.wire.sealed import decode_update_header
+
+CELL_BYTES = 8  # float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class Receiving:
     def __init__(self, *, upload: UploadId, layout: UpdateLayout, spool: Spool, digests: list[Digest]) -> None:
         self._upload = upload
         self._ranges = list(layout.chunk_ranges())
+        self._parameter_bytes = layout.parameter_bytes
         self._total_bytes = layout.total_bytes
         self._spool = spool
         self.digests = digests
@@ -54,6 +62,8 @@ class Receiving:
             start, end = self._ranges[len(self.digests)]
             if len(chunk) != end - start:
                 raise WireError(f"the chunk at byte {start} has {end - start} bytes, got {len(chunk)}")
+            if start < self._parameter_bytes and not all_finite(chunk, DType.F32):
+                raise WireError(f"the chunk at byte {start} holds a NaN or an infinity")
             digest = Digest(hashlib.sha256(chunk).digest())
             self._spool.append(chunk)
             self.digests.append(digest)
@@ -63,6 +73,12 @@ class Receiving:
         with self._lock:
             self._spool.sync()
             return self.received_bytes
+
+    def read_statistics(self) -> tuple[float, ...]:
+        """Section 1, once it is complete."""
+        with closing(self._spool.reader()) as reader:
+            cells = reader.read_at(self._parameter_bytes, self._total_bytes - self._parameter_bytes)
+            return struct.unpack(f"<{len(cells) // CELL_BYTES}d", cells)
 
     def supersede(self) -> None:
         """Close the spool; a stream that still writes is refused from now on."""
@@ -97,11 +113,15 @@ class Intake:
         return receiving
 
     def prove(self, upload: UploadId, layout: UpdateLayout, header: bytes) -> Digest:
-        """The digest of a complete update, which is durable on return. Raises ConflictError for one with a gap."""
+        """The digest of a complete update, which is durable on return.
+
+        Raises ConflictError for one with a gap, WireError for statistics that no honest update has.
+        """
         receiving = self._receiving(upload, layout)
         durable = receiving.sync()
         if durable != layout.total_bytes:
             raise ConflictError(f"the update has {layout.total_bytes} bytes, of which {durable} arrived: send the rest")
+        _check_statistics(receiving.read_statistics(), decode_update_header(header), layout)
         return update_digest(header, receiving.digests)
 
     def forget(self, key: RoundKey) -> None:
@@ -120,15 +140,24 @@ class Intake:
     def _resume(self, upload: UploadId, layout: UpdateLayout) -> Receiving:
         """Whole chunks that are in the spool are hashed again; a torn last one is forgotten."""
         spool = self._blobs.spool(upload.key, upload.participant)
-        reader = spool.reader()
         digests: list[Digest] = []
         kept = 0
-        for start, end in layout.chunk_ranges():
-            if end > reader.size:
-                break
-            digests.append(Digest.of(reader.read_at(start, end - start)))
-            kept = end
-        reader.close()
+        with closing(spool.reader()) as reader:
+            for start, end in layout.chunk_ranges():
+                if end > reader.size:
+                    break
+                digests.append(Digest.of(reader.read_at(start, end - start)))
+                kept = end
         if spool.size != kept:
             spool.truncate(kept)
         return Receiving(upload=upload, layout=layout, spool=spool, digests=digests)
+
+
+def _check_statistics(cells: tuple[float, ...], header: UpdateHeader, layout: UpdateLayout) -> None:
+    """Weights are counted once: the one in the header is the one that its half of section 1 is weighted with."""
+    train_weight, evaluate_weight = cells[0], cells[len(cells) // 2]
+    counted = train_weight if layout.parameters else evaluate_weight
+    if not all(map(math.isfinite, cells)) or train_weight < 0 or evaluate_weight < 0:
+        raise WireError("the statistics of an update are finite, and its weights are not negative")
+    if counted != header.weight:
+        raise WireError(f"the update's header has weight {header.weight}, its statistics {counted}")

@@ -196,7 +196,7 @@ class RoundDriver:
         }
         summary = {**facts, **self._durations()}
         entry = around.audit.entry("round_committed", {**self._names(), **facts, "job_state": job_state})
-        around.store.commit_round(
+        stored = around.store.commit_round(
             RoundCommit(
                 key=result.key,
                 summary=canonical_json(summary),
@@ -206,7 +206,8 @@ class RoundDriver:
                 audit=entry,
             )
         )
-        around.audit.accept(entry)
+        if stored:
+            around.audit.accept(entry)
         around.observer.finished(result.key, result.purpose, COMMITTED, summary)
 
     def _version(self, effect: Commit, survivors: Collection[ParticipantId]) -> ModelRecord:
@@ -231,7 +232,7 @@ class RoundDriver:
         facts: dict[str, object] = {"reason": aborted.reason, "dropped": dict(effect.dropped)}
         summary = {**facts, **self._durations()}
         entry = around.audit.entry("round_aborted", {**self._names(), **facts, "job_state": job.state})
-        around.store.abort_round(
+        stored = around.store.abort_round(
             RoundAbort(
                 key=plan.key,
                 reason=aborted.reason,
@@ -242,7 +243,8 @@ class RoundDriver:
                 audit=entry,
             )
         )
-        around.audit.accept(entry)
+        if stored:
+            around.audit.accept(entry)
         around.observer.finished(plan.key, plan.purpose, aborted.reason, summary)
 
     def _job_after(self, finished: FinishedRound) -> EndJob:

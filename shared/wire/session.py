@@ -16,6 +16,7 @@ from shared.job import MEMBERS_MAX
 from shared.pb.v1 import session_pb2 as pb
 from shared.protocol.messages import (
     NONCE_BYTES,
+    SIGNER_COORDINATOR,
     AttemptStart,
     Consent,
     CoordinatorMessage,
@@ -30,6 +31,7 @@ from shared.protocol.messages import (
     RoundAborted,
     RoundPlan,
     RoundResult,
+    SealedMessage,
     SurvivorList,
     Welcome,
     Withdraw,
@@ -48,7 +50,7 @@ from shared.wire.fields import (
     text,
     to_wire,
 )
-from shared.wire.sealed import CERTIFICATE_MAX_BYTES, envelope_of, pb_envelope
+from shared.wire.sealed import CERTIFICATE_MAX_BYTES, Verifier, envelope_of, open_sealed, pb_envelope
 
 VERSIONS_MAX = 16
 CAPABILITIES_MAX = 64
@@ -203,3 +205,17 @@ def decode_coordinator_message(data: bytes) -> IncomingMessage:
             raise WireError("a SessionResponse without a message that this version knows")
         case field:
             return ShutEnvelope(_SEALED_KINDS[field], envelope_of(getattr(frame, field)))
+
+
+def open_broadcast(shut: ShutEnvelope, *, verifier: Verifier) -> SealedMessage:
+    """Open what the coordinator pushes during a session. Raises IdentityError, or WireError for a second Welcome."""
+    envelope = shut.envelope
+    if shut.kind is RoundPlan:
+        return open_sealed(RoundPlan, envelope, verifier=verifier, index=SIGNER_COORDINATOR)
+    if shut.kind is AttemptStart:
+        return open_sealed(AttemptStart, envelope, verifier=verifier, index=SIGNER_COORDINATOR)
+    if shut.kind is RoundResult:
+        return open_sealed(RoundResult, envelope, verifier=verifier, index=SIGNER_COORDINATOR)
+    if shut.kind is RoundAborted:
+        return open_sealed(RoundAborted, envelope, verifier=verifier, index=SIGNER_COORDINATOR)
+    raise WireError("a Welcome opens a session; this one is open")

@@ -1,0 +1,236 @@
+"""The participant daemon: the only place that puts its parts together.
+
+Start order: credentials, data folder (locked: one daemon each), journal and spool, tasks, open rounds, metrics, session.
+SIGTERM or SIGINT ends it: the journal is durable at every moment, so ending is closing. A second signal ends it at once.
+An error of ours that says the disk's state is unknown ends the process as well; the next start reads what is true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+import structlog
+from prometheus_client import start_http_server
+
+from participant.consent import Policy
+from participant.journal import SqliteJournal
+from participant.metrics import ParticipantMetrics
+from participant.round.driver import Driver, Surroundings
+from participant.round.effects import Event
+from participant.rpc.channel import dial
+from participant.rpc.session import Credentials, SessionLoop
+from participant.rpc.transfer import Transfers
+from participant.settings import ParticipantSettings
+from participant.spool import Spool
+from participant.tasks.catalogue import task_definitions
+from participant.tasks.contract import TaskFailed
+from participant.tasks.runner import TaskRunner
+from participant.work import AsyncWork, Means
+from shared.build import build_info
+from shared.clock import SystemClock
+from shared.entropy import SystemEntropy
+from shared.errors import ConfigError, DurabilityUnknown
+from shared.identity import Role
+from shared.ids import RoundKey, TaskName
+from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
+
+log = structlog.get_logger()
+
+TASK_START_LIMIT_S = 300.0  # importing PyTorch from a cold disk takes a while
+CLOSE_LIMIT_S = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Credentials that were found good."""
+
+    tls: CheckedTls
+    signing: CheckedSigning
+
+
+def check_identity(settings: ParticipantSettings) -> Checked:
+    """Both credentials are good and are this participant's. Raises ConfigError."""
+    now = SystemClock().now()
+    tls = check_credentials(settings.tls.paths, expected_role=Role.PARTICIPANT, now=now)
+    if tls.identity.name != settings.participant.id:
+        raise ConfigError(
+            f"participant.id is {settings.participant.id!r}, but {settings.tls.certificate} is of {tls.identity.name!r}"
+        )
+    signing = check_signing_credentials(
+        certificate=settings.signing.certificate,
+        key=settings.signing.key,
+        ca=settings.tls.ca,
+        expected=tls.identity,
+        now=now,
+    )
+    return Checked(tls, signing)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the data folder, so that no second daemon works in it. Raises ConfigError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(f"participant.data_dir {folder} is not writable: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigError(f"another participant daemon works in {folder}: stop it, or use another data_dir") from None
+    finally:
+        os.close(descriptor)
+
+
+class Daemon:
+    """One participant, running."""
+
+    def __init__(self, settings: ParticipantSettings, checked: Checked, *, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._checked = checked
+        self._build = build_info(environment=environment)
+        self._metrics = ParticipantMetrics(build=self._build)
+        self._fatal: asyncio.Future[DurabilityUnknown] = asyncio.get_running_loop().create_future()
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        folder = settings.participant.data_dir
+        logs = folder / "task-logs"
+        logs.mkdir(mode=0o700, exist_ok=True)
+        self._tasks: dict[TaskName, TaskRunner] = {
+            name: TaskRunner(definition=definition, log=logs / f"{name}.log")
+            for name, definition in task_definitions(settings).items()
+        }
+        self._journal = SqliteJournal(folder / "journal.sqlite")
+        self._work = AsyncWork(means=self._means(Spool(folder)), report=self._report)
+        self._driver = Driver(
+            around=Surroundings(policy=self._policy(), journal=self._journal, work=self._work, observer=self._metrics)
+        )
+        self._session = SessionLoop(
+            addresses=settings.participant.coordinators,
+            credentials=Credentials(
+                identity=checked.tls.identity,
+                tls=settings.tls.paths,
+                signing_certificate=lambda: checked.signing.certificate.der,
+            ),
+            tasks=sorted(self._tasks),
+            software=f"consilo {self._build.version}",
+            rounds=self._driver,
+            observer=self._metrics,
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+        )
+
+    async def run(self) -> None:
+        """Until a signal. Raises DurabilityUnknown when the process must end."""
+        stopping = asyncio.Event()
+        _on_signals(stopping)
+        self._serve_metrics()
+        self._driver.start()
+        warming = [asyncio.create_task(self._warm(name, runner)) for name, runner in self._tasks.items()]
+        session = asyncio.create_task(self._session.run())
+        waits = {session, asyncio.ensure_future(self._fatal), asyncio.create_task(stopping.wait())}
+        log.info(
+            "participant_started", participant=self._settings.participant.id, version=self._build.version,
+            coordinators=list(self._settings.participant.coordinators), tasks=sorted(self._tasks),
+        )  # fmt: skip
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if session in done:
+                session.result()
+            if self._fatal.done():
+                raise self._fatal.result()
+        finally:
+            for task in (*warming, *waits):
+                task.cancel()
+            await asyncio.gather(*warming, *waits, return_exceptions=True)
+            await asyncio.wait_for(self._close(), CLOSE_LIMIT_S)
+            log.info("participant_stopped", participant=self._settings.participant.id)
+
+    async def _warm(self, name: TaskName, runner: TaskRunner) -> None:
+        """Load the task before the first plan, and say on which device it runs."""
+        ready = await runner.start(deadline_s=TASK_START_LIMIT_S)
+        if isinstance(ready, TaskFailed):
+            log.warning("task_unavailable", task=name, reason=ready.reason, detail=ready.message)
+        else:
+            log.info(
+                "task_loaded", task=name, device=ready.device, note=ready.device_note or "", parameters=ready.parameters
+            )
+
+    def _report(self, key: RoundKey, event: Event) -> None:
+        try:
+            self._driver.report(key, event)
+        except DurabilityUnknown as error:
+            if not self._fatal.done():
+                self._fatal.set_result(error)
+
+    def _transfers(self) -> Transfers:
+        address = self._session.address
+        if address not in self._channels:
+            self._channels[address] = dial(address, self._settings.tls.paths)
+        return Transfers(channel=self._channels[address], address=address)
+
+    def _means(self, spool: Spool) -> Means:
+        spool.keep_only_rounds({kept.plan.value.key for kept in self._journal.open_rounds()})
+        return Means(
+            participant=self._settings.participant.id,
+            tasks=self._tasks,
+            spool=spool,
+            journal=self._journal,
+            transfers=self._transfers,
+            signer=self._checked.signing.key,
+            clock=SystemClock(),
+            share_progress=self._settings.policy.share_progress,
+        )
+
+    def _policy(self) -> Policy:
+        table = self._settings.policy
+        return Policy(
+            participant=self._settings.participant.id,
+            tasks=frozenset(self._tasks),
+            minimum_members=table.minimum_members,
+            allow_plain=table.allow_plain,
+            allowed_jobs=table.allowed_jobs,
+            max_deadline_s=table.max_deadline_s,
+        )
+
+    def _serve_metrics(self) -> None:
+        address = self._settings.metrics.address
+        if address is None:
+            return
+        host, port = address
+        try:
+            start_http_server(port, addr=host, registry=self._metrics.registry)
+        except OSError as error:
+            raise ConfigError(f"metrics.listen {host}:{port} cannot be used: {error.strerror}") from None
+
+    async def _close(self) -> None:
+        await self._work.close()
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        self._journal.close()
+
+
+def _on_signals(stopping: asyncio.Event) -> None:
+    """The first signal asks to end, the second ends: everything that was promised is on disk already."""
+
+    def asked() -> None:
+        if stopping.is_set():
+            os._exit(1)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked)
+
+
+async def run_daemon(settings: ParticipantSettings, *, environment: Mapping[str, str]) -> None:
+    """Check, lock, run. Raises ConfigError, StorageError or DurabilityUnknown."""
+    checked = check_identity(settings)
+    with lock_folder(settings.participant.data_dir):
+        await Daemon(settings, checked, environment=environment).run()

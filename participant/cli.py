@@ -1,0 +1,103 @@
+"""`consilo participant`: run the daemon, or check that it could run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from participant.settings import ParticipantSettings
+from shared.allocator import keep_memory
+from shared.config import load_config
+from shared.errors import FederationError
+from shared.log import configure_logging
+from shared.terminal import emit, json_option, table
+
+_CONFIG = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("participant.toml"),
+    show_default=True,
+    help="The participant's configuration.",
+)
+
+
+@click.group()
+def participant() -> None:
+    """The daemon inside a silo: run it, or check its set-up."""
+
+
+@participant.command()
+@_CONFIG
+def run(config_path: Path) -> None:
+    """Run until SIGTERM. Dials out to the coordinator; opens no port but the loopback one for metrics."""
+    keep_memory()
+    settings = load_config(config_path, ParticipantSettings, environment=os.environ)
+    configure_logging(style=settings.log.format, level=settings.log.level)
+    from participant.app import run_daemon
+
+    asyncio.run(run_daemon(settings, environment=os.environ))
+
+
+@participant.command()
+@_CONFIG
+@json_option
+def check(config_path: Path, *, as_json: bool) -> None:
+    """Check configuration, credentials, data folder and tasks, without dialling. Exit code 1 when something fails."""
+    settings = load_config(config_path, ParticipantSettings, environment=os.environ)
+    results = [_checked(name, test) for name, test in _checks(settings)]
+    emit(
+        [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in results],
+        as_json=as_json,
+        render=lambda: table(
+            ("check", "result", "detail"), [(name, "ok" if ok else "FAILED", detail) for name, ok, detail in results]
+        ),
+    )
+    if not all(ok for _, ok, _ in results):
+        raise SystemExit(1)
+
+
+def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]]:
+    from participant.app import TASK_START_LIMIT_S, check_identity, lock_folder
+    from participant.tasks.catalogue import task_definitions
+    from participant.tasks.contract import TaskDefinition, TaskFailed
+    from participant.tasks.runner import TaskRunner
+    from shared.errors import TaskError
+
+    def credentials() -> str:
+        checked = check_identity(settings)
+        return f"{checked.tls.identity.uri}, TLS until {checked.tls.expires:%Y-%m-%d}"
+
+    def folder() -> str:
+        with lock_folder(settings.participant.data_dir):
+            return f"{settings.participant.data_dir} is writable and free"
+
+    def task(definition: TaskDefinition) -> str:
+        async def start() -> str:
+            runner = TaskRunner(definition=definition, log=None)
+            try:
+                ready = await runner.start(deadline_s=TASK_START_LIMIT_S)
+            finally:
+                await runner.stop()
+            if isinstance(ready, TaskFailed):
+                raise TaskError(ready.message)
+            note = f" ({ready.device_note})" if ready.device_note else ""
+            return f"{ready.parameters} parameters on {ready.device}{note}"
+
+        return asyncio.run(start())
+
+    checks: list[tuple[str, Callable[[], str]]] = [("credentials", credentials), ("data folder", folder)]
+    for name, definition in task_definitions(settings).items():
+        checks.append((f"task {name}", lambda definition=definition: task(definition)))  # type: ignore[misc]
+    return checks
+
+
+def _checked(name: str, test: Callable[[], str]) -> tuple[str, bool, str]:
+    try:
+        return name, True, test()
+    except FederationError as error:
+        return name, False, str(error)

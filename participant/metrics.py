@@ -1,0 +1,65 @@
+"""Every Prometheus metric of the participant: name, labels and help, and what feeds it.
+
+They are the silo's own, served on its own loopback by default. Nothing here is sent to the coordinator.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+
+from participant.round.phases import Finished, Out, RoundState
+from shared.build import BuildInfo
+from shared.errors import PeerError
+from shared.ids import RoundKey
+from shared.protocol.messages import Decline
+
+
+class ParticipantMetrics:
+    """Implements the observers of the driver and of the session."""
+
+    def __init__(self, *, build: BuildInfo) -> None:
+        self.registry = CollectorRegistry()
+        named = {"registry": self.registry}
+        self._session = Gauge(
+            "consilo_participant_session_open", "Whether a session with the coordinator is open.", **named
+        )
+        self._sessions = Counter("consilo_participant_sessions", "Sessions opened since the start.", **named)
+        self._phase = Gauge("consilo_participant_rounds", "Open rounds by phase.", ["phase"], **named)
+        self._finished = Counter(
+            "consilo_participant_rounds_finished", "Rounds that ended, by outcome.", ["outcome"], **named
+        )
+        self._refused = Counter(
+            "consilo_participant_messages_refused",
+            "Coordinator messages that were refused, by error.",
+            ["error"],
+            **named,
+        )
+        self._left = Counter(
+            "consilo_participant_rounds_left", "Rounds declined or withdrawn from, by reason.", ["reason"], **named
+        )
+        Info("consilo_participant_build", "What runs here.", **named).info(
+            {"version": build.version, "revision": build.revision, "python": build.python}
+        )
+        self._phases: dict[RoundKey, str] = {}
+
+    def moved(self, state: RoundState) -> None:
+        key = state.offer.key
+        before = self._phases.pop(key, None)
+        if before is not None:
+            self._phase.labels(before).dec()
+        if isinstance(state, Finished):
+            self._finished.labels("survived" if state.survived else "without_this_silo").inc()
+        elif isinstance(state, Out):
+            said = state.said
+            self._left.labels(said.rule if isinstance(said, Decline) else said.reason).inc()
+        else:
+            self._phases[key] = type(state).__name__.lower()
+            self._phase.labels(self._phases[key]).inc()
+
+    def session(self, *, open_now: bool) -> None:
+        self._session.set(int(open_now))
+        if open_now:
+            self._sessions.inc()
+
+    def refused(self, error: PeerError) -> None:
+        self._refused.labels(type(error).__name__).inc()

@@ -1,0 +1,79 @@
+"""Channels to the coordinator, and failures of calls as leaves of our error tree."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from shared.errors import FederationError, IdentityError, UnreachableError
+from shared.tls import TlsPaths, channel_credentials
+from shared.wire.status import ERROR_METADATA_KEY, error_named
+
+DETAIL_MAX_CHARS = 500
+
+_MESSAGE_LIMITS = [
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024 + 64 * 1024),  # control messages; chunks are smaller
+    ("grpc.max_send_message_length", 4 * 1024 * 1024 + 64 * 1024),
+]
+
+CHANNEL_OPTIONS = [
+    *_MESSAGE_LIMITS,
+    # A dead TCP peer is noticed by the transport too, also while only bulk data flows.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),  # we know what is idempotent; the transport does not
+    ("grpc.use_local_subchannel_pool", 1),  # bulk data and control never share a connection
+    # A fixed window bounds the memory of a transfer.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 8 * 1024 * 1024),
+]
+
+
+_CAUSES = (
+    (("certificate_verify_failed", "certificate verify failed"), "its certificate is not of the CA in [tls] ca"),
+    (("hostname", "host name", "peer name"), "its certificate is for another host name than the one dialled"),
+    (("connection refused",), "nothing listens there: is the coordinator running, and the port right?"),
+    (("dns", "name resolution", "resolver"), "the host name does not resolve"),
+    (
+        ("handshake", "ssl", "socket closed", "recvmsg", "connection reset"),
+        (
+            "check this side's certificate: expired, of another CA or not on the allow-list? "
+            "A refused certificate looks like a closed connection"
+        ),
+    ),
+    (("timed out", "timeout", "deadline"), "no answer: is a firewall between here and there?"),
+)
+
+
+def dial(address: str, tls: TlsPaths) -> grpc.aio.Channel:
+    """A channel with a connection of its own. Credentials are read now: a rotated one needs a new channel."""
+    return grpc.aio.secure_channel(address, channel_credentials(tls), options=CHANNEL_OPTIONS)
+
+
+def error_of(failure: grpc.aio.AioRpcError, *, address: str) -> FederationError:
+    """The leaf that the peer named, or what the status says about the connection."""
+    detail = (failure.details() or "")[:DETAIL_MAX_CHARS]
+    for key, value in failure.trailing_metadata() or ():
+        if key == ERROR_METADATA_KEY and isinstance(value, str):
+            named = error_named(value, detail)
+            if named is not None:
+                return named
+    return _by_status(failure.code(), detail, address)
+
+
+def _by_status(code: grpc.StatusCode, detail: str, address: str) -> FederationError:
+    if code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}:
+        return IdentityError(f"{address} refused this identity: {detail}")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return UnreachableError(f"{address} cannot be reached: {likely_cause(detail)} ({detail})")
+    return UnreachableError(f"the call to {address} failed with {code.name}: {detail}")
+
+
+def likely_cause(detail: str) -> str:
+    """What a person should check first, from gRPC's own text."""
+    lowered = detail.lower()
+    for words, cause in _CAUSES:
+        if any(word in lowered for word in words):
+            return cause
+    return "check the address, the network and this side's certificate"

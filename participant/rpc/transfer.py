@@ -1,0 +1,140 @@
+"""Bulk data of this participant: models down, updates up, both going on where they stopped.
+
+One channel of its own, so that data never delays the session. Every call ends in a value or in a leaf of our error
+tree: UnreachableError means try again later, anything else is about this transfer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from participant.protect import UpdateChunks
+from participant.rpc.channel import error_of
+from shared.errors import ConflictError, ModelError, StorageError
+from shared.ids import AttemptKey, Digest
+from shared.protocol.messages import Envelope
+from shared.tensors import FileReader, file_digest
+from shared.update import UpdateLayout, update_digest
+from shared.wire.transfer import (
+    CommitRequest,
+    FetchModel,
+    UploadOpen,
+    UploadStatus,
+    decode_commit_response,
+    decode_fetch_frame,
+    decode_upload_status,
+    encode_commit_request,
+    encode_data,
+    encode_fetch_model,
+    encode_upload_open,
+    encode_upload_status_request,
+)
+
+_SERVICE = "/consilo.v1.TransferService/"
+CONTROL_TIMEOUT_S = 30.0  # for the small calls; the coordinator syncs a disk before it answers
+
+MakeCommit = Callable[[Digest], Envelope]
+"""Signs a commitment to an update of this digest."""
+
+
+class Transfers:
+    """The calls of the transfer service."""
+
+    def __init__(self, *, channel: grpc.aio.Channel, address: str) -> None:
+        self._address = address
+        self._fetch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_SERVICE + "FetchModel")
+        self._upload: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(_SERVICE + "UploadUpdate")
+        self._status: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_SERVICE + "UploadStatus")
+        self._commit: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_SERVICE + "UploadCommit")
+
+    async def fetch_model(self, model: Digest, size: int, partial: Path) -> None:
+        """Bring the whole model into `partial`, verified. What came before a failure is kept and not sent again.
+
+        Raises UnreachableError, UnknownError, StorageError, or ModelError when the bytes are not the announced model.
+        """
+        held = await asyncio.to_thread(_size_of, partial)
+        if held < size:
+            await self._append(model, held, size, partial)
+        digest, total = await asyncio.to_thread(_digest_of, partial)
+        if digest != model or total != size:
+            await asyncio.to_thread(partial.unlink, missing_ok=True)
+            raise ModelError(f"the coordinator sent another model than the announced {model}: got {digest}")
+
+    async def _append(self, model: Digest, held: int, size: int, partial: Path) -> None:
+        try:
+            with await asyncio.to_thread(partial.open, "ab", buffering=0) as file:
+                async for frame in self._fetch(encode_fetch_model(FetchModel(model, held))):
+                    chunk = decode_fetch_frame(frame)
+                    held += len(chunk)
+                    if held > size:
+                        raise ModelError(f"the coordinator sent more than the {size} bytes of model {model}")
+                    await asyncio.to_thread(file.write, chunk)
+        except grpc.aio.AioRpcError as failure:
+            raise error_of(failure, address=self._address) from None
+        except OSError as error:
+            raise StorageError(f"{partial} cannot be written: {error.strerror}") from error
+
+    async def upload(
+        self, *, key: AttemptKey, chunks: UpdateChunks, layout: UpdateLayout, header: bytes, commit: MakeCommit
+    ) -> None:
+        """Send what the coordinator does not have yet, then commit. Returns when the update is durable there."""
+        try:
+            status = await self._ask_status(key)
+            if status.committed:
+                return
+            digests: list[Digest] = []
+            await self._send(key, status.durable_bytes, chunks, digests)
+            if len(digests) != layout.chunks:
+                raise StorageError(f"the spool has {len(digests)} chunks, the layout {layout.chunks}")
+            update = update_digest(header, digests)
+            request = encode_commit_request(CommitRequest(key, commit(update)))
+            answer = decode_commit_response(await self._commit(request, timeout=CONTROL_TIMEOUT_S))
+        except grpc.aio.AioRpcError as failure:
+            raise error_of(failure, address=self._address) from None
+        if answer != update:
+            raise ConflictError(f"the coordinator acknowledged update {answer}, this one is {update}")
+
+    async def _ask_status(self, key: AttemptKey) -> UploadStatus:
+        request = encode_upload_status_request(key)
+        return decode_upload_status(await self._status(request, timeout=CONTROL_TIMEOUT_S))
+
+    async def _send(self, key: AttemptKey, offset: int, chunks: UpdateChunks, digests: list[Digest]) -> None:
+        """One pass over the update: every chunk is hashed, those from `offset` on are sent."""
+        source = iter(chunks)
+        position = 0
+        while position < offset:
+            chunk = await asyncio.to_thread(_next_hashed, source, digests)
+            if chunk is None:
+                raise ConflictError(f"the coordinator has {offset} bytes of an update that has {position}")
+            position += len(chunk)
+        if position != offset:
+            raise ConflictError(f"the coordinator stopped at byte {offset}, which is inside a chunk")
+
+        async def frames() -> AsyncIterator[bytes]:
+            yield encode_upload_open(UploadOpen(key, offset))
+            while (chunk := await asyncio.to_thread(_next_hashed, source, digests)) is not None:
+                yield encode_data(chunk)
+
+        await self._upload(frames())
+
+
+def _next_hashed(source: Iterator[memoryview], digests: list[Digest]) -> memoryview | None:
+    chunk = next(source, None)
+    if chunk is not None:
+        digests.append(Digest(hashlib.sha256(chunk).digest()))
+    return chunk
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _digest_of(path: Path) -> tuple[Digest, int]:
+    with FileReader(path) as reader:
+        return file_digest(reader), reader.size
