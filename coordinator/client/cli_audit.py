@@ -1,8 +1,11 @@
-"""`consilo audit`: read and verify the audit log, without the coordinator and without trusting it.
+"""`consilo audit`: read and verify the audit log, without trusting the coordinator.
 
 What is needed is a copy of the log and the coordinator's signing certificate. With the consortium's authority
 (`--ca`) the certificate is checked too; without it the reader vouches for the certificate. Its dates are not held
 against it: a log is read years after the certificate has expired.
+
+Without `--log` the log is asked from the running coordinator, as operator.toml says; what comes is verified in the same
+way, with the certificate and the authority that stand there.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from coordinator.audit import AuditRecord, Verified, read_entries, verify_lines
+from coordinator.client.connection import dial, operator_options, operator_settings
 from shared.certificates import read_der
 from shared.errors import AuditError, ConfigError, IdentityError
 from shared.identity import Role, VerifyingKey, verify_signing_certificate
@@ -26,6 +30,7 @@ from shared.job import canonical_json
 from shared.terminal import emit, emit_line, facts, json_option, stdout_console, table, warn
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_LOG = "The audit log, or a copy of it.  [default: ask the running coordinator]"
 _CERTIFICATE = "The coordinator's signing certificate (PEM or DER)."
 _CA = "The consortium's authority (ca.crt): the certificate must be one of its."
 _UNPROVEN = "the tail is unproven: lines may be missing at the end. Keep the head, and give it with --head next time"
@@ -49,34 +54,70 @@ def audit() -> None:
 
 
 @audit.command()
-@click.option("--log", "log_path", required=True, type=_FILE, help="The audit log.")
-@click.option("--certificate", required=True, type=_FILE, help=_CERTIFICATE)
+@click.option("--log", "log_path", type=_FILE, help=_LOG)
+@click.option("--certificate", type=_FILE, help=f"{_CERTIFICATE} Needed with --log.")
 @click.option("--ca", type=_FILE, help=_CA)
 @click.option("--head", type=HeadType(), help="A head kept from before, which must be in the log.")
+@operator_options
 @json_option
-def verify(log_path: Path, certificate: Path, ca: Path | None, head: Digest | None, *, as_json: bool) -> None:
+def verify(
+    *,
+    log_path: Path | None,
+    certificate: Path | None,
+    ca: Path | None,
+    head: Digest | None,
+    config: Path,
+    address: str | None,
+    as_json: bool,
+) -> None:
     """Check every line of the log: signatures, order, nothing changed, and with --head that its tail was not cut."""
-    key = load_verifying_key(certificate, ca=ca)
-    with _opened(log_path) as log:
-        report_verification(log, verifying_key=key, head=head, as_json=as_json)
+    with _source(log_path, certificate, ca, config=config, address=address) as (lines, key):
+        if key is None:
+            raise click.UsageError("which coordinator signed the log? Give its signing certificate with --certificate")
+        report_verification(lines, verifying_key=key, head=head, as_json=as_json)
 
 
 @audit.command()
-@click.option("--log", "log_path", required=True, type=_FILE, help="The audit log.")
+@click.option("--log", "log_path", type=_FILE, help=_LOG)
 @click.option("--certificate", type=_FILE, help=f"{_CERTIFICATE} Without it nothing is verified.")
 @click.option("--ca", type=_FILE, help=_CA)
 @click.option("--job", help="Only entries about this job.")
 @click.option("--kind", help="Only entries of this kind, such as round_committed.")
+@operator_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def show(  # the options of a command line
-    log_path: Path, certificate: Path | None, ca: Path | None, job: str | None, kind: str | None, *, as_json: bool
+def show(
+    *,
+    log_path: Path | None,
+    certificate: Path | None,
+    ca: Path | None,
+    job: str | None,
+    kind: str | None,
+    config: Path,
+    address: str | None,
+    as_json: bool,
 ) -> None:
     """Print the entries of the log."""
-    key = None if certificate is None else load_verifying_key(certificate, ca=ca)
-    if key is None:
-        warn("without --certificate nothing was verified: this shows what the file says")
-    with _opened(log_path) as log:
-        show_entries(log, verifying_key=key, job=job, kind=kind, as_json=as_json)
+    with _source(log_path, certificate, ca, config=config, address=address) as (lines, key):
+        if key is None:
+            warn("without --certificate nothing was verified: this shows what the log says")
+        show_entries(lines, verifying_key=key, job=job, kind=kind, as_json=as_json)
+
+
+@contextmanager
+def _source(
+    log_path: Path | None, certificate: Path | None, ca: Path | None, *, config: Path, address: str | None
+) -> Iterator[tuple[Iterable[bytes], VerifyingKey | None]]:
+    """The log's lines and the key that must have signed them: from a file, or from the running coordinator."""
+    if log_path is not None:
+        key = None if certificate is None else load_verifying_key(certificate, ca=ca)
+        with _opened(log_path) as log:
+            yield log, key
+        return
+    settings = operator_settings(config, address)
+    certificate = certificate or settings.operator.coordinator_certificate
+    key = None if certificate is None else load_verifying_key(certificate, ca=ca or settings.tls.ca)
+    with dial(settings) as operations:
+        yield operations.audit_lines(), key
 
 
 def report_verification(

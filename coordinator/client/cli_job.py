@@ -1,0 +1,170 @@
+"""`consilo job`: submit, list, show, watch and abort jobs of a running coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from rich.live import Live
+
+from coordinator.client.connection import byte_progress, with_operations
+from coordinator.client.job_file import JobRequest, load_job_file
+from coordinator.client.operations import Operations
+from coordinator.client.views import (
+    ENDED,
+    detail_json,
+    job_facts,
+    job_json,
+    job_screen,
+    job_table,
+    progress_screen,
+    round_line,
+    spec_of,
+)
+from shared.entropy import Entropy, SystemEntropy
+from shared.ids import JobId, parse_job_id
+from shared.reasons import JobState
+from shared.terminal import emit, emit_line, json_option, stdout_console
+from shared.wire.operations import JobDetail, JobStatus
+
+ROUNDS_ON_SCREEN = 15
+_ID_BYTES = 4
+
+
+class JobIdType(click.ParamType[JobId]):
+    """A job's id, as `consilo job list` prints it."""
+
+    name = "job"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> JobId:
+        try:
+            return parse_job_id(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_JOB = click.argument("job", metavar="JOB", type=JobIdType())
+
+
+@click.group()
+def job() -> None:
+    """Submit, list, show, watch and abort jobs."""
+
+
+@job.command()
+@click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--id", "job_id", type=JobIdType(), help="The job's id.  [default: its name and 8 random digits]")
+@click.option("--watch", is_flag=True, help="Stay and show its rounds until it ends.")
+@with_operations
+@json_option
+def submit(*, operations: Operations, file: Path, job_id: JobId | None, watch: bool, as_json: bool) -> None:
+    """Submit the job in FILE, and its initial model with it.
+
+    Submitting again with the same --id is safe: the same file changes nothing, another one is refused.
+    """
+    request = load_job_file(file)
+    status = submit_request(operations, request, job_id or new_job_id(request, SystemEntropy()))
+    if watch:
+        follow(operations, status.job, as_json=as_json)
+    else:
+        emit(job_json(status), as_json=as_json, render=lambda: job_facts(status))
+
+
+@job.command("list")
+@with_operations
+@json_option
+def list_jobs(*, operations: Operations, as_json: bool) -> None:
+    """List all jobs, in the order of submission."""
+    jobs = operations.jobs()
+    emit([job_json(status) for status in jobs], as_json=as_json, render=lambda: job_table(jobs))
+
+
+@job.command()
+@_JOB
+@with_operations
+@json_option
+def show(*, operations: Operations, job: JobId, as_json: bool) -> None:
+    """Show a job, its rounds, and who was left out of each and why."""
+    detail = operations.job(job)
+    emit(detail_json(detail, detail.rounds), as_json=as_json, render=lambda: job_screen(detail))
+
+
+@job.command()
+@_JOB
+@with_operations
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object a line: the job, what finished since the line before, and the open round.",
+)
+def watch(*, operations: Operations, job: JobId, as_json: bool) -> None:
+    """Show a job's rounds as they happen, until it ends. Exit code 1 when it is aborted.
+
+    Ending this command does not end the job.
+    """
+    follow(operations, job, as_json=as_json)
+
+
+@job.command()
+@_JOB
+@click.option("--reason", default="", help="Why; it is kept in the audit log.")
+@with_operations
+@json_option
+def abort(*, operations: Operations, job: JobId, reason: str, as_json: bool) -> None:
+    """End a job now. Versions that it made stay; an open round changes nothing."""
+    status = operations.abort_job(job, reason)
+    emit(job_json(status), as_json=as_json, render=lambda: job_facts(status))
+
+
+def new_job_id(request: JobRequest, entropy: Entropy) -> JobId:
+    """The job's name and something that no other job has."""
+    return parse_job_id(f"{request.spec.name}-{entropy.take(_ID_BYTES).hex()}")
+
+
+def submit_request(operations: Operations, request: JobRequest, job_id: JobId) -> JobStatus:
+    """Send the initial model, if it is a file, and then the job."""
+    if request.initial is not None and request.opening is not None:
+        with (
+            request.initial.open("rb") as file,
+            byte_progress(f"sending {request.initial.name}", request.opening.model_bytes) as progress,
+        ):
+            operations.put_model(file, request.opening, progress=progress)
+    return operations.submit_job(job_id, request.spec.to_bytes())
+
+
+def follow(operations: Operations, job_id: JobId, *, as_json: bool) -> None:
+    """Print a job as it goes on; ends the command with exit code 1 when the job is aborted."""
+    with_details = operations.watch_job(job_id)
+    console = stdout_console()
+    if as_json or not console.is_terminal:
+        last = _follow_in_lines(with_details, as_json=as_json)
+    else:
+        last = None
+        with Live(console=console, refresh_per_second=8) as live:
+            for detail in with_details:
+                live.update(progress_screen(detail, last=ROUNDS_ON_SCREEN))
+                last = detail
+    if last is None or last.job.state not in ENDED:
+        raise click.ClickException(f"the coordinator stopped telling about job {job_id}; the job is not over")
+    if last.job.state is JobState.ABORTED:
+        raise click.exceptions.Exit(1)
+
+
+def _follow_in_lines(details: Iterable[JobDetail], *, as_json: bool) -> JobDetail | None:
+    last: JobDetail | None = None
+    for detail in details:
+        told = 0 if last is None else len(last.rounds)
+        fresh = detail.rounds[told:]
+        if as_json:
+            emit_line(detail_json(detail, fresh), as_json=True, text="")
+        else:
+            spec = spec_of(detail.job)
+            if last is None or detail.job.state is not last.job.state:
+                reason = f" ({detail.job.reason})" if detail.job.reason else ""
+                emit_line({}, as_json=False, text=f"{detail.job.job}: {detail.job.state}{reason}")
+            for finished in fresh:
+                emit_line({}, as_json=False, text=round_line(spec, finished))
+        last = detail
+    return last

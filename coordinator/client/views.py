@@ -1,0 +1,247 @@
+"""How jobs, rounds and model versions look: as JSON for machines, as tables for people.
+
+Pure: values in, JSON values or renderables out. Names and reasons come from other machines, so every cell is text and
+none is markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from coordinator.checkpoints import ModelDescription, TrainedModel, parse_description
+from shared.errors import WireError
+from shared.job import JobSpec, first_complaint, parse_jobspec
+from shared.reasons import JobState, Purpose
+from shared.terminal import facts, table
+from shared.wire.operations import JobDetail, JobStatus, LiveRound, ModelStatus, RoundStatus
+
+COMMITTED = "committed"
+SHORT_DIGEST_CHARS = 12
+ENDED = frozenset({JobState.COMPLETED, JobState.ABORTED})
+
+
+class RoundSummary(BaseModel):
+    """What a round's summary says, as far as this version knows its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    survivors: tuple[str, ...] = ()
+    dropped: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+    """`train.<metric>` over the round's training, `evaluate.<metric>` of the version that the round started from."""
+    next_model: str = ""
+    duration_s: float = 0.0
+
+
+def summary_of(finished: RoundStatus) -> RoundSummary:
+    """Raises WireError."""
+    try:
+        return RoundSummary.model_validate_json(finished.summary)
+    except ValidationError as error:
+        raise WireError(f"round {finished.key} has a summary that cannot be read: {first_complaint(error)}") from None
+
+
+def spec_of(job: JobStatus) -> JobSpec:
+    """Raises WireError."""
+    return parse_jobspec(job.spec)
+
+
+# --- jobs as JSON -----------------------------------------------------------------------------------------------------
+
+
+def job_json(job: JobStatus) -> dict[str, Any]:
+    spec = spec_of(job)
+    return {
+        "job": job.job,
+        "name": spec.name,
+        "task": spec.task,
+        "state": job.state,
+        "reason": job.reason,
+        "members": list(spec.members),
+        "rounds": spec.rounds,
+        "submitted_by": job.submitted_by,
+        "submitted_at": job.submitted_at,
+    }
+
+
+def round_json(finished: RoundStatus) -> dict[str, Any]:
+    names = {"round": finished.key.number, "purpose": finished.purpose, "outcome": finished.outcome}
+    return {**names, **summary_of(finished).model_dump(mode="json")}
+
+
+def live_json(live: LiveRound) -> dict[str, Any]:
+    members = [
+        {
+            "participant": member.participant,
+            "phase": member.phase,
+            "connected": member.connected,
+            "percent": member.percent,
+        }
+        for member in live.members
+    ]
+    return {"round": live.key.number, "purpose": live.purpose, "phase": live.phase, "members": members}
+
+
+def detail_json(detail: JobDetail, rounds: Iterable[RoundStatus]) -> dict[str, Any]:
+    """A job with these of its finished rounds, and the open one."""
+    return {
+        **job_json(detail.job),
+        "rounds_committed": committed_rounds(detail.rounds),
+        "finished": [round_json(finished) for finished in rounds],
+        "live": None if detail.live is None else live_json(detail.live),
+    }
+
+
+def committed_rounds(rounds: Iterable[RoundStatus]) -> int:
+    """Rounds of training that made a version: those that the job counts."""
+    return sum(finished.purpose is Purpose.TRAIN and finished.outcome == COMMITTED for finished in rounds)
+
+
+# --- jobs as tables ---------------------------------------------------------------------------------------------------
+
+
+def job_table(jobs: Sequence[JobStatus]) -> RenderableType:
+    rows = []
+    for job in jobs:
+        spec = spec_of(job)
+        rows.append((job.job, spec.task, len(spec.members), spec.rounds, job.state, job.submitted_at, job.reason))
+    return table(("job", "task", "members", "rounds", "state", "submitted", "reason"), rows)
+
+
+def job_facts(job: JobStatus) -> RenderableType:
+    spec = spec_of(job)
+    pairs = [
+        ("job", job.job),
+        ("state", job.state),
+        ("waits for" if job.state is JobState.QUEUED else "reason", job.reason),
+        ("task", spec.task),
+        ("members", ", ".join(spec.members)),
+        ("rounds", spec.rounds),
+        ("quorum, floor", f"{spec.round.quorum}, {spec.round.min_survivors}"),
+        ("strategy, masking", f"{spec.strategy.name}, {spec.masking.mode}"),
+        ("initial model", spec.initial),
+        ("submitted", f"{job.submitted_at} by {job.submitted_by}"),
+    ]
+    return facts([pair for pair in pairs if pair[1] != ""])
+
+
+def round_table(spec: JobSpec, rounds: Sequence[RoundStatus]) -> Table:
+    """One line a round; metrics by halves: of the training, and of the version that the round started from."""
+    names = [f"{half}.{metric}" for half in ("train", "evaluate") for metric in spec.metrics]
+    rows = []
+    for finished in rounds:
+        summary = summary_of(finished)
+        left_out = ", ".join(f"{name}: {reason}" for name, reason in sorted(summary.dropped.items()))
+        rows.append(
+            (
+                finished.key.number,
+                finished.purpose,
+                finished.outcome,
+                f"{len(summary.survivors)}/{len(spec.members)}",
+                *(_metric(summary.metrics.get(name)) for name in names),
+                f"{summary.duration_s:.2f}",
+                left_out,
+            )
+        )
+    return table(("round", "purpose", "outcome", "in", *names, "seconds", "left out"), rows)
+
+
+def member_table(live: LiveRound) -> Table:
+    """Who is where in the open round."""
+    rows = [
+        (
+            member.participant,
+            member.phase,
+            "yes" if member.connected else "no",
+            "" if member.percent is None else f"{member.percent} %",
+        )
+        for member in live.members
+    ]
+    title = f"round {live.key.number} ({live.purpose}): {live.phase}"
+    return table(("member", "phase", "connected", "trained"), rows, title=title)
+
+
+def job_screen(detail: JobDetail, *, last: int | None = None) -> RenderableType:
+    """Everything about a job; with `last`, only so many of its rounds."""
+    spec = spec_of(detail.job)
+    shown = detail.rounds if last is None else detail.rounds[-last:]
+    parts: list[RenderableType] = [job_facts(detail.job)]
+    if shown:
+        parts.append(round_table(spec, shown))
+    if detail.live is not None:
+        parts.append(member_table(detail.live))
+    return Group(*parts)
+
+
+def progress_screen(detail: JobDetail, *, last: int) -> RenderableType:
+    """What a watcher looks at: where the job is, its last rounds, and who is doing what."""
+    spec = spec_of(detail.job)
+    done = committed_rounds(detail.rounds)
+    title = f"{detail.job.job}: {detail.job.state}, {done} of {spec.rounds} rounds committed"
+    rounds = round_table(spec, detail.rounds[-last:])
+    rounds.title = title if not detail.job.reason else f"{title} ({detail.job.reason})"
+    return rounds if detail.live is None else Group(rounds, member_table(detail.live))
+
+
+def round_line(spec: JobSpec, finished: RoundStatus) -> str:
+    """A finished round in one line, for a log."""
+    summary = summary_of(finished)
+    parts = [
+        f"round {finished.key.number} ({finished.purpose}) {finished.outcome}",
+        f"{len(summary.survivors)}/{len(spec.members)} in",
+        *(f"{name} {_metric(value)}" for name, value in sorted(summary.metrics.items())),
+        f"{summary.duration_s:.2f} s",
+        *(f"without {name}: {reason}" for name, reason in sorted(summary.dropped.items())),
+    ]
+    return ", ".join(parts)
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def description_of(model: ModelStatus) -> ModelDescription:
+    """Raises ModelError."""
+    return parse_description(model.description)
+
+
+def model_json(model: ModelStatus) -> dict[str, Any]:
+    return dict(description_of(model).model_dump(mode="json"))
+
+
+def model_table(models: Sequence[ModelStatus]) -> RenderableType:
+    rows: list[tuple[object, ...]] = []
+    for model in models:
+        described = description_of(model)
+        short = str(described.digest)[:SHORT_DIGEST_CHARS]
+        if isinstance(described, TrainedModel):
+            parent = str(described.parent)[:SHORT_DIGEST_CHARS]
+            rows.append((short, described.job, described.round, described.parameters, parent))
+        else:
+            rows.append((short, "", "", described.parameters, ""))
+    return table(("model", "job", "round", "parameters", "parent"), rows)
+
+
+def model_facts(model: ModelStatus) -> RenderableType:
+    described = description_of(model)
+    pairs: list[tuple[str, object]] = [("model", described.digest), ("parameters", described.parameters)]
+    if isinstance(described, TrainedModel):
+        pairs += [
+            ("parent", described.parent),
+            ("job, round", f"{described.job}, {described.round}"),
+            ("weight", f"{described.weight_total:g}"),
+            ("strategy", described.strategy.name),
+            *described.members.items(),
+            *((name, _metric(value)) for name, value in described.means.items()),
+        ]
+    else:
+        pairs.append(("parent", "none: an initial model"))
+    return facts([*pairs, ("made by", f"consilo {described.code_version}")])
+
+
+def _metric(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
