@@ -1,7 +1,8 @@
 """The participant daemon: the only place that puts its parts together.
 
-Start order: credentials, data folder (locked: one daemon each), journal and spool, tasks, open rounds, metrics, session.
-SIGTERM or SIGINT ends it: the journal is durable at every moment, so ending is closing. A second signal ends it at once.
+Start order: credentials, data folder (locked: one daemon each), journal and spool, tasks, open rounds, metrics,
+session. SIGTERM or SIGINT ends it: the journal is durable at every moment, so ending is closing. A second signal ends
+it at once.
 An error of ours that says the disk's state is unknown ends the process as well; the next start reads what is true.
 """
 
@@ -12,9 +13,10 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import structlog
@@ -75,7 +77,7 @@ def check_identity(settings: ParticipantSettings) -> Checked:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path) -> contextlib.AbstractContextManager[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the data folder, so that no second daemon works in it. Raises ConfigError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -136,17 +138,17 @@ class Daemon:
         self._driver.start()
         warming = [asyncio.create_task(self._warm(name, runner)) for name, runner in self._tasks.items()]
         session = asyncio.create_task(self._session.run())
-        waits = {session, asyncio.ensure_future(self._fatal), asyncio.create_task(stopping.wait())}
+        waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
         log.info(
             "participant_started", participant=self._settings.participant.id, version=self._build.version,
             coordinators=list(self._settings.participant.coordinators), tasks=sorted(self._tasks),
         )  # fmt: skip
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if self._fatal in done:
+                raise self._fatal.result()
             if session in done:
                 session.result()
-            if self._fatal.done():
-                raise self._fatal.result()
         finally:
             for task in (*warming, *waits):
                 task.cancel()

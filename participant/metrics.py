@@ -19,25 +19,28 @@ class ParticipantMetrics:
 
     def __init__(self, *, build: BuildInfo) -> None:
         self.registry = CollectorRegistry()
-        named = {"registry": self.registry}
+        registry = self.registry
         self._session = Gauge(
-            "consilo_participant_session_open", "Whether a session with the coordinator is open.", **named
+            "consilo_participant_session_open", "Whether a session with the coordinator is open.", registry=registry
         )
-        self._sessions = Counter("consilo_participant_sessions", "Sessions opened since the start.", **named)
-        self._phase = Gauge("consilo_participant_rounds", "Open rounds by phase.", ["phase"], **named)
+        self._sessions = Counter("consilo_participant_sessions", "Sessions opened since the start.", registry=registry)
+        self._phase = Gauge("consilo_participant_rounds", "Open rounds by phase.", ["phase"], registry=registry)
         self._finished = Counter(
-            "consilo_participant_rounds_finished", "Rounds that ended, by outcome.", ["outcome"], **named
+            "consilo_participant_rounds_finished", "Rounds that ended, by outcome.", ["outcome"], registry=registry
         )
         self._refused = Counter(
             "consilo_participant_messages_refused",
             "Coordinator messages that were refused, by error.",
             ["error"],
-            **named,
+            registry=registry,
         )
         self._left = Counter(
-            "consilo_participant_rounds_left", "Rounds declined or withdrawn from, by reason.", ["reason"], **named
+            "consilo_participant_rounds_left",
+            "Rounds declined or withdrawn from, by reason.",
+            ["reason"],
+            registry=registry,
         )
-        Info("consilo_participant_build", "What runs here.", **named).info(
+        Info("consilo_participant_build", "What runs here.", registry=registry).info(
             {"version": build.version, "revision": build.revision, "python": build.python}
         )
         self._phases: dict[RoundKey, str] = {}
