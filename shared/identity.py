@@ -270,6 +270,11 @@ class AllowlistFile:
             raise IdentityError("the coordinator's allow-list cannot be used now: nobody is let in until it is mended")
         return self._loaded.check(identity, tls_fingerprint)
 
+    def lacks(self, identity: Identity) -> bool:
+        """Whether the list is in order and has no entry for `identity`: taken off, and not merely kept out for now."""
+        self._refresh()
+        return isinstance(self._loaded, Allowlist) and identity not in self._loaded.entries
+
     def _refresh(self) -> None:
         try:
             # The stamp is taken before the reading: a file that changes meanwhile is seen at the next check.

@@ -1,0 +1,335 @@
+"""The coordinator as a process: the one place that puts the parts together, and takes them apart again.
+
+Threads. The main thread runs the event loop (streams). The *conductor's* thread owns rounds, jobs and the store; all
+that touches them goes through it, in order. The *fold's* thread does the arithmetic of one round at a time. A few
+*transfer* threads read and write bulk bytes. The metrics answer on a thread of their own.
+
+Start: settings, credentials, data folder (locked), records, the audit file compared with them, the conductor (which
+takes up every open round), and only then the network, so that nobody is let in to a state that is not yet known. The
+last thing is the line `coordinator_ready`.
+
+End: on SIGTERM or SIGINT the sessions are told that the coordinator is draining, calls get a moment, the conductor
+finishes what it was given, the audit file catches up. Nothing depends on this going well: a start after `kill -9` reads
+the same truth. A second signal ends the process at once.
+
+`end_at_once` is for DurabilityUnknown. A write may or may not be on disk, and a process that goes on, even to close its
+files, may acknowledge or write something that contradicts what the disk holds. So it ends without any of the above, by
+`os._exit`, and whoever supervises it starts it again; that start finds out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from coordinator.audit import AuditLog, AuditProjection, resume
+from coordinator.conducting import ConductorThread
+from coordinator.conductor import Conductor
+from coordinator.fold_thread import FoldThread
+from coordinator.intake import Intake
+from coordinator.metrics import CoordinatorMetrics, serve_metrics
+from coordinator.round.driver import Surroundings
+from coordinator.round.machine import V
+from coordinator.rpc.authorization import Wall
+from coordinator.rpc.operations import OperationsService
+from coordinator.rpc.server import CoordinatorServer
+from coordinator.rpc.session import Host, SessionService, SessionTimes
+from coordinator.rpc.sessions import Sessions
+from coordinator.rpc.transfer import Frames, TransferService
+from coordinator.settings import CoordinatorSettings
+from coordinator.storage.files import AppendFile, FileBlobs
+from coordinator.storage.sql import SqlStore
+from shared.allocator import keep_memory
+from shared.build import BuildInfo, build_info
+from shared.clock import Clock, SystemClock
+from shared.entropy import SystemEntropy
+from shared.errors import ConfigError, DurabilityUnknown, FederationError
+from shared.identity import AllowlistFile, Role, SigningKey
+from shared.log import SecretGuard, configure_logging
+from shared.protocol.messages import Sealed
+from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials, server_credentials
+from shared.wire.sealed import seal
+
+DATABASE_FILE = "coordinator.db"
+AUDIT_FILE = "audit.log"
+TRANSFER_THREADS = 8
+DRAIN_S = 2.0
+GRACE_S = 1.5
+THREAD_END_S = 2.0  # with the two above: under 8 seconds from the signal to the end
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who this process proved to itself to be."""
+
+    tls: CheckedTls
+    signing: CheckedSigning
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What lies in the data folder, opened and found to be in order."""
+
+    store: SqlStore
+    blobs: FileBlobs
+    audit: AuditLog
+    projection: AuditProjection
+
+    def catch_up(self) -> None:
+        """Bring the audit file level with the database."""
+        self.projection.project(self.store.audit_entries)
+
+
+def check_identity(settings: CoordinatorSettings, clock: Clock) -> Credentials:
+    """Raises ConfigError for credentials that do not work, or are somebody else's."""
+    tls = check_credentials(settings.tls.paths, expected_role=Role.COORDINATOR, now=clock.now())
+    if tls.identity.name != settings.coordinator.id:
+        raise ConfigError(
+            f"coordinator.id is {settings.coordinator.id!r}, but {settings.tls.certificate} is the certificate of "
+            f"{tls.identity}: change one of the two"
+        )
+    signing = check_signing_credentials(
+        certificate=settings.signing.certificate,
+        key=settings.signing.key,
+        ca=settings.tls.ca,
+        expected=tls.identity,
+        now=clock.now(),
+    )
+    return Credentials(tls, signing)
+
+
+def open_allowlist(settings: CoordinatorSettings) -> AllowlistFile:
+    """Raises ConfigError for a list that cannot be used: at start somebody is there to mend it."""
+    allowlist = AllowlistFile(settings.access.allowlist)
+    if allowlist.problem is not None:
+        raise ConfigError(f"access.allowlist: {allowlist.problem}")
+    return allowlist
+
+
+@contextmanager
+def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> Iterator[Records]:
+    """Open the data folder, with the audit file level. Raises ConfigError, AuditError, StorageError."""
+    with ExitStack() as closing:
+        blobs = FileBlobs(root=data_dir)
+        closing.callback(blobs.close)
+        store = SqlStore(url=f"sqlite:///{data_dir.absolute() / DATABASE_FILE}")
+        closing.callback(store.close)
+        file = AppendFile(path=data_dir / AUDIT_FILE)
+        closing.callback(file.close)
+        audit = resume(store.audit_entries, sign=partial(signing_key.sign, "audit"), clock=clock)
+        records = Records(store, blobs, audit, AuditProjection(file=file))
+        records.catch_up()
+        yield records
+
+
+def end_at_once(error: DurabilityUnknown) -> None:
+    """See the module's docstring. Never returns."""
+    _log.error("durability_unknown", reason=str(error), then="the next start finds out what is on disk")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def run(settings: CoordinatorSettings) -> None:
+    """Run a coordinator until it is told to end. Raises FederationError leaves: one line, exit code 1."""
+    keep_memory()
+    guard = configure_logging(style=settings.log.format, level=settings.log.level)
+    clock = SystemClock()
+    credentials = check_identity(settings, clock)
+    allowlist = open_allowlist(settings)
+    with open_records(settings.coordinator.data_dir, signing_key=credentials.signing.key, clock=clock) as records:
+        process = _Process(
+            settings=settings,
+            credentials=credentials,
+            allowlist=allowlist,
+            records=records,
+            clock=clock,
+            guard=guard,
+        )
+        asyncio.run(process.main())
+
+
+class _Process:
+    """One run, from the conductor's start to the last thread's end."""
+
+    def __init__(
+        self,
+        *,
+        settings: CoordinatorSettings,
+        credentials: Credentials,
+        allowlist: AllowlistFile,
+        records: Records,
+        clock: Clock,
+        guard: SecretGuard,
+    ) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._allowlist = allowlist
+        self._records = records
+        self._clock = clock
+        self._build: BuildInfo = build_info(environment=os.environ)
+        self._metrics = CoordinatorMetrics(build=self._build)
+        self._metrics.log_values_refused(lambda: guard.refused)
+        self._told_to_end = False
+
+    async def main(self) -> None:
+        loop = asyncio.get_running_loop()
+        ending: asyncio.Future[None] = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number, ending)
+
+        def broken(error: FederationError) -> None:
+            loop.call_soon_threadsafe(_fail, ending, error)
+
+        thread = ConductorThread(
+            clock=self._clock, on_idle=self._records.catch_up, on_unknown=end_at_once, on_broken=broken
+        )
+        with ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="transfer") as threads:
+            sessions = Sessions(loop=loop, counter=self._metrics)
+            conductor, folds, intake = self._conductor(thread, sessions)
+            self._record_start()
+            conductor.start()
+            thread.start(conductor)
+            try:
+                server, session_service = self._server(conductor, thread, intake, sessions, threads)
+                with ExitStack() as serving:
+                    await self._listen(server, serving)
+                    watching = asyncio.create_task(session_service.watch_allowlist())
+                    try:
+                        await ending
+                    finally:
+                        watching.cancel()
+                        await sessions.drain(wait_s=DRAIN_S)
+                        await server.stop(grace_s=GRACE_S)
+            finally:
+                ended = [folds.close(wait_s=THREAD_END_S), thread.close(wait_s=THREAD_END_S)]
+                _log.info("coordinator_stopped", threads_ended=all(ended))
+
+    def _conductor(self, thread: ConductorThread, sessions: Sessions) -> tuple[Conductor, FoldThread, Intake]:
+        records, key = self._records, self._credentials.signing.key
+        conductor: Conductor
+
+        folds = FoldThread(
+            blobs=records.blobs,
+            report=lambda round_key, outcome: thread.post(conductor.fold_ended, round_key, outcome),
+            on_unknown=end_at_once,
+        )
+        intake = Intake(records.blobs)
+
+        def sealed(value: V, /) -> Sealed[V]:
+            return seal(value, signer=key, index=0)
+
+        around = Surroundings(
+            store=records.store,
+            audit=records.audit,
+            outbox=sessions,
+            folds=folds,
+            seal=sealed,
+            clock=self._clock,
+            observer=self._metrics,
+        )
+        conductor = Conductor(around=around, blobs=records.blobs, intake=intake, signer=key)
+        return conductor, folds, intake
+
+    def _server(
+        self,
+        conductor: Conductor,
+        thread: ConductorThread,
+        intake: Intake,
+        sessions: Sessions,
+        threads: ThreadPoolExecutor,
+    ) -> tuple[CoordinatorServer, SessionService]:
+        signing = self._credentials.signing
+        frames = Frames(blobs=self._records.blobs, threads=threads)
+        session = SessionService(
+            sessions=sessions,
+            conductor=conductor,
+            thread=thread,
+            host=Host(
+                signing_key=signing.key,
+                signing_certificate=signing.certificate.der,
+                authorities=self._settings.tls.ca.read_bytes,
+                software=str(self._build),
+                clock=self._clock,
+                entropy=SystemEntropy(),
+            ),
+            counters=self._metrics,
+            times=SessionTimes(),
+        )
+        transfer = TransferService(
+            conductor=conductor, thread=thread, intake=intake, frames=frames, threads=threads, counter=self._metrics
+        )
+        operations = OperationsService(
+            conductor=conductor,
+            thread=thread,
+            store=self._records.store,
+            blobs=self._records.blobs,
+            frames=frames,
+            threads=threads,
+        )
+        server = CoordinatorServer(
+            services={
+                "SessionService": session.handlers,
+                "TransferService": transfer.handlers,
+                "OperationsService": operations.handlers,
+            },
+            wall=Wall(allowlist=self._allowlist, counter=self._metrics, on_unknown=end_at_once),
+            credentials=server_credentials(self._settings.tls.paths),
+        )
+        return server, session
+
+    async def _listen(self, server: CoordinatorServer, serving: ExitStack) -> None:
+        metrics_at = "off"
+        address = self._settings.metrics.address
+        if address is not None:
+            port = serving.enter_context(serve_metrics(self._metrics, address))
+            metrics_at = f"{self._settings.metrics.listen.rpartition(':')[0]}:{port}"
+        bound = await server.start(self._settings.coordinator.listen)
+        _log.info(
+            "coordinator_ready",
+            coordinator=self._settings.coordinator.id,
+            consortium=self._credentials.tls.identity.consortium,
+            listen=list(bound),
+            metrics=metrics_at,
+            data_dir=str(self._settings.coordinator.data_dir),
+            version=self._build.version,
+            tls_expires=self._credentials.tls.expires.isoformat(),
+            signing_expires=self._credentials.signing.expires.isoformat(),
+        )
+
+    def _record_start(self) -> None:
+        facts = {
+            "coordinator": self._credentials.tls.identity.uri,
+            "signing_sha256": str(self._credentials.signing.certificate.fingerprint),
+            "version": self._build.version,
+            "revision": self._build.revision,
+        }
+        entry = self._records.audit.entry("coordinator_started", facts)
+        self._records.store.append_audit(entry)
+        self._records.audit.accept(entry)
+
+    def _on_signal(self, number: signal.Signals, ending: asyncio.Future[None]) -> None:
+        if self._told_to_end:
+            _log.warning("ended_at_once", signal=number.name)
+            sys.stderr.flush()
+            os._exit(128 + number)
+        self._told_to_end = True
+        _log.info("coordinator_draining", signal=number.name)
+        if not ending.done():
+            ending.set_result(None)
+
+
+def _fail(ending: asyncio.Future[None], error: FederationError) -> None:
+    if not ending.done():
+        ending.set_exception(error)

@@ -1,0 +1,79 @@
+"""Folds on a thread of their own: seconds of arithmetic must not keep a message waiting."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from coordinator.folding import run_fold
+from coordinator.round.driver import FoldOrder
+from coordinator.round.effects import Folded, FoldFailed
+from coordinator.storage.interface import Blobs
+from shared.errors import DurabilityUnknown, FederationError, StorageError
+from shared.ids import RoundKey
+from shared.reasons import AbortReason
+
+RETRIES = 3  # a full disk that somebody is clearing; after that the round aborts with a reason
+RETRY_S = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class FoldThread:
+    """The `Folds` of the driver: one at a time, in the order in which they were asked for."""
+
+    def __init__(
+        self,
+        *,
+        blobs: Blobs,
+        report: Callable[[RoundKey, Folded | FoldFailed], None],
+        on_unknown: Callable[[DurabilityUnknown], None],
+        retry_s: float = RETRY_S,
+    ) -> None:
+        """`report` is called on this thread."""
+        self._blobs = blobs
+        self._report = report
+        self._on_unknown = on_unknown
+        self._retry_s = retry_s
+        self._orders: queue.SimpleQueue[FoldOrder | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="fold", daemon=True)
+        self._thread.start()
+
+    def start(self, order: FoldOrder) -> None:
+        self._orders.put(order)
+
+    def close(self, *, wait_s: float) -> bool:
+        """Stop after the fold at hand, or leave it: the next start folds again. Whether it ended in time."""
+        self._closing.set()
+        self._orders.put(None)
+        self._thread.join(wait_s)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        while (order := self._orders.get()) is not None and not self._closing.is_set():
+            outcome = self._outcome(order)
+            if outcome is not None:
+                self._report(order.attempt.round, outcome)
+
+    def _outcome(self, order: FoldOrder) -> Folded | FoldFailed | None:
+        for attempts_left in reversed(range(RETRIES + 1)):
+            try:
+                return run_fold(order, self._blobs)
+            except DurabilityUnknown as error:
+                self._on_unknown(error)
+                return None
+            except StorageError as error:
+                _log.warning("fold_storage_failed", attempt=str(order.attempt), left=attempts_left, reason=str(error))
+                if attempts_left and self._closing.wait(self._retry_s):
+                    return None
+            except FederationError as error:
+                _log.error("fold_failed", attempt=str(order.attempt), error=type(error).__name__, reason=str(error))
+                break
+            except Exception:  # noqa: BLE001 - a bug must end this round with a reason, and not leave it open for good
+                _log.exception("internal_error", doing="fold", attempt=str(order.attempt))
+                break
+        return FoldFailed(AbortReason.FOLD_FAILED)

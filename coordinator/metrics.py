@@ -1,0 +1,195 @@
+"""Every Prometheus name, label and help text of the coordinator.
+
+Nothing here is about one silo's data: totals and means over all survivors only, never one participant's loss or weight.
+Participants are named where an operator must know whom to call: who is connected, and whom a round waits on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+
+from coordinator.round.driver import phase_name
+from coordinator.round.phases import (
+    Aborted,
+    Committed,
+    Folding,
+    Gracing,
+    Recruiting,
+    RoundState,
+    Uploading,
+)
+from coordinator.storage.interface import COMMITTED
+from shared.build import BuildInfo
+from shared.errors import ConfigError
+from shared.ids import ParticipantId, RoundKey
+from shared.protocol.phases import Phase
+from shared.reasons import AbortReason, DropReason, Purpose
+
+PREFIX = "consilo_coordinator"
+PHASES = ("recruiting", "gracing", "uploading", "folding")
+PHASE_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 1, 5, 30, 120, 600, 1800, 7200, 28800)
+
+_NOT_READY = frozenset({Phase.UNPLANNED, Phase.PLANNED, Phase.TRAINING})
+
+
+class CoordinatorMetrics:
+    """Counts. Implements `Observer` of the driver and the counters of the rpc package; any thread."""
+
+    def __init__(self, *, build: BuildInfo) -> None:
+        self.registry = CollectorRegistry()
+        self._build = Info(f"{PREFIX}_build", "Which code this is.", registry=self.registry)
+        self._build.info({"version": build.version, "revision": build.revision, "python": build.python})
+        self._phase = self._gauge("round_phase", "1 for the phase that a job's open round is in.", "job", "phase")
+        self._number = self._gauge("round_number", "The number of a job's last started round.", "job")
+        self._ready = self._gauge("round_ready", "Members of the open round that are Ready.", "job")
+        self._updates = self._gauge("round_updates", "Updates that arrived in the open round's attempt.", "job")
+        self._waiting = self._gauge(
+            "round_waiting_on", "1 for each member that a round waits on.", "job", "participant"
+        )
+        self._mean = self._gauge(
+            "federated_metric", "Mean over all survivors in the last committed round.", "job", "metric", "half"
+        )
+        self._weight = self._gauge("federated_weight", "Total weight of the last committed round.", "job")
+        self._dropped = self._counter("members_dropped", "Members not in a finished round's result.", "reason")
+        self._committed = self._counter("rounds_committed", "Rounds with a result.", "purpose")
+        self._aborted = self._counter("rounds_aborted", "Rounds without a result.", "reason")
+        self._phase_s = Histogram(
+            f"{PREFIX}_phase_duration_seconds",
+            "How long finished rounds were in each phase.",
+            ["phase"],
+            buckets=PHASE_SECONDS,
+            registry=self.registry,
+        )
+        self._received_bytes = self._counter("received_bytes", "Bulk bytes taken in.", "kind")
+        self._sent_bytes = self._counter("sent_bytes", "Bulk bytes sent.", "kind")
+        self._connected_count = self._gauge("connected_participants", "Participants with a session.")
+        self._connected = self._gauge("participant_connected", "1 for a participant with a session.", "participant")
+        self._superseded = self._counter(
+            "sessions_superseded", "Sessions replaced by a newer one of the same identity."
+        )
+        self._ended = self._counter("sessions_refused", "Sessions that the coordinator refused or ended.", "reason")
+        self._refused = self._counter("refused", "Calls and messages that were refused.", "method", "error")
+        self._arrange_labels()
+        self._seen: set[ParticipantId] = set()
+
+    def _arrange_labels(self) -> None:
+        """Closed lists start at zero, so that a first event is an increase and not a new series."""
+        for drop in DropReason:
+            self._dropped.labels(drop)
+        for purpose in Purpose:
+            self._committed.labels(purpose)
+        for abort in AbortReason:
+            self._aborted.labels(abort)
+
+    # --- Observer -----------------------------------------------------------------------------------------------------
+
+    def moved(self, state: RoundState) -> None:
+        job = state.frame.key.job
+        current = phase_name(state)
+        for phase in PHASES:
+            self._phase.labels(job, phase).set(phase == current)
+        self._number.labels(job).set(state.frame.key.number)
+        ready, updates, waiting = _arrivals(state)
+        self._ready.labels(job).set(ready)
+        self._updates.labels(job).set(updates)
+        for member in state.frame.spec.members:
+            self._waiting.labels(job, member).set(member in waiting)
+
+    def finished(self, key: RoundKey, purpose: Purpose, outcome: str, summary: Mapping[str, object]) -> None:
+        if outcome == COMMITTED:
+            self._committed.labels(purpose).inc()
+        else:
+            self._aborted.labels(outcome).inc()
+        for reason in _mapping(summary, "dropped").values():
+            self._dropped.labels(str(reason)).inc()
+        for phase, seconds in _mapping(summary, "phases_s").items():
+            self._phase_s.labels(phase).observe(_number(seconds))
+        if outcome == COMMITTED:
+            self._weight.labels(key.job).set(_number(summary.get("weight_total")))
+            for cell, mean in _mapping(summary, "metrics").items():
+                half, _, metric = cell.partition(".")
+                self._mean.labels(key.job, metric, half).set(_number(mean))
+
+    # --- sessions and transfers ---------------------------------------------------------------------------------------
+
+    def connected(self, participants: Collection[ParticipantId]) -> None:
+        self._connected_count.set(len(participants))
+        self._seen.update(participants)
+        for participant in self._seen:
+            self._connected.labels(participant).set(participant in participants)
+
+    def superseded(self) -> None:
+        self._superseded.inc()
+
+    def session_ended(self, reason: str) -> None:
+        self._ended.labels(reason).inc()
+
+    def refused(self, method: str, error: str) -> None:
+        self._refused.labels(method.rpartition("/")[2], error).inc()
+
+    def received(self, kind: str, count: int) -> None:
+        self._received_bytes.labels(kind).inc(count)
+
+    def sent(self, kind: str, count: int) -> None:
+        self._sent_bytes.labels(kind).inc(count)
+
+    def log_values_refused(self, count: Callable[[], int]) -> None:
+        """Follow the log guard's count of secrets that it stopped; it has to stay at zero."""
+        gauge = self._gauge("log_secrets_refused", "Secrets that were about to be logged. Anything but 0 is a bug.")
+        gauge.set_function(count)
+
+    # --- making -------------------------------------------------------------------------------------------------------
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+
+@contextmanager
+def serve_metrics(metrics: CoordinatorMetrics, address: tuple[str, int]) -> Iterator[int]:
+    """Answer /metrics on a thread of its own; yields the port. Raises ConfigError."""
+    host, port = address
+    try:
+        server, thread = start_http_server(port, host, registry=metrics.registry)
+    except OSError as error:
+        raise ConfigError(
+            f'metrics.listen: cannot listen on {host}:{port} ({error.strerror}): choose another port, or "off"'
+        ) from None
+    assert isinstance(server, WSGIServer)  # noqa: S101 - for the types
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _arrivals(state: RoundState) -> tuple[int, int, Collection[ParticipantId]]:
+    """How many are Ready, how many updates came, and whom the round waits on."""
+    match state:
+        case Recruiting() | Gracing():
+            late = {name for name, talk in state.conversations.items() if talk.phase in _NOT_READY}
+            waiting = late - state.outs.keys()
+            return len(state.conversations) - len(waiting | state.outs.keys()), 0, waiting
+        case Uploading():
+            owing = state.cohort - state.contributions.keys() - state.outs.keys()
+            return len(state.cohort), len(state.contributions), owing
+        case Folding():
+            return len(state.survivors), len(state.survivors), ()
+        case Committed() | Aborted():
+            return 0, 0, ()
+
+
+def _mapping(summary: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = summary.get(name, {})
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")

@@ -1,0 +1,283 @@
+"""The operations service: what operators and data scientists ask. Decode, one call inward, encode.
+
+A watch is woken by the conductor's thread after each piece of work. It looks at the job again, at most every
+`WATCH_LEAST_S` seconds, and says something only when what it would say is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
+
+from coordinator.conducting import ConductorThread
+from coordinator.conductor import Conductor, JobView
+from coordinator.round.driver import phase_name
+from coordinator.round.phases import Aborted, Committed, Present, RoundState
+from coordinator.rpc.authorization import Call, TooMuch
+from coordinator.rpc.server import Handlers, Incoming
+from coordinator.rpc.transfer import Frames
+from coordinator.storage.interface import Blobs, JobRecord, RoundRecord, Staged, Store
+from shared.errors import ConflictError, LateError, WireError
+from shared.ids import Digest
+from shared.reasons import JobState
+from shared.wire.operations import (
+    AUDIT_LINES_MAX_BYTES,
+    JobDetail,
+    JobStatus,
+    LiveMember,
+    LiveRound,
+    ModelStatus,
+    PutModelFrame,
+    PutModelOpen,
+    RoundStatus,
+    decode_abort_job,
+    decode_export_model,
+    decode_get_job,
+    decode_list_jobs,
+    decode_list_models,
+    decode_put_model_frame,
+    decode_read_audit,
+    decode_submit_job,
+    decode_watch_job,
+    encode_abort_job_response,
+    encode_get_job_response,
+    encode_list_jobs_response,
+    encode_list_models_response,
+    encode_put_model_response,
+    encode_read_audit_response,
+    encode_submit_job_response,
+    encode_watch_job_response,
+)
+
+WATCH_LEAST_S = 0.2  # faster than people read, slower than messages come
+STALLED_S = 120.0  # a model without a chunk for so long is given up
+PUTS_MAX = 2  # at once: each is a staged file of its full size
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
+
+
+class OperationsService:
+    """Handles all methods of operators."""
+
+    def __init__(
+        self,
+        *,
+        conductor: Conductor,
+        thread: ConductorThread,
+        store: Store,
+        blobs: Blobs,
+        frames: Frames,
+        threads: Executor,
+    ) -> None:
+        """`store` is only read, and on the conductor's thread."""
+        self._conductor = conductor
+        self._thread = thread
+        self._store = store
+        self._blobs = blobs
+        self._frames = frames
+        self._threads = threads
+        self._watches: set[asyncio.Event] = set()
+        self._free_slots = [f"put-{slot}" for slot in range(PUTS_MAX)]
+        self._loop = asyncio.get_running_loop()
+        thread.listen(self._changed)
+
+    @property
+    def handlers(self) -> Handlers:
+        return {
+            "SubmitJob": self.submit_job,
+            "ListJobs": self.list_jobs,
+            "GetJob": self.get_job,
+            "WatchJob": self.watch_job,
+            "AbortJob": self.abort_job,
+            "PutModel": self.put_model,
+            "ListModels": self.list_models,
+            "ExportModel": self.export_model,
+            "ReadAudit": self.read_audit,
+        }
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    async def submit_job(self, call: Call, request: bytes) -> bytes:
+        wanted = decode_submit_job(request)
+        view = await self._thread.call(self._conductor.submit_job, wanted.job, wanted.spec, call.identity)
+        return encode_submit_job_response(_job_status(view))
+
+    async def list_jobs(self, _call: Call, request: bytes) -> bytes:
+        decode_list_jobs(request)
+        records = await self._thread.call(self._conductor.jobs)
+        return encode_list_jobs_response([_record_status(record, record.reason) for record in records])
+
+    async def get_job(self, _call: Call, request: bytes) -> bytes:
+        view = await self._thread.call(self._conductor.job_view, decode_get_job(request))
+        return encode_get_job_response(_detail(view, already_said=0))
+
+    async def watch_job(self, call: Call, request: bytes) -> AsyncIterator[bytes]:
+        job = decode_watch_job(request)
+        woken = asyncio.Event()
+        self._watches.add(woken)
+        said, rounds_said = b"", 0
+        try:
+            while True:
+                woken.clear()
+                view = await self._thread.call(self._conductor.job_view, job)
+                detail = _detail(view, already_said=rounds_said)
+                message = encode_watch_job_response(detail)
+                if message != said:
+                    yield message
+                    rounds_said += len(detail.rounds)
+                    said = encode_watch_job_response(_detail(view, already_said=rounds_said))
+                if view.record.state in _OVER:
+                    return
+                await asyncio.sleep(WATCH_LEAST_S)
+                await woken.wait()
+                call.recheck()
+        finally:
+            self._watches.discard(woken)
+
+    async def abort_job(self, call: Call, request: bytes) -> bytes:
+        wanted = decode_abort_job(request)
+        view = await self._thread.call(self._conductor.abort_job, wanted.job, wanted.reason, call.identity)
+        return encode_abort_job_response(_job_status(view))
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    async def put_model(self, call: Call, frames: Incoming) -> bytes:
+        opening = await self._next_frame(frames)
+        if not isinstance(opening, PutModelOpen):
+            raise WireError("the first frame of a model says which one it is; this stream began otherwise")
+        if await self._thread.call(self._conductor.has_model, opening.model):
+            return encode_put_model_response(stored=False)
+        if not self._free_slots:
+            raise TooMuch(f"{PUTS_MAX} models are being taken in already: try again when they are done")
+        slot = self._free_slots.pop()
+        try:
+            staged = await self._thread.call(self._blobs.stage, slot)
+            try:
+                await self._take_model(opening, frames, staged)
+                await self._thread.call(self._conductor.add_model, staged, opening.model, call.identity)
+            finally:
+                self._thread.post(staged.discard)  # nothing happens when it was published
+        finally:
+            self._free_slots.append(slot)
+        return encode_put_model_response(stored=True)
+
+    async def _take_model(self, opening: PutModelOpen, frames: Incoming, staged: Staged) -> None:
+        await self._on_thread(staged.allocate, opening.model_bytes)
+        sha256, offset = hashlib.sha256(), 0
+        while (frame := await self._next_frame(frames)) is not None:
+            if isinstance(frame, PutModelOpen):
+                raise WireError("a model is opened once; after that its frames are chunks")
+            if offset + len(frame) > opening.model_bytes:
+                raise WireError(f"the model has {opening.model_bytes} bytes, but more were sent")
+            await self._on_thread(_write, staged, offset, frame, sha256)
+            offset += len(frame)
+        if offset != opening.model_bytes:
+            raise WireError(f"the model has {opening.model_bytes} bytes, but {offset} were sent")
+        digest = Digest(sha256.digest())
+        if digest != opening.model:
+            raise ConflictError(f"the model's SHA-256 is {digest}, but {opening.model} was announced")
+
+    async def list_models(self, _call: Call, request: bytes) -> bytes:
+        decode_list_models(request)
+        models = await self._thread.call(self._store.models)
+        return encode_list_models_response([ModelStatus(model.digest, model.manifest) for model in models])
+
+    async def export_model(self, call: Call, request: bytes) -> AsyncIterator[bytes]:
+        wanted = decode_export_model(request)
+        await self._thread.call(self._store.model, wanted.model)  # a published file that no record names is no model
+        size = await self._frames.size_of(wanted.model)
+        async for frame in self._frames.read(wanted.model, size, wanted.offset):
+            call.recheck()
+            yield frame
+
+    # --- audit --------------------------------------------------------------------------------------------------------
+
+    async def read_audit(self, call: Call, request: bytes) -> AsyncIterator[bytes]:
+        start = decode_read_audit(request)
+        while page := await self._thread.call(self._store.audit_entries, start):
+            call.recheck()
+            lines: list[bytes] = []
+            room = AUDIT_LINES_MAX_BYTES
+            for entry in page:
+                if lines and room < len(entry.line) + 1:
+                    break
+                lines.append(entry.line)
+                room -= len(entry.line) + 1
+            yield encode_read_audit_response(lines)
+            start += len(lines)
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    async def _next_frame(self, frames: Incoming) -> PutModelFrame | None:
+        try:
+            async with asyncio.timeout(STALLED_S):
+                frame = await frames.read()
+        except TimeoutError:
+            raise LateError(f"no chunk came for {STALLED_S:g} s: send the model again") from None
+        return None if frame is None else decode_put_model_frame(frame)
+
+    async def _on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
+
+    def _changed(self) -> None:
+        """On the conductor's thread."""
+        if self._watches:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for woken in self._watches:
+            woken.set()
+
+
+def _write(staged: Staged, offset: int, data: memoryview, sha256: hashlib._Hash) -> None:
+    sha256.update(data)
+    staged.write_at(offset, data)
+
+
+def _job_status(view: JobView) -> JobStatus:
+    return _record_status(view.record, view.record.reason or view.waits_for)
+
+
+def _record_status(record: JobRecord, reason: str) -> JobStatus:
+    return JobStatus(
+        job=record.job,
+        spec=record.spec,
+        state=record.state,
+        reason=reason,
+        submitted_by=record.submitted_by,
+        submitted_at=record.submitted_at,
+    )
+
+
+def _detail(view: JobView, *, already_said: int) -> JobDetail:
+    finished = [record for record in view.rounds if record.outcome]
+    return JobDetail(
+        job=_job_status(view),
+        rounds=tuple(map(_round_status, finished[already_said:])),
+        live=_live(view.live) if view.live is not None else None,
+    )
+
+
+def _round_status(record: RoundRecord) -> RoundStatus:
+    return RoundStatus(key=record.key, purpose=record.purpose, outcome=record.outcome, summary=record.summary)
+
+
+def _live(state: RoundState) -> LiveRound | None:
+    if isinstance(state, Committed | Aborted):
+        return None
+    plan = state.frame.plan.value
+    members = (
+        LiveMember(
+            participant=member,
+            phase=conversation.phase,
+            connected=isinstance(conversation.link, Present),
+            percent=None,  # progress is not kept by the machine in this version
+        )
+        for member, conversation in state.conversations.items()
+    )
+    return LiveRound(key=plan.key, purpose=plan.purpose, phase=phase_name(state), members=tuple(members))
