@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import structlog
 from prometheus_client import start_http_server
 
@@ -27,9 +26,8 @@ from participant.journal import SqliteJournal
 from participant.metrics import ParticipantMetrics
 from participant.round.driver import Driver, Surroundings
 from participant.round.effects import Event
-from participant.rpc.channel import dial
 from participant.rpc.session import Credentials, SessionLoop
-from participant.rpc.transfer import Transfers
+from participant.rpc.transfer import BulkChannels, Transfers
 from participant.settings import ParticipantSettings
 from participant.spool import Spool
 from participant.tasks.catalogue import task_definitions
@@ -102,7 +100,7 @@ class Daemon:
         self._build = build_info(environment=environment)
         self._metrics = ParticipantMetrics(build=self._build)
         self._fatal: asyncio.Future[DurabilityUnknown] = asyncio.get_running_loop().create_future()
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._bulk = BulkChannels(tls=settings.tls.paths)
         folder = settings.participant.data_dir
         logs = folder / "task-logs"
         logs.mkdir(mode=0o700, exist_ok=True)
@@ -174,10 +172,7 @@ class Daemon:
                 self._fatal.set_result(error)
 
     def _transfers(self) -> Transfers:
-        address = self._session.address
-        if address not in self._channels:
-            self._channels[address] = dial(address, self._settings.tls.paths)
-        return Transfers(channel=self._channels[address], address=address)
+        return self._bulk.transfers(self._session.address)
 
     def _means(self, spool: Spool) -> Means:
         spool.keep_only_rounds({kept.plan.value.key for kept in self._journal.open_rounds()})
@@ -215,7 +210,7 @@ class Daemon:
 
     async def _close(self) -> None:
         await self._work.close()
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        await self._bulk.close()
         self._journal.close()
 
 
@@ -233,6 +228,7 @@ def _on_signals(stopping: asyncio.Event) -> None:
 
 async def run_daemon(settings: ParticipantSettings, *, environment: Mapping[str, str]) -> None:
     """Check, lock, run. Raises ConfigError, StorageError or DurabilityUnknown."""
+    os.umask(0o077)  # whatever is written from here on, by tasks too, is for this user alone
     checked = check_identity(settings)
     with lock_folder(settings.participant.data_dir):
         await Daemon(settings, checked, environment=environment).run()

@@ -12,6 +12,7 @@ start.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Collection
@@ -105,8 +106,12 @@ class Spool:
 
 
 def _make_folder(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in reversed(missing):  # `parents=True` would give the folders between the mode of the umask
+            path.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
     except OSError as error:
         raise StorageError(f"the folder {folder} cannot be made: {error.strerror}") from error
 

@@ -211,8 +211,12 @@ class AsyncWork:
         )
 
     def _state_in(self, offer: Offer) -> Path | None:
-        number = self._means.journal.state_round(offer.key.job)
-        return None if number is None else self._means.spool.state(offer.key.job, number)
+        job, spool = offer.key.job, self._means.spool
+        number = self._means.journal.state_round(job)
+        if number is None:
+            return None
+        spool.drop_older_states(job, number)
+        return spool.state(job, number)
 
     def _remaining(self, ends: float) -> float:
         return max(0.001, ends - self._means.clock.monotonic())

@@ -22,6 +22,9 @@ CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # Coming back is quick: the coordinator restarts in seconds, and our own backoff spreads the silos out.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.enable_retries", 0),  # we know what is idempotent; the transport does not
     ("grpc.use_local_subchannel_pool", 1),  # bulk data and control never share a connection
     # A fixed window bounds the memory of a transfer.

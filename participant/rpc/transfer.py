@@ -15,11 +15,12 @@ import grpc
 import grpc.aio
 
 from participant.protect import UpdateChunks
-from participant.rpc.channel import error_of
+from participant.rpc.channel import dial, error_of
 from shared.errors import ConflictError, ModelError, StorageError
 from shared.ids import AttemptKey, Digest
 from shared.protocol.messages import Envelope
 from shared.tensors import FileReader, file_digest
+from shared.tls import TlsPaths
 from shared.update import UpdateLayout, update_digest
 from shared.wire.transfer import (
     CommitRequest,
@@ -37,6 +38,7 @@ from shared.wire.transfer import (
 )
 
 _SERVICE = "/consilo.v1.TransferService/"
+_BROKEN = {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}
 CONTROL_TIMEOUT_S = 30.0  # for the small calls; the coordinator syncs a disk before it answers
 
 MakeCommit = Callable[[Digest], Envelope]
@@ -122,6 +124,25 @@ class Transfers:
                 yield encode_data(chunk)
 
         await self._upload(frames())
+
+
+class BulkChannels:
+    """One channel to each coordinator address, apart from the session's."""
+
+    def __init__(self, *, tls: TlsPaths) -> None:
+        self._tls = tls
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def transfers(self, address: str) -> Transfers:
+        """The calls on a channel that works. One that failed is replaced, with the certificates as they are now."""
+        channel = self._channels.get(address)
+        if channel is None or channel.get_state() in _BROKEN:
+            channel = dial(address, self._tls)
+            self._channels[address] = channel
+        return Transfers(channel=channel, address=address)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
 
 def _next_hashed(source: Iterator[memoryview], digests: list[Digest]) -> memoryview | None:
