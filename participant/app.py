@@ -3,7 +3,7 @@
 Start order: credentials, data folder (locked: one daemon each), journal and spool, tasks, open rounds, metrics,
 session. SIGTERM or SIGINT ends it: the journal is durable at every moment, so ending is closing. A second signal ends
 it at once.
-An error of ours that says the disk's state is unknown ends the process as well; the next start reads what is true.
+An error that says the disk's state is unknown ends the process as well; the next start reads what is true.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_sign
 
 log = structlog.get_logger()
 
-TASK_START_LIMIT_S = 300.0  # importing PyTorch from a cold disk takes a while
 CLOSE_LIMIT_S = 6.0
 
 
@@ -99,7 +98,7 @@ class Daemon:
         self._checked = checked
         self._build = build_info(environment=environment)
         self._metrics = ParticipantMetrics(build=self._build)
-        self._fatal: asyncio.Future[DurabilityUnknown] = asyncio.get_running_loop().create_future()
+        self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._bulk = BulkChannels(tls=settings.tls.paths)
         folder = settings.participant.data_dir
         logs = folder / "task-logs"
@@ -109,7 +108,7 @@ class Daemon:
             for name, definition in task_definitions(settings).items()
         }
         self._journal = SqliteJournal(folder / "journal.sqlite")
-        self._work = AsyncWork(means=self._means(Spool(folder)), report=self._report)
+        self._work = AsyncWork(means=self._means(Spool(folder)), report=self._report, on_fatal=self._end_with)
         self._driver = Driver(
             around=Surroundings(policy=self._policy(), journal=self._journal, work=self._work, observer=self._metrics)
         )
@@ -134,7 +133,7 @@ class Daemon:
         _on_signals(stopping)
         self._serve_metrics()
         self._driver.start()
-        warming = [asyncio.create_task(self._warm(name, runner)) for name, runner in self._tasks.items()]
+        warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
         session = asyncio.create_task(self._session.run())
         waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
         log.info(
@@ -154,9 +153,9 @@ class Daemon:
             await asyncio.wait_for(self._close(), CLOSE_LIMIT_S)
             log.info("participant_stopped", participant=self._settings.participant.id)
 
-    async def _warm(self, name: TaskName, runner: TaskRunner) -> None:
-        """Load the task before the first plan, and say on which device it runs."""
-        ready = await runner.start(deadline_s=TASK_START_LIMIT_S)
+    async def _warm(self, name: TaskName) -> None:
+        """Load the task, and say on which device it runs."""
+        ready = await self._work.warm(name)
         if isinstance(ready, TaskFailed):
             log.warning("task_unavailable", task=name, reason=ready.reason, detail=ready.message)
         else:
@@ -168,8 +167,11 @@ class Daemon:
         try:
             self._driver.report(key, event)
         except DurabilityUnknown as error:
-            if not self._fatal.done():
-                self._fatal.set_result(error)
+            self._end_with(error)
+
+    def _end_with(self, error: BaseException) -> None:
+        if not self._fatal.done():
+            self._fatal.set_result(error)
 
     def _transfers(self) -> Transfers:
         return self._bulk.transfers(self._session.address)

@@ -62,10 +62,11 @@ def check(config_path: Path, *, as_json: bool) -> None:
 
 
 def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]]:
-    from participant.app import TASK_START_LIMIT_S, check_identity, lock_folder
+    from participant.app import check_identity, lock_folder
     from participant.tasks.catalogue import task_definitions
     from participant.tasks.contract import TaskDefinition, TaskFailed
     from participant.tasks.runner import TaskRunner
+    from participant.work import TASK_START_LIMIT_S
     from shared.errors import TaskError
 
     def credentials() -> str:

@@ -35,6 +35,7 @@ from participant.tasks.contract import (
     RoundContext,
     TaskFailed,
     TaskHandle,
+    TaskReady,
     TrainingDone,
 )
 from shared.clock import Clock
@@ -56,6 +57,8 @@ from shared.wire.sealed import Signer, encode_update_header, seal
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+TASK_START_LIMIT_S = 300.0  # importing PyTorch from a cold disk takes a while
 
 
 class TransferCalls(Protocol):
@@ -92,9 +95,17 @@ class Means:
 class AsyncWork:
     """Implements `participant.round.driver.Work` on the running event loop."""
 
-    def __init__(self, *, means: Means, report: Callable[[RoundKey, Event], None]) -> None:
+    def __init__(
+        self,
+        *,
+        means: Means,
+        report: Callable[[RoundKey, Event], None],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        """`on_fatal`: work ended in what is no outcome (DurabilityUnknown, or a bug); the process must end."""
         self._means = means
         self._report = report
+        self._on_fatal = on_fatal
         self._running: dict[RoundKey, set[asyncio.Task[None]]] = {}
         self._one_call: dict[TaskName, asyncio.Lock] = {name: asyncio.Lock() for name in means.tasks}
 
@@ -126,7 +137,18 @@ class AsyncWork:
     def _start(self, key: RoundKey, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._running.setdefault(key, set()).add(task)
-        task.add_done_callback(lambda done: self._running.get(key, set()).discard(done))
+        task.add_done_callback(lambda done: self._ended(key, done))
+
+    def _ended(self, key: RoundKey, task: asyncio.Task[None]) -> None:
+        self._running.get(key, set()).discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_fatal(error)
+
+    async def warm(self, name: TaskName) -> TaskReady | TaskFailed:
+        """Load a task before the first plan, so that no round waits for it."""
+        async with self._one_call[name]:
+            return await self._means.tasks[name].start(deadline_s=TASK_START_LIMIT_S)
 
     # --- fetch, evaluate, train, spool --------------------------------------------------------------------------------
 
