@@ -1,0 +1,48 @@
+"""What holds for every test: how hypothesis draws, which tests are long, and that no secret reaches a log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from io import TextIOBase
+from typing import TextIO, cast
+
+import pytest
+import structlog
+from hypothesis import settings
+
+from shared.log import configure_logging
+
+# No deadline, because a shared machine has slow moments and these are no failures; no database of failures, because
+# what was found is kept as a literal example in the test.
+settings.register_profile("here", deadline=None, database=None, print_blob=True)
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests marked `long` as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="long: `make test-long` runs it")
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(skip)
+
+
+class _CurrentStderr(TextIOBase):
+    """Standard error as it is when a line is written: each test has its own."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+
+@pytest.fixture(autouse=True)
+def _secrets_in_logs_fail_the_test() -> Iterator[None]:
+    configure_logging(style="json", level="debug", stream=cast(TextIO, _CurrentStderr()), on_leak="raise")
+    yield
+    structlog.contextvars.clear_contextvars()
