@@ -1,0 +1,283 @@
+"""A federation of real processes on loopback: one coordinator, participants with their task processes, one operator.
+
+Nothing here sleeps: a start is awaited by the line that the process logs, a job by the coordinator's own watch. All
+processes end with the `with` block, also when a test fails; their logs stay in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from coordinator.client.operations import Operations
+from coordinator.client.rpc import OperationsChannel
+from shared.ids import Digest, JobId, parse_job_id
+from shared.job import JobSpec, MaskingSpec, RoundPolicy
+from shared.reasons import JobState
+from shared.wire.operations import JobDetail
+from tests.support.credentials import Consortium
+
+START_LIMIT_S = 60.0
+STOP_LIMIT_S = 20.0
+CLUSTER_TASKS = Path(__file__).parent.parent / "cluster" / "tasks"
+
+
+class Process:
+    """One daemon. What it logs is read line by line, kept in a file, and can be waited for."""
+
+    def __init__(self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
+        self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._log = log
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "consilo", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        with self._log.open("a") as kept:
+            for line in self._process.stderr:
+                kept.write(line)
+                kept.flush()
+                if line.startswith("{"):
+                    self._lines.put(json.loads(line))
+        self._lines.put({"event": "process_ended"})
+
+    def wait_for(self, event: str, **fields: object) -> dict[str, Any]:
+        """The next log line with this event and these fields."""
+        while True:
+            line = self._lines.get(timeout=START_LIMIT_S)
+            if line["event"] == event and all(line.get(name) == value for name, value in fields.items()):
+                return line
+            if line["event"] == "process_ended":
+                raise AssertionError(f"ended before {event}; it said:\n{self._log.read_text()[-4000:]}")
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._end()
+
+    def kill(self) -> None:
+        """SIGKILL to the daemon alone."""
+        self._process.kill()
+        self._end()
+
+    def _end(self) -> int:
+        try:
+            code = self._process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            raise AssertionError(f"did not end within {STOP_LIMIT_S} s of SIGTERM") from None
+        self._reader.join(STOP_LIMIT_S)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        return code
+
+
+class Federation:
+    """Credentials, configurations and processes in one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        entry: str,
+        options: Mapping[str, Mapping[str, object]],
+        python_path: Path = CLUSTER_TASKS,
+    ) -> None:
+        """`options`: for each participant, the options of its one task, which is called `study`."""
+        self.folder = folder
+        self.members = sorted(options)
+        self.consortium = Consortium(folder / "pki")
+        self._environment = {"PYTHONPATH": str(python_path)}
+        self._processes: dict[str, Process] = {}
+        self.address = f"localhost:{free_port()}"
+        self._write_coordinator()
+        for member, table in options.items():
+            self._write_participant(member, entry, table)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes.values():
+            process.stop()
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.start_coordinator()
+        for member in self.members:
+            self.start_participant(member)
+
+    def start_coordinator(self) -> Process:
+        process = self._start("coordinator", ["coordinator", "run", "--config", str(self.folder / "coordinator.toml")])
+        process.wait_for("coordinator_ready")
+        return process
+
+    def start_participant(self, member: str) -> Process:
+        process = self._start(
+            member, ["participant", "run", "--config", str(self.folder / member / "participant.toml")]
+        )
+        process.wait_for("participant_started")
+        return process
+
+    def stop(self, name: str) -> int:
+        return self._processes.pop(name).stop()
+
+    def kill(self, name: str) -> None:
+        self._processes.pop(name).kill()
+
+    def process(self, name: str) -> Process:
+        return self._processes[name]
+
+    def _start(self, name: str, arguments: Sequence[str]) -> Process:
+        process = Process(arguments, log=self.folder / f"{name}.log", environment=self._environment)
+        self._processes[name] = process
+        return process
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def operations(self) -> Iterator[Operations]:
+        with OperationsChannel(address=self.address, tls=self.consortium.operator().tls) as channel:
+            yield Operations(channel)
+
+    def submit(self, job: str, spec: JobSpec, initial: Path) -> JobId:
+        from shared.wire.operations import PutModelOpen
+
+        with self.operations() as operations, initial.open("rb") as file:
+            operations.put_model(file, PutModelOpen(Digest.of(initial.read_bytes()), initial.stat().st_size))
+            return operations.submit_job(parse_job_id(job), spec.to_bytes()).job
+
+    def watch(self, job: JobId) -> Iterator[JobDetail]:
+        with self.operations() as operations:
+            yield from operations.watch_job(job)
+
+    def finish(self, job: JobId) -> JobDetail:
+        """Wait for the job to end, and require that it completed."""
+        *_, detail = self.watch(job)
+        assert detail.job.state is JobState.COMPLETED, f"{detail.job.state}: {detail.job.reason}"
+        return detail
+
+    def model(self, digest: str) -> Path:
+        """A version's file, exported the way an operator would."""
+        out = self.folder / f"{digest}.safetensors"
+        with self.operations() as operations:
+            operations.export_model(Digest.parse(digest), out)
+        return out
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _write_coordinator(self) -> None:
+        credentials = self.consortium.coordinator()
+        write_toml(
+            self.folder / "coordinator.toml",
+            {
+                "coordinator": {
+                    "id": "coordinator",
+                    "listen": [self.address.replace("localhost", "127.0.0.1")],
+                    "data_dir": str(self.folder / "coordinator-data"),
+                },
+                **_credentials(credentials.folder),
+                "access": {"allowlist": str(self.consortium.allowlist)},
+                "metrics": {"listen": "off"},
+            },
+        )
+        self.consortium.operator()
+
+    def _write_participant(self, member: str, entry: str, options: Mapping[str, object]) -> None:
+        credentials = self.consortium.participant(member)
+        (self.folder / member).mkdir()
+        write_toml(
+            self.folder / member / "participant.toml",
+            {
+                "participant": {"id": member, "coordinators": [self.address], "data_dir": "data"},
+                **_credentials(credentials.folder),
+                "tasks": {"study": {"entry": entry, "threads": 1, "options": dict(options)}},
+                "training": {"device": "cpu"},
+                "policy": {"allow_plain": True, "minimum_members": 1},
+                "metrics": {"listen": "off"},
+            },
+        )
+
+
+def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]:
+    """The summaries of the committed rounds of a purpose, in order."""
+    return [
+        json.loads(status.summary)
+        for status in detail.rounds
+        if status.purpose == purpose and status.outcome == "committed"
+    ]
+
+
+def job_spec(members: Sequence[str], initial: Path, *, rounds: int, **changes: Any) -> JobSpec:
+    """A job for the task `study` with quorum = members, unless changed."""
+    policy = {"quorum": len(members), "min_survivors": min(3, len(members)), "deadline_s": 120.0, "grace_s": 0.0}
+    return JobSpec(
+        name="study",
+        task=changes.pop("task", "study"),
+        members=tuple(sorted(members)),  # type: ignore[arg-type]
+        rounds=rounds,
+        seed=changes.pop("seed", 7),
+        initial=str(Digest.of(initial.read_bytes())),
+        metrics=changes.pop("metrics", ("loss",)),
+        training=changes.pop("training", {}),
+        masking=MaskingSpec(),
+        round=RoundPolicy(**{**policy, **changes}),
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_toml(path: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
+    """Enough TOML for configurations: JSON's strings, numbers, booleans and arrays are TOML's too."""
+    lines = []
+    for name, table in _flat(tables):
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    path.write_text("\n".join(lines) + "\n")
+    tomllib.loads(path.read_text())
+
+
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, table in tables.items():
+        if isinstance(table, Mapping):
+            yield prefix + name, table
+            yield from _flat(table, f"{prefix}{name}.")
+
+
+def _credentials(folder: Path) -> dict[str, dict[str, str]]:
+    return {
+        "tls": {"certificate": str(folder / "tls.crt"), "key": str(folder / "tls.key"), "ca": str(folder / "ca.crt")},
+        "signing": {"certificate": str(folder / "signing.crt"), "key": str(folder / "signing.key")},
+    }
