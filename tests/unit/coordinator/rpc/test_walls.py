@@ -1,0 +1,220 @@
+"""Every RPC x every kind of caller, and the ways to come without being anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+import grpc
+import pytest
+from grpc import aio
+
+from coordinator.rpc.authorization import BUG, MATRIX, OWN_TROUBLE, Wall
+from coordinator.rpc.server import SERVICES, bind, path_of
+from shared.errors import ConfigError, StorageError
+from shared.identity import AllowlistFile
+from shared.tls import TlsPaths, channel_credentials
+from shared.wire.status import ERROR_METADATA_KEY
+from tests.support.credentials import Consortium
+from tests.support.live_coordinator import LiveCoordinator, live_coordinator
+from tests.support.old_tls import call_with_tls12
+
+METHODS = {path_of(method) for service in SERVICES for method in service.methods}
+OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+
+IN = "let in"
+DENIED = "PERMISSION_DENIED"
+CUT = "UNAVAILABLE"  # the handshake ended before anything could be said
+
+# What each kind of caller meets. A method that is missing here, or that is no longer on the wire, fails the test.
+_FOR_PARTICIPANTS = {"participant": IN, "operator": DENIED}
+_FOR_OPERATORS = {"participant": DENIED, "operator": IN}
+_FOR_NOBODY = {
+    "coordinator": CUT,  # its certificate is for being dialled
+    "stranger": DENIED,  # of this consortium, and on no list
+    "replaced": DENIED,  # on the list with a newer certificate
+    "two names": DENIED,
+    "no certificate": CUT,
+    "another authority": CUT,
+    "expired": CUT,
+    "plaintext": CUT,
+}
+EXPECTED: dict[str, Mapping[str, str]] = {
+    "/consilo.v1.SessionService/Session": _FOR_PARTICIPANTS,
+    "/consilo.v1.TransferService/FetchModel": _FOR_PARTICIPANTS,
+    "/consilo.v1.TransferService/UploadUpdate": _FOR_PARTICIPANTS,
+    "/consilo.v1.TransferService/UploadStatus": _FOR_PARTICIPANTS,
+    "/consilo.v1.TransferService/UploadCommit": _FOR_PARTICIPANTS,
+    "/consilo.v1.OperationsService/SubmitJob": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/ListJobs": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/GetJob": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/WatchJob": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/AbortJob": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/PutModel": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/ListModels": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/ExportModel": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/ReadAudit": _FOR_OPERATORS,
+}
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
+    return Consortium(tmp_path_factory.mktemp("consortium"))
+
+
+def _callers(consortium: Consortium) -> dict[str, grpc.ChannelCredentials | None]:
+    other = Consortium(consortium.folder / "other").participant("hospital-a")
+    outsider = TlsPaths(other.tls.certificate, other.tls.key, consortium.participant("hospital-a").tls.ca)
+    return {
+        "participant": channel_credentials(consortium.participant("hospital-a").tls),
+        "operator": channel_credentials(consortium.operator().tls),
+        "coordinator": channel_credentials(consortium.coordinator().tls),
+        "stranger": channel_credentials(consortium.leaf("stranger").tls),
+        "replaced": channel_credentials(consortium.leaf("hospital-a").tls),
+        "two names": channel_credentials(consortium.two_names().tls),
+        "no certificate": grpc.ssl_channel_credentials(consortium.ca_pem),
+        "another authority": channel_credentials(outsider),
+        "expired": channel_credentials(consortium.expired().tls),
+        "plaintext": None,
+    }
+
+
+async def _met(channel: aio.Channel, method: str) -> str:
+    """What a caller meets that says one empty message: on HTTP/2 every shape of method takes that."""
+    anything: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+    call = anything(timeout=10)
+    with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):
+        await call.write(b"")
+        await call.done_writing()
+        async for _ in call:
+            pass
+    name = (await call.code()).name
+    return name if name in {DENIED, CUT} else IN
+
+
+def test_every_rpc_for_every_kind_of_caller(consortium: Consortium) -> None:
+    assert set(EXPECTED) == METHODS
+
+    async def run() -> dict[tuple[str, str], str]:
+        met: dict[tuple[str, str], str] = {}
+        callers = _callers(consortium)
+        async with live_coordinator(consortium, consortium.folder) as live:
+            for kind, credentials in callers.items():
+                target = f"localhost:{live.port}"
+                channel = (
+                    aio.insecure_channel(target, options=OPTIONS)
+                    if credentials is None
+                    else aio.secure_channel(target, credentials, options=OPTIONS)
+                )
+                async with channel:
+                    # One that is cut is cut in the handshake, whatever it wants to call: trying one costs a backoff.
+                    for method in sorted(METHODS) if _FOR_NOBODY.get(kind) != CUT else ["/any/Thing"]:
+                        met[kind, method] = await _met(channel, method)
+        return met
+
+    expected = {
+        (kind, method): meets
+        for method, row in EXPECTED.items()
+        for kind, meets in {**row, **_FOR_NOBODY}.items()
+        if meets != CUT
+    } | {(kind, "/any/Thing"): CUT for kind, meets in _FOR_NOBODY.items() if meets == CUT}
+    assert asyncio.run(run()) == expected
+
+
+def test_tls_1_2_gets_nothing(consortium: Consortium) -> None:
+    async def run() -> float:
+        async with live_coordinator(consortium, consortium.folder) as live:
+            method = "/consilo.v1.TransferService/UploadStatus"
+            assert await call_with_tls12(live.port, consortium.participant("hospital-a").tls, method) == "TLSv1.2"
+            return live.count("refused_total", method="UploadStatus", error="IdentityError")
+
+    assert asyncio.run(run()) == 1
+
+
+def test_unknown_methods_are_nobodys(consortium: Consortium) -> None:
+    async def run() -> grpc.StatusCode:
+        async with (
+            live_coordinator(consortium, consortium.folder) as live,
+            aio.secure_channel(
+                f"localhost:{live.port}", channel_credentials(consortium.operator().tls), options=OPTIONS
+            ) as channel,
+        ):
+            nothing: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/consilo.v1.Other/Thing")
+            with pytest.raises(aio.AioRpcError) as caught:
+                await nothing(b"")
+            return caught.value.code()
+
+    assert asyncio.run(run()) is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "detail"),
+    [
+        (StorageError("/secret/path is full"), grpc.StatusCode.UNAVAILABLE, OWN_TROUBLE),
+        (ConfigError("/secret/ca.crt is broken"), grpc.StatusCode.UNAVAILABLE, OWN_TROUBLE),
+        (RuntimeError("hospital-b has a bug"), grpc.StatusCode.INTERNAL, BUG),
+    ],
+)
+def test_our_own_trouble_is_told_without_its_text(
+    consortium: Consortium, error: Exception, code: grpc.StatusCode, detail: str
+) -> None:
+    def failing() -> None:
+        raise error
+
+    async def run() -> tuple[aio.AioRpcError, LiveCoordinator]:
+        async with (
+            live_coordinator(consortium, consortium.folder) as live,
+            aio.secure_channel(
+                f"localhost:{live.port}", channel_credentials(consortium.operator().tls), options=OPTIONS
+            ) as channel,
+        ):
+            live.conductor.jobs = failing  # type: ignore[assignment, method-assign] # the cheapest way to a failure
+            listing: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                "/consilo.v1.OperationsService/ListJobs"
+            )
+            with pytest.raises(aio.AioRpcError) as caught:
+                await listing(b"")
+            return caught.value, live
+
+    failure, live = asyncio.run(run())
+    assert (failure.code(), failure.details()) == (code, detail)
+    named = dict(failure.trailing_metadata() or ()).get(ERROR_METADATA_KEY)
+    assert named == (None if isinstance(error, RuntimeError) else type(error).__name__)
+    assert live.unknown == []
+
+
+class _Quiet:
+    def refused(self, method: str, error: str) -> None: ...
+
+
+def test_wire_handlers_and_matrix_must_agree(consortium: Consortium) -> None:
+    wall = Wall(allowlist=AllowlistFile(consortium.allowlist), counter=_Quiet(), on_unknown=lambda _: None)
+    services = {service.name: dict.fromkeys([m.name for m in service.methods], print) for service in SERVICES}
+    assert set(MATRIX) == METHODS
+    assert len(bind(services, wall)) == 3
+    missing = {**services, "TransferService": {"FetchModel": print}}
+    with pytest.raises(RuntimeError, match="UploadCommit"):
+        bind(missing, wall)
+    with pytest.raises(RuntimeError, match="Extra"):
+        bind({**services, "SessionService": {"Session": print, "Extra": print}}, wall)
+    with pytest.raises(RuntimeError, match="OperationsService"):
+        bind({name: handlers for name, handlers in services.items() if name != "OperationsService"}, wall)
+
+
+def test_a_second_coordinator_on_the_port_is_refused(consortium: Consortium) -> None:
+    async def run() -> None:
+        async with live_coordinator(consortium, consortium.folder) as live:
+            from coordinator.rpc.server import CoordinatorServer
+            from shared.tls import server_credentials
+
+            wall = Wall(allowlist=AllowlistFile(consortium.allowlist), counter=_Quiet(), on_unknown=lambda _: None)
+            services = {service.name: dict.fromkeys([m.name for m in service.methods], print) for service in SERVICES}
+            second = CoordinatorServer(
+                services=services, wall=wall, credentials=server_credentials(consortium.coordinator().tls)
+            )
+            with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{live.port}"):
+                await second.start([f"127.0.0.1:{live.port}"])
+            await second.stop(grace_s=0)
+
+    asyncio.run(run())
