@@ -1,6 +1,7 @@
-"""`python -m consilo` is the command `consilo`."""
+"""`python -m consilo`: the command line where no script is on the path."""
+
+from __future__ import annotations
 
 from consilo.cli import main
 
-if __name__ == "__main__":
-    main()
+main(prog_name="consilo")

@@ -1,0 +1,95 @@
+"""The demo's daemons: started as anybody would start them, watched, and never left behind.
+
+Each is a process group of its own with its output in a file. `Daemons` is left in the same way whether the demo ended
+well, failed or was interrupted: SIGTERM to all, a moment to close, then SIGKILL to the groups that are still there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from shared.errors import UnreachableError
+
+STOP_LIMIT_S = 10.0
+LOG_TAIL_LINES = 8
+# -P: the working folder is not searched for modules, whatever is in it.
+CONSILO = (sys.executable, "-P", "-m", "consilo")
+
+
+class Daemons:
+    """Processes that end with this context."""
+
+    def __init__(self, *, logs: Path) -> None:
+        self._logs = logs
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, name: str, arguments: Sequence[str], *, folder: Path) -> None:
+        """Start `consilo <arguments>` in `folder`, with its output in `<name>.log`."""
+        # Group and standard input of its own: Ctrl-C is for the demo, which then ends its daemons in order.
+        with self._log(name).open("wb") as log:
+            self._running[name] = subprocess.Popen(
+                [*CONSILO, *arguments],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raises UnreachableError with the end of its log when a daemon has ended."""
+        for name, process in self._running.items():
+            code = process.poll()
+            if code is not None:
+                raise UnreachableError(
+                    f"{name} ended with code {code}; the end of {self._log(name)}:\n{self._tail(name)}"
+                )
+
+    def stop(self) -> None:
+        """End them all."""
+        running, self._running = self._running, {}
+        for process in running.values():
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + STOP_LIMIT_S
+        for process in running.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            # Also when it has ended: a task process that it left behind is in this group or ends with its pipe.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _tail(self, name: str) -> str:
+        lines = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+def run_consilo(arguments: Sequence[str], *, folder: Path) -> None:
+    """Run one command to its end. Raises UnreachableError with what it said."""
+    done = subprocess.run(
+        [*CONSILO, *arguments], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise UnreachableError(f"`consilo {' '.join(arguments[:2])}` ended with code {done.returncode}: {said}")

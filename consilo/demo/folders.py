@@ -1,0 +1,303 @@
+"""The demo's federation on disk: everything that its daemons read, in the folder of whom it belongs to.
+
+    consortium/authority/      the authority of `consilo pki`; in life on a machine of its own
+    consortium/coordinator/    coordinator.toml, credentials, allow-list, data
+    consortium/operator/       operator.toml, credentials, job.toml, initial.safetensors
+    hospitals/hospital-a/      participant.toml, credentials, train.csv, held-out.csv, data
+    comparison/                what no federation has: the common test rows, and everybody's rows in one file
+    logs/                      what the daemons said
+
+A daemon's configuration names files of its own folder only. The data is named by its whole path, because what is in a
+task's options is the task's own business; to move the folder, change these.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from consilo.demo.data import Dealt, Tumours, deal, load_tumours, write_rows
+from consilo.pki import Authority, create_authority
+from shared.errors import ConfigError
+from shared.identity import Role
+from shared.job import DEFAULT_MIN_SURVIVORS, canonical_json
+
+CONSORTIUM = "hospitals.example"
+LOOPBACK = "127.0.0.1"
+TASK = "tumour"
+JOB_NAME = "tumour"
+LOCAL_EPOCHS = 5
+LEARNING_RATE = 0.1
+DEADLINE_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """On loopback: the coordinator's, and one for the metrics of each daemon."""
+
+    coordinator: int
+    coordinator_metrics: int
+    participant_metrics: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """Where everything of one demo lies."""
+
+    root: Path
+    hospitals: tuple[str, ...]
+    rounds: int
+    seed: int
+    ports: Ports
+
+    @property
+    def coordinator(self) -> Path:
+        return self.root / "consortium" / "coordinator"
+
+    @property
+    def operator(self) -> Path:
+        return self.root / "consortium" / "operator"
+
+    @property
+    def comparison(self) -> Path:
+        return self.root / "comparison"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def hospital(self, name: str) -> Path:
+        return self.root / "hospitals" / name
+
+    @property
+    def coordinator_config(self) -> Path:
+        return self.coordinator / "coordinator.toml"
+
+    @property
+    def operator_config(self) -> Path:
+        return self.operator / "operator.toml"
+
+    def participant_config(self, name: str) -> Path:
+        return self.hospital(name) / "participant.toml"
+
+    @property
+    def job_file(self) -> Path:
+        return self.operator / "job.toml"
+
+    @property
+    def initial_model(self) -> Path:
+        return self.operator / "initial.safetensors"
+
+    @property
+    def audit_log(self) -> Path:
+        return self.coordinator / "data" / "audit.log"
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Ports of loopback that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listening in sockets:
+            listening.bind((LOOPBACK, 0))
+        return tuple(int(listening.getsockname()[1]) for listening in sockets)
+
+
+def claim_folder(folder: Path) -> None:
+    """Make `folder`, or take an empty one. Raises ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigError(f"{folder}: expected a folder that is new or empty, got one with files in it")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made ({error.strerror})") from None
+
+
+def lay_out(root: Path, *, hospitals: int, rounds: int, seed: int, now: datetime) -> Federation:
+    """Write a whole federation, except its initial model, into an empty folder. Raises ConfigError."""
+    tumours = load_tumours()
+    dealt = deal(tumours, hospitals=hospitals, seed=seed)
+    coordinator, metrics, *others = free_ports(2 + hospitals)
+    names = tuple(hospital.name for hospital in dealt.hospitals)
+    federation = Federation(root, names, rounds, seed, Ports(coordinator, metrics, tuple(others)))
+    try:
+        _write_credentials(federation, now)
+        _write_data(federation, tumours, dealt)
+        _write_configurations(federation, dealt)
+        (root / "README.txt").write_text(_readme(federation), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{root} cannot be written ({error.strerror})") from None
+    return federation
+
+
+def _write_credentials(federation: Federation, now: datetime) -> None:
+    authority: Authority = create_authority(
+        federation.root / "consortium" / "authority", consortium=CONSORTIUM, now=now
+    )
+    hosts = (LOOPBACK, "localhost")
+    authority.issue(Role.COORDINATOR, "coordinator", out=federation.coordinator / "credentials", now=now, hosts=hosts)
+    authority.issue(Role.OPERATOR, "operator", out=federation.operator / "credentials", now=now)
+    for name in federation.hospitals:
+        authority.issue(Role.PARTICIPANT, name, out=federation.hospital(name) / "credentials", now=now)
+    # Each gets a copy: the authority is on another machine in life.
+    (federation.coordinator / "allowlist.toml").write_bytes(authority.allowlist_path.read_bytes())
+    signing = federation.coordinator / "credentials" / "signing.crt"
+    (federation.operator / "credentials" / "coordinator-signing.crt").write_bytes(signing.read_bytes())
+
+
+def _write_data(federation: Federation, tumours: Tumours, dealt: Dealt) -> None:
+    federation.comparison.mkdir()
+    federation.logs.mkdir()
+    write_rows(federation.comparison / "test.csv", tumours, dealt.test)
+    everything = np.concatenate([hospital.train for hospital in dealt.hospitals])
+    write_rows(federation.comparison / "pooled.csv", tumours, everything)
+    (federation.comparison / "constants.json").write_bytes(
+        canonical_json({"mean": list(dealt.mean), "std": list(dealt.std)})
+    )
+    for hospital in dealt.hospitals:
+        write_rows(federation.hospital(hospital.name) / "train.csv", tumours, hospital.train)
+        write_rows(federation.hospital(hospital.name) / "held-out.csv", tumours, hospital.held_out)
+
+
+def _write_configurations(federation: Federation, dealt: Dealt) -> None:
+    ports = federation.ports
+    federation.coordinator_config.write_text(
+        f"""\
+[coordinator]
+id = "coordinator"
+listen = "{LOOPBACK}:{ports.coordinator}"
+data_dir = "data"
+{_CREDENTIALS}
+[access]
+allowlist = "allowlist.toml"
+
+[metrics]
+listen = "{LOOPBACK}:{ports.coordinator_metrics}"
+""",
+        encoding="utf-8",
+    )
+    federation.operator_config.write_text(
+        f"""\
+[operator]
+coordinator = "{LOOPBACK}:{ports.coordinator}"
+coordinator_certificate = "credentials/coordinator-signing.crt"
+{_CREDENTIALS}""",
+        encoding="utf-8",
+    )
+    for name, port in zip(federation.hospitals, ports.participant_metrics, strict=True):
+        federation.participant_config(name).write_text(_participant(federation, name, port, dealt), encoding="utf-8")
+    federation.job_file.write_text(_job(federation), encoding="utf-8")
+
+
+_CREDENTIALS = """
+[tls]
+certificate = "credentials/tls.crt"
+key = "credentials/tls.key"
+ca = "credentials/ca.crt"
+
+[signing]
+certificate = "credentials/signing.crt"
+key = "credentials/signing.key"
+"""
+
+
+def _participant(federation: Federation, name: str, metrics_port: int, dealt: Dealt) -> str:
+    folder = federation.hospital(name)
+    return f"""\
+[participant]
+id = "{name}"
+coordinators = ["{LOOPBACK}:{federation.ports.coordinator}"]
+data_dir = "data"
+{_CREDENTIALS}
+[tasks.{TASK}]
+entry = "consilo.demo.task:TumourTask"
+threads = 1
+
+[tasks.{TASK}.options]
+train = {json.dumps(str(folder / "train.csv"))}
+test = {json.dumps(str(folder / "held-out.csv"))}
+# Constants that the hospitals agreed on, so that all of them standardise in the same way.
+mean = {list(dealt.mean)}
+std = {list(dealt.std)}
+
+[policy]
+# The demo's coordinator sees each update; a silo that does not want that leaves this false.
+allow_plain = true
+minimum_members = {min(DEFAULT_MIN_SURVIVORS, len(federation.hospitals))}
+
+[metrics]
+listen = "{LOOPBACK}:{metrics_port}"
+"""
+
+
+def _job(federation: Federation) -> str:
+    return f"""\
+name = "{JOB_NAME}"
+task = "{TASK}"
+members = {json.dumps(federation.hospitals)}
+rounds = {federation.rounds}
+seed = {federation.seed}
+initial = "initial.safetensors"
+metrics = ["loss", "accuracy"]
+
+[round]
+quorum = {len(federation.hospitals)}
+deadline_s = {DEADLINE_S}
+
+[strategy]
+name = "fedavg"
+
+[training]
+local_epochs = {LOCAL_EPOCHS}
+learning_rate = {LEARNING_RATE}
+"""
+
+
+def _readme(federation: Federation) -> str:
+    path = shlex.quote(str(Path(sys.executable).parent))
+    hospital = federation.hospitals[-1]
+    participants = "\n".join(
+        f"    consilo participant run --config hospitals/{name}/participant.toml" for name in federation.hospitals
+    )
+    return f"""\
+A federation of {len(federation.hospitals)} hospitals on this machine, made by `consilo demo`.
+
+Start it by hand, each daemon in a terminal of its own, all of them in this folder:
+
+    export PATH={path}:"$PATH"
+    consilo coordinator run --config consortium/coordinator/coordinator.toml
+{participants}
+
+Then, in one more terminal, as the operator:
+
+    export CONSILO_OPERATOR_CONFIG=consortium/operator/operator.toml
+    consilo job submit consortium/operator/job.toml --watch
+    consilo job list
+    consilo model list
+    consilo model export DIGEST model.safetensors
+    consilo audit verify
+
+Try what a federation must stand: end a hospital with Ctrl-C in the middle of a job and start it again; set
+quorum = {max(1, len(federation.hospitals) - 1)} in job.toml and leave {hospital} out; take {hospital} off
+consortium/coordinator/allowlist.toml while it runs; change one byte of the log and run
+`consilo audit verify --log consortium/coordinator/data/audit.log
+    --certificate consortium/coordinator/credentials/signing.crt`.
+
+What is where:
+
+    consortium/authority       the authority; in life on a machine that runs nothing else
+    consortium/coordinator     the coordinator: models, database and audit log in data/
+    consortium/operator        who submits jobs: job.toml, initial.safetensors
+    hospitals/*                one silo each: its rows, its credentials, its participant.toml
+    comparison                 what no federation has: common test rows, everybody's rows in one file
+    logs                       what the daemons said while the demo ran
+
+The TLS certificates are valid for 30 days. `consilo pki issue consortium/authority ...` makes new ones.
+"""
