@@ -9,9 +9,9 @@ import pytest
 from shared.errors import PhaseError
 from shared.protocol.phases import TABLE, Kind, Phase, Role, advance
 
-# One row for each phase and speaker; `message>` leads to another phase, a message alone stays. All else is refused; `plan`, `result` and `aborted`
-# are the messages round_plan, round_result and round_aborted.
-# A reviewer reads this against PROTOCOL.md; a change of the table is a change of these lines.
+# One row for each phase and speaker; `message>phase` leads there, a message alone stays. All else is refused. `plan`,
+# `result` and `aborted` are the messages round_plan, round_result and round_aborted. A reviewer reads this against
+# PROTOCOL.md; a change of the table is a change of these lines.
 RENDERED = """\
 unplanned coordinator: plan>planned
 unplanned participant: -

@@ -148,7 +148,7 @@ def spooled(weight: float = 1.0, statistics: tuple[float, ...] = (1.0, 0.5, 1.0,
     return SpooledUpdate(UpdateHeader(Encoding.PLAIN, weight, 1), statistics, ELEMENTS)
 
 
-def start_of(plan: Sealed[RoundPlan], spec: JobSpec, *, attempt: int = 1, **changed: Any) -> Sealed[AttemptStart]:
+def start_of(plan: Sealed[RoundPlan], spec: JobSpec, /, *, attempt: int = 1, **changed: Any) -> Sealed[AttemptStart]:
     """The announcement that an honest coordinator makes, with some fields changed."""
     fields: dict[str, Any] = {
         "version": PROTOCOL_VERSIONS[-1],
