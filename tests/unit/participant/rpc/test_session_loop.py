@@ -1,0 +1,261 @@
+"""The participant's session against coordinators that are honest, wrong, hostile or dead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from participant.rpc.session import Credentials as SessionCredentials
+from participant.rpc.session import SessionLoop
+from shared.clock import SystemClock
+from shared.entropy import SystemEntropy
+from shared.errors import FederationError, IdentityError, PeerError, RefusedError, UnreachableError, WireError
+from shared.identity import Identity, Role, VerifyingKey
+from shared.ids import Digest, JobId, RoundKey, RoundNumber, parse_task_name
+from shared.protocol.messages import Consent, Heartbeat, Refused, RoundAborted, RoundBroadcast, RoundReply
+from shared.reasons import AbortReason, RefusalReason
+from shared.wire.sealed import seal
+from shared.wire.session import encode_coordinator_message
+from tests.support.credentials import Consortium
+from tests.support.fake_coordinator import Handler, Stream, fake_coordinator
+
+KEY = RoundKey(JobId("heart-1"), RoundNumber(1))
+PLAN = Digest.of(b"plan")
+LIMIT_S = 20.0
+
+
+@dataclass
+class Heard:
+    """What the loop feeds, and when."""
+
+    open_rounds: tuple[RoundKey, ...] = (KEY,)
+    messages: list[RoundBroadcast] = field(default_factory=list)
+    refused_errors: list[PeerError] = field(default_factory=list)
+    states: list[bool] = field(default_factory=list)
+    say: Callable[[RoundReply], None] | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def connected(self, say: Callable[[RoundReply], None]) -> None:
+        self.say = say
+
+    def disconnected(self) -> None:
+        self.say = None
+
+    def received(self, message: RoundBroadcast, verifier: VerifyingKey) -> None:
+        self.messages.append(message)
+        self.arrived.set()
+
+    def session(self, *, open_now: bool) -> None:
+        self.states.append(open_now)
+
+    def refused(self, error: PeerError) -> None:
+        self.refused_errors.append(error)
+        self.arrived.set()
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
+    return Consortium(tmp_path_factory.mktemp("pki"))
+
+
+def loop_for(consortium: Consortium, heard: Heard, address: str) -> SessionLoop:
+    mine = consortium.participant("hospital-a")
+    return SessionLoop(
+        addresses=[address],
+        credentials=SessionCredentials(
+            identity=Identity(consortium.authority.consortium, Role.PARTICIPANT, "hospital-a"),
+            tls=mine.tls,
+            signing_certificate=lambda: mine.signing_certificate_der,
+        ),
+        tasks=[parse_task_name("heart")],
+        software="test",
+        rounds=heard,
+        observer=heard,
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+    )
+
+
+async def one_session(consortium: Consortium, handler: Handler, heard: Heard | None = None) -> FederationError:
+    """Run one session to its end, which is always an error that says why."""
+    async with fake_coordinator(consortium.coordinator(), handler) as address:
+        loop = loop_for(consortium, heard or Heard(), address)
+        try:
+            await asyncio.wait_for(loop._session(address), LIMIT_S)
+        except FederationError as error:
+            return error
+    raise AssertionError("a session ended without an error")
+
+
+def test_hello_says_who_this_is_and_what_it_holds(consortium: Consortium) -> None:
+    seen: list[Stream] = []
+
+    async def handler(stream: Stream) -> None:
+        seen.append(stream)
+
+    asyncio.run(one_session(consortium, handler))
+    hello = seen[0].hello
+    assert hello.versions == (1,)
+    assert hello.tasks == ("heart",)
+    assert hello.open_rounds == (KEY,)
+    assert hello.signing_certificate == consortium.participant("hospital-a").signing_certificate_der
+
+
+def test_words_go_both_ways_and_heartbeats_keep_it_open(consortium: Consortium) -> None:
+    heard = Heard()
+    aborted = RoundAborted(KEY, PLAN, AbortReason.OPERATOR)
+    said: list[object] = []
+
+    async def handler(stream: Stream) -> None:
+        await stream.send(stream.welcome())
+        sealed = seal(aborted, signer=stream.credentials.signing_key, index=0)
+        await stream.send(encode_coordinator_message(sealed))
+        await heard.arrived.wait()
+        assert heard.say is not None
+        heard.say(Consent(KEY, PLAN))
+        while not {Heartbeat(), Consent(KEY, PLAN)} <= set(said):
+            said.append(await stream.read())
+
+    error = asyncio.run(one_session(consortium, handler, heard))
+    assert isinstance(error, UnreachableError)
+    assert heard.messages[0].value == aborted  # type: ignore[union-attr]
+    assert heard.states == [True, False]
+    assert heard.say is None
+
+
+async def other_nonce(stream: Stream) -> None:
+    await stream.send(stream.welcome(nonce=bytes(32)))
+
+
+async def for_somebody_else(stream: Stream) -> None:
+    await stream.send(stream.welcome(participant="hospital-b"))
+
+
+async def other_version(stream: Stream) -> None:
+    await stream.send(stream.welcome(version=9))
+
+
+async def not_a_welcome(stream: Stream) -> None:
+    await stream.send(encode_coordinator_message(Heartbeat()))
+
+
+async def not_a_message(stream: Stream) -> None:
+    await stream.send(b"\xff\xff\xff")
+
+
+@pytest.mark.parametrize(
+    ("handler", "error", "message"),
+    [
+        (other_nonce, IdentityError, "replaying"),
+        (for_somebody_else, IdentityError, "another Hello"),
+        (other_version, WireError, "protocol version 9"),
+        (not_a_welcome, WireError, "something else"),
+        (not_a_message, WireError, "not a SessionResponse"),
+    ],
+)
+def test_a_wrong_opening_opens_nothing(
+    consortium: Consortium, handler: Handler, error: type[FederationError], message: str
+) -> None:
+    heard = Heard()
+    raised = asyncio.run(one_session(consortium, handler, heard))
+    assert isinstance(raised, error)
+    assert message in str(raised)
+    assert heard.states == []
+
+
+def test_a_welcome_must_be_signed_by_a_coordinator_of_this_consortium(consortium: Consortium, tmp_path: Path) -> None:
+    impostor = consortium.participant("hospital-b")
+    foreigner = Consortium(tmp_path).coordinator()
+
+    def signed_by(signer: object) -> Handler:
+        async def handler(stream: Stream) -> None:
+            await stream.send(stream.welcome(signer=signer))  # type: ignore[arg-type]
+
+        return handler
+
+    for signer in (impostor, foreigner):
+        raised = asyncio.run(one_session(consortium, signed_by(signer)))
+        assert isinstance(raised, IdentityError)
+
+
+def test_a_forged_signature_opens_nothing(consortium: Consortium) -> None:
+    async def handler(stream: Stream) -> None:
+        frame = bytearray(stream.welcome())
+        position = bytes(frame).index(b"fake")
+        frame[position] ^= 1
+        await stream.send(bytes(frame))
+
+    assert isinstance(asyncio.run(one_session(consortium, handler)), IdentityError)
+
+
+@pytest.mark.parametrize("reason", list(RefusalReason))
+def test_each_refusal_says_what_to_do_or_is_tried_again(consortium: Consortium, reason: RefusalReason) -> None:
+    async def handler(stream: Stream) -> None:
+        await stream.send(encode_coordinator_message(Refused(reason, "because")))
+
+    raised = asyncio.run(one_session(consortium, handler))
+    passing = {RefusalReason.DRAINING, RefusalReason.SILENT, RefusalReason.PROTOCOL}
+    assert isinstance(raised, UnreachableError if reason in passing else RefusedError)
+    assert reason in str(raised)
+
+
+def test_a_message_that_may_not_be_said_is_refused_and_the_session_goes_on(consortium: Consortium) -> None:
+    heard = Heard()
+    stranger = consortium.participant("hospital-b")
+
+    async def handler(stream: Stream) -> None:
+        await stream.send(stream.welcome())
+        forged = seal(RoundAborted(KEY, PLAN, AbortReason.OPERATOR), signer=stranger.signing_key, index=0)
+        for frame in (b"\xff", encode_coordinator_message(forged), stream.welcome()):
+            heard.arrived.clear()
+            await stream.send(frame)
+            await heard.arrived.wait()
+        assert isinstance(await stream.read(), Heartbeat)
+
+    asyncio.run(one_session(consortium, handler, heard))
+    assert [type(error) for error in heard.refused_errors] == [WireError, IdentityError, WireError]
+    assert heard.messages == []
+
+
+def test_silence_ends_the_session(consortium: Consortium) -> None:
+    async def handler(stream: Stream) -> None:
+        await stream.send(stream.welcome(silence_s=0.2))
+        with suppress(AssertionError):
+            while True:
+                await stream.read()
+
+    raised = asyncio.run(one_session(consortium, handler))
+    assert isinstance(raised, UnreachableError)
+    assert "connection is dead" in str(raised)
+
+
+def test_a_coordinator_of_another_authority_is_not_talked_to(consortium: Consortium, tmp_path: Path) -> None:
+    async def handler(_stream: Stream) -> None:
+        raise AssertionError("a Hello was said to a stranger")
+
+    async def scenario() -> FederationError:
+        async with fake_coordinator(Consortium(tmp_path).coordinator(), handler) as address:
+            return await ended(loop_for(consortium, Heard(), address)._session(address))
+
+    raised = asyncio.run(scenario())
+    assert isinstance(raised, UnreachableError)
+
+
+def test_nobody_there_is_said_with_the_likely_cause(consortium: Consortium) -> None:
+    async def scenario() -> FederationError:
+        return await ended(loop_for(consortium, Heard(), "localhost:1")._session("localhost:1"))
+
+    assert "is the coordinator running" in str(asyncio.run(scenario()))
+
+
+async def ended(session: Awaitable[None]) -> FederationError:
+    try:
+        await asyncio.wait_for(session, LIMIT_S)
+    except FederationError as error:
+        return error
+    raise AssertionError("a session ended without an error")
