@@ -1,0 +1,317 @@
+"""Values of every message of the session and of the bulk transfer, and what writes and reads each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+from hypothesis import strategies as st
+
+from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
+from shared.pb.v1 import operations_pb2 as pb_operations
+from shared.pb.v1 import session_pb2 as pb_session
+from shared.pb.v1 import transfer_pb2 as pb_transfer
+from shared.protocol import messages
+from shared.protocol.messages import Envelope
+from shared.protocol.phases import Phase
+from shared.reasons import AbortReason, ConsentRule, DropReason, JobState, Purpose, RefusalReason
+from shared.update import Encoding, UpdateHeader
+from shared.wire import operations, sealed, session, transfer
+
+labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+counters = st.integers(1, 2**31 - 1)
+digests = st.binary(min_size=32, max_size=32).map(Digest)
+nonces = st.binary(min_size=32, max_size=32)
+blobs = st.binary(max_size=100)
+uint32s = st.integers(0, 2**32 - 1)
+uint64s = st.integers(0, 2**64 - 1)
+durations = st.floats(0, 1e6, exclude_min=True)
+members = st.lists(labels.map(ParticipantId), max_size=5).map(tuple)
+keys = st.builds(RoundKey, labels.map(JobId), counters.map(RoundNumber))
+attempts = st.builds(AttemptKey, keys, counters.map(AttemptNumber))
+envelopes = st.builds(Envelope, blobs, st.binary(min_size=64, max_size=64), st.integers(0, 1000))
+purposes = st.sampled_from(Purpose)
+
+hellos = st.builds(
+    messages.Hello,
+    versions=st.lists(uint32s, max_size=4).map(tuple),
+    capabilities=st.lists(texts, max_size=4).map(tuple),
+    tasks=st.lists(labels.map(TaskName), max_size=4).map(tuple),
+    nonce=nonces,
+    signing_certificate=blobs,
+    software=texts,
+    open_rounds=st.lists(keys, max_size=4).map(tuple),
+)
+participant_messages = st.one_of(
+    hellos,
+    st.just(messages.Heartbeat()),
+    st.builds(messages.Consent, keys, digests),
+    st.builds(messages.Decline, keys, digests, st.sampled_from(ConsentRule)),
+    st.builds(messages.Progress, keys, digests, st.integers(0, 100)),
+    st.builds(messages.Ready, keys, digests, st.booleans()),
+    st.builds(messages.Withdraw, keys, digests, st.sampled_from(DropReason)),
+)
+plain_coordinator_messages = st.one_of(
+    st.builds(messages.Refused, st.sampled_from(RefusalReason), texts),
+    st.just(messages.Heartbeat()),
+    st.builds(messages.SurvivorList, attempts, st.lists(envelopes, max_size=3).map(tuple)),
+)
+welcomes = st.builds(
+    messages.Welcome,
+    version=uint32s,
+    session=texts,
+    nonce=nonces,
+    software=texts,
+    participant=labels.map(ParticipantId),
+    capabilities=st.lists(texts, max_size=4).map(tuple),
+    heartbeat_s=durations,
+    silence_s=durations,
+    signing_certificate=blobs,
+)
+round_plans = st.builds(
+    messages.RoundPlan,
+    key=keys,
+    purpose=purposes,
+    jobspec=blobs,
+    model=digests,
+    model_bytes=uint64s,
+    previous_result=blobs,
+    deadline_s=durations,
+)
+attempt_starts = st.builds(
+    messages.AttemptStart,
+    version=uint32s,
+    suite=uint32s,
+    key=attempts,
+    purpose=purposes,
+    plan=digests,
+    jobspec=digests,
+    consortium=blobs,
+    model=digests,
+    previous_result=digests,
+    members=members,
+    max_colluding=uint32s,
+    layout=digests,
+    encoding=st.sampled_from(Encoding),
+    upload_deadline_s=durations,
+)
+upload_commits = st.builds(
+    messages.UploadCommit, digests, st.integers(1, 1000), blobs, digests, st.integers(0, sealed.CHUNKS_MAX)
+)
+round_results = st.builds(
+    messages.RoundResult,
+    key=keys,
+    purpose=purposes,
+    attempt=digests,
+    survivors=st.sets(st.integers(1, 1000), max_size=5).map(lambda found: tuple(sorted(found))),
+    weight_total=st.floats(allow_nan=False, allow_infinity=False),
+    aggregate=digests,
+    next_model=digests,
+)
+round_aborts = st.builds(messages.RoundAborted, keys, digests, st.sampled_from(AbortReason))
+headers = st.builds(
+    UpdateHeader,
+    encoding=st.sampled_from(Encoding),
+    weight=st.floats(0, 2.0**40, exclude_min=True),
+    contributors=st.just(1),
+)
+sealed_values = st.one_of(welcomes, round_plans, attempt_starts, upload_commits, round_results, round_aborts)
+
+job_statuses = st.builds(
+    operations.JobStatus,
+    job=labels.map(JobId),
+    spec=blobs,
+    state=st.sampled_from(JobState),
+    reason=texts,
+    submitted_by=texts,
+    submitted_at=texts,
+)
+round_statuses = st.builds(
+    operations.RoundStatus, key=keys, purpose=purposes, outcome=texts.map(lambda text: text[:32]), summary=blobs
+)
+live_members = st.builds(
+    operations.LiveMember,
+    participant=labels.map(ParticipantId),
+    phase=st.sampled_from(Phase),
+    connected=st.booleans(),
+    percent=st.none() | st.integers(0, 100),
+)
+live_rounds = st.builds(
+    operations.LiveRound,
+    key=keys,
+    purpose=purposes,
+    phase=texts.map(lambda text: text[:32]),
+    members=st.lists(live_members, max_size=3).map(tuple),
+)
+job_details = st.builds(
+    operations.JobDetail,
+    job=job_statuses,
+    rounds=st.lists(round_statuses, max_size=3).map(tuple),
+    live=st.none() | live_rounds,
+)
+model_statuses = st.builds(operations.ModelStatus, digests, blobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A pair of functions, the values that they carry, and the protobuf message between."""
+
+    values: st.SearchStrategy[Any]
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+    message: type[Message]
+
+
+SESSION: dict[str, Codec] = {
+    "participant message": Codec(
+        participant_messages,
+        session.encode_participant_message,
+        session.decode_participant_message,
+        pb_session.SessionRequest,
+    ),
+    "coordinator message": Codec(
+        plain_coordinator_messages,
+        session.encode_coordinator_message,
+        session.decode_coordinator_message,
+        pb_session.SessionResponse,
+    ),
+    "envelope": Codec(envelopes, sealed.encode_envelope, sealed.decode_envelope, pb_session.SignedEnvelope),
+    "welcome": Codec(welcomes, sealed.encode_welcome, sealed.decode_welcome, pb_session.Welcome),
+    "round plan": Codec(round_plans, sealed.encode_round_plan, sealed.decode_round_plan, pb_session.RoundPlan),
+    "attempt start": Codec(
+        attempt_starts, sealed.encode_attempt_start, sealed.decode_attempt_start, pb_session.AttemptStart
+    ),
+    "upload commit": Codec(
+        upload_commits, sealed.encode_upload_commit, sealed.decode_upload_commit, pb_session.UploadCommit
+    ),
+    "round result": Codec(
+        round_results, sealed.encode_round_result, sealed.decode_round_result, pb_session.RoundResult
+    ),
+    "round aborted": Codec(
+        round_aborts, sealed.encode_round_aborted, sealed.decode_round_aborted, pb_session.RoundAborted
+    ),
+    "update header": Codec(headers, sealed.encode_update_header, sealed.decode_update_header, pb_session.UpdateHeader),
+}
+
+TRANSFER: dict[str, Codec] = {
+    "upload opening": Codec(
+        st.builds(transfer.UploadOpen, attempts, uint64s),
+        transfer.encode_upload_open,
+        transfer.decode_upload_frame,
+        pb_transfer.UploadUpdateRequest,
+    ),
+    "upload chunk": Codec(
+        blobs.map(memoryview), transfer.encode_data, transfer.decode_upload_frame, pb_transfer.UploadUpdateRequest
+    ),
+    "model chunk": Codec(
+        blobs.map(memoryview), transfer.encode_data, transfer.decode_fetch_frame, pb_transfer.FetchModelResponse
+    ),
+    "fetch": Codec(
+        st.builds(transfer.FetchModel, digests, uint64s),
+        transfer.encode_fetch_model,
+        transfer.decode_fetch_model,
+        pb_transfer.FetchModelRequest,
+    ),
+    "status request": Codec(
+        attempts,
+        transfer.encode_upload_status_request,
+        transfer.decode_upload_status_request,
+        pb_transfer.UploadStatusRequest,
+    ),
+    "status": Codec(
+        st.builds(transfer.UploadStatus, uint64s, st.booleans()),
+        transfer.encode_upload_status,
+        transfer.decode_upload_status,
+        pb_transfer.UploadStatusResponse,
+    ),
+    "commit request": Codec(
+        st.builds(transfer.CommitRequest, attempts, envelopes),
+        transfer.encode_commit_request,
+        transfer.decode_commit_request,
+        pb_transfer.UploadCommitRequest,
+    ),
+    "commit response": Codec(
+        digests, transfer.encode_commit_response, transfer.decode_commit_response, pb_transfer.UploadCommitResponse
+    ),
+}
+
+OPERATIONS: dict[str, Codec] = {
+    "submit": Codec(
+        st.builds(operations.SubmitJob, labels.map(JobId), blobs),
+        operations.encode_submit_job,
+        operations.decode_submit_job,
+        pb_operations.SubmitJobRequest,
+    ),
+    "submitted": Codec(
+        job_statuses,
+        operations.encode_submit_job_response,
+        operations.decode_submit_job_response,
+        pb_operations.SubmitJobResponse,
+    ),
+    "jobs": Codec(
+        st.lists(job_statuses, max_size=3).map(tuple),
+        operations.encode_list_jobs_response,
+        operations.decode_list_jobs_response,
+        pb_operations.ListJobsResponse,
+    ),
+    "get": Codec(labels.map(JobId), operations.encode_get_job, operations.decode_get_job, pb_operations.GetJobRequest),
+    "got": Codec(
+        job_details,
+        operations.encode_get_job_response,
+        operations.decode_get_job_response,
+        pb_operations.GetJobResponse,
+    ),
+    "watch": Codec(
+        labels.map(JobId), operations.encode_watch_job, operations.decode_watch_job, pb_operations.WatchJobRequest
+    ),
+    "watched": Codec(
+        job_details,
+        operations.encode_watch_job_response,
+        operations.decode_watch_job_response,
+        pb_operations.WatchJobResponse,
+    ),
+    "abort": Codec(
+        st.builds(operations.AbortJob, labels.map(JobId), texts),
+        operations.encode_abort_job,
+        operations.decode_abort_job,
+        pb_operations.AbortJobRequest,
+    ),
+    "aborted": Codec(
+        job_statuses,
+        operations.encode_abort_job_response,
+        operations.decode_abort_job_response,
+        pb_operations.AbortJobResponse,
+    ),
+    "put": Codec(
+        st.builds(operations.PutModelOpen, digests, st.integers(1, 2**64 - 1)),
+        operations.encode_put_model_open,
+        operations.decode_put_model_frame,
+        pb_operations.PutModelRequest,
+    ),
+    "stored": Codec(
+        st.booleans(),
+        lambda stored: operations.encode_put_model_response(stored=stored),
+        operations.decode_put_model_response,
+        pb_operations.PutModelResponse,
+    ),
+    "models": Codec(
+        st.lists(model_statuses, max_size=3).map(tuple),
+        operations.encode_list_models_response,
+        operations.decode_list_models_response,
+        pb_operations.ListModelsResponse,
+    ),
+    "export": Codec(
+        st.builds(operations.ExportModel, digests, uint64s),
+        operations.encode_export_model,
+        operations.decode_export_model,
+        pb_operations.ExportModelRequest,
+    ),
+    "read audit": Codec(
+        uint64s, operations.encode_read_audit, operations.decode_read_audit, pb_operations.ReadAuditRequest
+    ),
+}
+
+CODECS: dict[str, Codec] = {**SESSION, **TRANSFER, **OPERATIONS}
