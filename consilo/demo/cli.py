@@ -16,15 +16,15 @@ from rich.live import Live
 
 from consilo.demo.data import HOSPITALS_MAX, HOSPITALS_MIN
 from consilo.demo.federation import Outcome, Watcher, run
-from consilo.demo.folders import Federation, claim_folder, lay_out
-from coordinator.client.views import progress_screen, round_line, spec_of
+from consilo.demo.folders import LOOPBACK, Federation, claim_folder, lay_out
+from coordinator.client.views import ENDED, progress_screen, round_line, spec_of
 from shared.terminal import emit, facts, json_option, stderr_console, stdout_console, table
 from shared.wire.operations import JobDetail
 
 DEFAULT_HOSPITALS = 4
-DEFAULT_ROUNDS = 12
-DEFAULT_SEED = 42
-ROUNDS_ON_SCREEN = 15
+DEFAULT_ROUNDS = 15
+DEFAULT_SEED = 7
+ROUNDS_ON_SCREEN = 16
 SEED_MAX = 2**32 - 1
 
 
@@ -100,7 +100,7 @@ def watching(console: Console) -> Iterator[Watcher]:
             live = Live(console=console, refresh_per_second=8)
             live.start()
         live.update(progress_screen(detail, last=ROUNDS_ON_SCREEN))
-        if detail.live is None and detail.job.reason == "" and detail.job.state == "completed":
+        if detail.job.state in ENDED:
             live.stop()
 
     try:
@@ -141,11 +141,15 @@ def report(federation: Federation, outcome: Outcome) -> RenderableType:
             ("model", f"{outcome.model_path} ({str(outcome.model_digest)[:12]})"),
             ("audit log", f"{federation.audit_log} ({'verified' if outcome.audit_verified else 'DOES NOT VERIFY'})"),
             ("logs", federation.logs),
-            ("metrics", f"{federation.root / 'metrics'} (while it runs: http://127.0.0.1:PORT/metrics of each daemon)"),
+            ("metrics", f"{federation.root / 'metrics'} (of a running coordinator: {_metrics_url(federation)})"),
             ("took", f"{outcome.seconds:.0f} s"),
         ]
     )
     return Group(accuracy, where, _next_steps(federation))
+
+
+def _metrics_url(federation: Federation) -> str:
+    return f"http://{LOOPBACK}:{federation.ports.coordinator_metrics}/metrics"
 
 
 def _next_steps(federation: Federation) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from consilo.demo.daemons import Daemons, run_consilo
-from consilo.demo.folders import LEARNING_RATE, LOCAL_EPOCHS, LOOPBACK, Federation
+from consilo.demo.folders import BATCH_SIZE, LEARNING_RATE, LOCAL_EPOCHS, LOOPBACK, Federation
 from coordinator.audit import verify_lines
 from coordinator.client.cli_audit import load_verifying_key
 from coordinator.client.cli_job import new_job_id, submit_request
@@ -27,7 +27,7 @@ from coordinator.client.connection import dial
 from coordinator.client.job_file import load_job_file
 from coordinator.client.operations import Operations
 from coordinator.client.settings import OperatorSettings, load_operator
-from coordinator.client.views import committed_rounds, spec_of, summary_of
+from coordinator.client.views import COMMITTED, ENDED, committed_rounds, spec_of, summary_of
 from shared.entropy import SystemEntropy
 from shared.errors import AuditError, FederationError, UnreachableError
 from shared.ids import Digest, JobId
@@ -190,7 +190,7 @@ def follow(operations: Operations, job_id: JobId, daemons: Daemons, watcher: Wat
             break
         last = told
         watcher(told)
-    if last is None or last.job.state not in {JobState.COMPLETED, JobState.ABORTED}:
+    if last is None or last.job.state not in ENDED:
         raise UnreachableError(f"job {job_id} did not end within {JOB_LIMIT_S:.0f} s: is this machine very busy?")
     return last
 
@@ -200,7 +200,7 @@ def last_version(job: JobDetail) -> Digest:
     versions = [
         summary_of(finished).next_model
         for finished in job.rounds
-        if finished.purpose is Purpose.TRAIN and finished.outcome == "committed"
+        if finished.purpose is Purpose.TRAIN and finished.outcome == COMMITTED
     ]
     return Digest.parse(versions[-1])
 
@@ -248,7 +248,11 @@ def comparison(federation: Federation, model: Path) -> dict[str, float]:
         "federated": str(model),
         "train": {**alone, POOLED: str(federation.comparison / "pooled.csv")},
         "test": str(federation.comparison / "test.csv"),
-        "training": {"local_epochs": federation.rounds * LOCAL_EPOCHS, "learning_rate": LEARNING_RATE},
+        "training": {
+            "local_epochs": federation.rounds * LOCAL_EPOCHS,
+            "batch_size": BATCH_SIZE,
+            "learning_rate": LEARNING_RATE,
+        },
         "seed": federation.seed,
         **constants,
     }

@@ -34,7 +34,10 @@ CONSORTIUM = "hospitals.example"
 LOOPBACK = "127.0.0.1"
 TASK = "tumour"
 JOB_NAME = "tumour"
-LOCAL_EPOCHS = 5
+# Enough steps for both sides of the comparison to settle: fewer epochs leave the federation behind, and smaller batches
+# make either of them jump by a few test rows from one round to the next.
+LOCAL_EPOCHS = 8
+BATCH_SIZE = 32
 LEARNING_RATE = 0.1
 DEADLINE_S = 120
 
@@ -256,6 +259,7 @@ name = "fedavg"
 
 [training]
 local_epochs = {LOCAL_EPOCHS}
+batch_size = {BATCH_SIZE}
 learning_rate = {LEARNING_RATE}
 """
 
@@ -284,20 +288,31 @@ Then, in one more terminal, as the operator:
     consilo model export DIGEST model.safetensors
     consilo audit verify
 
-Try what a federation must stand: end a hospital with Ctrl-C in the middle of a job and start it again; set
-quorum = {max(1, len(federation.hospitals) - 1)} in job.toml and leave {hospital} out; take {hospital} off
-consortium/coordinator/allowlist.toml while it runs; change one byte of the log and run
-`consilo audit verify --log consortium/coordinator/data/audit.log
-    --certificate consortium/coordinator/credentials/signing.crt`.
-
+{_trials(federation)}
 What is where:
 
     consortium/authority       the authority; in life on a machine that runs nothing else
     consortium/coordinator     the coordinator: models, database and audit log in data/
-    consortium/operator        who submits jobs: job.toml, initial.safetensors
-    hospitals/*                one silo each: its rows, its credentials, its participant.toml
+    consortium/operator        who submits jobs: the job file, the initial model
+    hospitals/*                one silo each: its rows, its credentials, its configuration
     comparison                 what no federation has: common test rows, everybody's rows in one file
     logs                       what the daemons said while the demo ran
 
 The TLS certificates are valid for 30 days. `consilo pki issue consortium/authority ...` makes new ones.
 """
+
+
+def _trials(federation: Federation) -> str:
+    hospital = federation.hospitals[-1]
+    lines = [
+        "Try what a federation must stand:\n",
+        "* End a hospital with Ctrl-C in the middle of a job, and start it again.",
+        f"* Take {hospital} off consortium/coordinator/allowlist.toml while a job runs.",
+        "* Change one byte of the log and verify it:",
+        "    consilo audit verify --log consortium/coordinator/data/audit.log \\",
+        "        --certificate consortium/coordinator/credentials/signing.crt",
+    ]
+    if len(federation.hospitals) > DEFAULT_MIN_SURVIVORS:
+        quorum = len(federation.hospitals) - 1
+        lines.insert(2, f"* Set quorum = {quorum} in consortium/operator/job.toml and leave {hospital} out.")
+    return "\n".join(lines) + "\n"

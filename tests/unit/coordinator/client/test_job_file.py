@@ -73,7 +73,10 @@ def test_a_job_goes_on_from_a_version(tmp_path: Path) -> None:
 
 REFUSED = {
     "a misspelt key": (("seed = 42", "sede = 42"), "sede: unknown key; expected one of initial, masking, members"),
-    "a misspelt key in a table": (("seed = 42", ""), "round.qourum: unknown key; expected one of aborted_rounds_allowed, attempts"),
+    "a misspelt key in a table": (
+        ("seed = 42", ""),
+        "round.qourum: unknown key; expected one of aborted_rounds_allowed, attempts",
+    ),
     "a missing name": (('name = "heart"\n', ""), "name: Field required"),
     "no members": (('"hospital-d", "hospital-a", "hospital-c", "hospital-b"', ""), "members: .*at least 1 item"),
     "members that are no list": (

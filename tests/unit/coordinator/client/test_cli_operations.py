@@ -1,0 +1,362 @@
+"""`consilo job`, `consilo model` and `consilo audit` against a service that speaks the wire, over mutual TLS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from consilo.cli import make_main
+from coordinator.audit import head_of
+from coordinator.checkpoints import describe_version
+from coordinator.client.operations import Operations
+from coordinator.client.rpc import OperationsChannel
+from shared.errors import UnreachableError
+from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
+from shared.job import StrategySpec, parse_jobspec
+from shared.reasons import DropReason, JobState
+from shared.tensors import ModelIndex
+from shared.update import CHUNK_BYTES, DType, ModelManifest, TensorSpec
+from shared.wire.operations import JobDetail, ModelStatus, PutModelOpen
+from tests.support.audit_log import some_entries
+from tests.support.credentials import Consortium
+from tests.support.fake_operations import MEMBERS, FakeOperations, Listening, committed, live, status
+
+JOB = JobId("heart-0011aabb")
+GROUPS = {
+    name: EntryPoint(name, f"coordinator.client.cli_{name}:{name}", "consilo.commands")
+    for name in ("job", "model", "audit")
+}
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
+    return Consortium(tmp_path_factory.mktemp("consortium"))
+
+
+@pytest.fixture
+def fake() -> FakeOperations:
+    return FakeOperations()
+
+
+@pytest.fixture
+def listening(consortium: Consortium, fake: FakeOperations) -> Iterator[Listening]:
+    with Listening(fake, consortium.coordinator().tls) as service:
+        yield service
+
+
+@pytest.fixture
+def config(consortium: Consortium, listening: Listening, tmp_path: Path) -> Path:
+    return write_config(tmp_path, consortium, f"127.0.0.1:{listening.port}")
+
+
+def write_config(folder: Path, consortium: Consortium, address: str) -> Path:
+    operator, coordinator = consortium.operator(), consortium.coordinator()
+    path = folder / "operator.toml"
+    path.write_text(
+        f"""
+[operator]
+coordinator = "{address}"
+coordinator_certificate = "{coordinator.signing_certificate}"
+[tls]
+certificate = "{operator.tls.certificate}"
+key = "{operator.tls.key}"
+ca = "{operator.tls.ca}"
+"""
+    )
+    return path
+
+
+def run(config: Path, *arguments: object) -> Result:
+    environment = {"CONSILO_OPERATOR_CONFIG": str(config)}
+    return CliRunner(env=environment).invoke(make_main(lambda: GROUPS), [str(argument) for argument in arguments])
+
+
+def job_file(folder: Path) -> Path:
+    (folder / "initial.safetensors").write_bytes(bytes(CHUNK_BYTES + 17))
+    path = folder / "job.toml"
+    path.write_text(
+        'name = "heart"\ntask = "heart"\nmembers = ["hospital-b", "hospital-a"]\nrounds = 3\n'
+        'initial = "initial.safetensors"\n'
+    )
+    return path
+
+
+# --- job --------------------------------------------------------------------------------------------------------------
+
+
+def test_submit_sends_the_initial_model_and_the_job(config: Path, fake: FakeOperations, tmp_path: Path) -> None:
+    result = run(config, "job", "submit", job_file(tmp_path), "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["job"].startswith("heart-")
+    assert len(told["job"]) == len("heart-") + 8
+    (digest,) = fake.files
+    assert len(fake.files[digest]) == CHUNK_BYTES + 17
+    spec = parse_jobspec(fake.jobs[JobId(told["job"])].job.spec)
+    assert (spec.initial_model, spec.members) == (digest, ("hospital-a", "hospital-b"))
+
+
+def test_a_repeated_submission_is_the_same_job_and_another_one_is_refused(
+    config: Path, fake: FakeOperations, tmp_path: Path
+) -> None:
+    path = job_file(tmp_path)
+    for _ in range(2):
+        assert run(config, "job", "submit", path, "--id", JOB).exit_code == 0
+    path.write_text(path.read_text().replace("rounds = 3", "rounds = 4"))
+    result = run(config, "job", "submit", path, "--id", JOB)
+    assert result.exit_code == 1
+    assert result.stderr == f"error: job {JOB} exists with another specification: choose another id\n"
+    assert len(fake.jobs) == 1
+
+
+def test_a_mistake_in_the_job_file_is_one_line(config: Path, tmp_path: Path) -> None:
+    path = job_file(tmp_path)
+    path.write_text(path.read_text() + "quorom = 2\n")
+    result = run(config, "job", "submit", path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {path}: quorom: unknown key; expected one of")
+    assert result.stderr.count("\n") == 1
+
+
+def test_list_and_show(config: Path, fake: FakeOperations) -> None:
+    rounds = (committed(JOB, 1, dropped={"hospital-c": "disconnected"}),)
+    fake.jobs[JOB] = JobDetail(job=status(JOB, state=JobState.RUNNING), rounds=rounds, live=live(JOB, 2))
+    listed = run(config, "job", "list")
+    assert JOB in listed.stdout
+    assert "running" in listed.stdout
+    assert json.loads(run(config, "job", "list", "--json").stdout)[0]["members"] == list(MEMBERS)
+    shown = run(config, "job", "show", JOB).stdout
+    for part in ("train.loss", "0.5000", "2/3", "hospital-c: disconnected", "round 2 (train): recruiting", "40 %"):
+        assert part in shown
+    told = json.loads(run(config, "job", "show", JOB, "--json").stdout)
+    assert told["rounds_committed"] == 1
+    assert told["finished"][0]["dropped"] == {"hospital-c": "disconnected"}
+    assert told["live"]["members"][0] == {
+        "participant": "hospital-a",
+        "phase": "training",
+        "connected": True,
+        "percent": 40,
+    }
+
+
+def test_why_a_job_waits_is_shown(config: Path, fake: FakeOperations) -> None:
+    waiting = status(JOB, reason="1 of quorum 2; not connected: hospital-b")
+    fake.jobs[JOB] = JobDetail(job=waiting, rounds=(), live=None)
+    assert "waits for" in run(config, "job", "show", JOB).stdout
+    assert "not connected: hospital-b" in run(config, "job", "show", JOB).stdout
+
+
+def watch_of(end: JobState, reason: str = "") -> list[JobDetail]:
+    running = status(JOB, state=JobState.RUNNING)
+    return [
+        JobDetail(job=status(JOB), rounds=(), live=None),
+        JobDetail(job=running, rounds=(committed(JOB, 1),), live=live(JOB, 2)),
+        JobDetail(job=running, rounds=(), live=live(JOB, 2)),
+        JobDetail(job=replace(running, state=end, reason=reason), rounds=(committed(JOB, 2),), live=None),
+    ]
+
+
+def test_watch_tells_each_round_once_and_ends_with_the_job(config: Path, fake: FakeOperations) -> None:
+    fake.watched[JOB] = watch_of(JobState.COMPLETED)
+    fake.jobs[JOB] = fake.watched[JOB][-1]
+    result = run(config, "job", "watch", JOB)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{JOB}: queued"
+    assert [line[:8] for line in lines if line.startswith("round")] == ["round 1 ", "round 2 "]
+    assert lines[-2] == f"{JOB}: completed"
+    told = [json.loads(line) for line in run(config, "job", "watch", JOB, "--json").stdout.splitlines()]
+    assert [[finished["round"] for finished in line["finished"]] for line in told] == [[], [1], [], [2]]
+    assert [line["rounds_committed"] for line in told] == [0, 1, 1, 2]
+
+
+def test_watching_an_aborted_job_is_a_failure(config: Path, fake: FakeOperations) -> None:
+    fake.watched[JOB] = watch_of(JobState.ABORTED, "operator: enough")
+    fake.jobs[JOB] = fake.watched[JOB][-1]
+    result = run(config, "job", "watch", JOB)
+    assert result.exit_code == 1
+    assert "aborted (operator: enough)" in result.stdout
+
+
+def test_a_watch_that_is_cut_short_says_so(config: Path, fake: FakeOperations) -> None:
+    fake.watched[JOB] = watch_of(JobState.COMPLETED)[:2]
+    fake.jobs[JOB] = fake.watched[JOB][-1]
+    result = run(config, "job", "watch", JOB)
+    assert result.exit_code == 1
+    assert "the job is not over" in result.stderr
+
+
+def test_abort_says_why(config: Path, fake: FakeOperations) -> None:
+    fake.jobs[JOB] = JobDetail(job=status(JOB), rounds=(), live=None)
+    told = json.loads(run(config, "job", "abort", JOB, "--reason", "wrong seed", "--json").stdout)
+    assert (told["state"], told["reason"]) == ("aborted", "operator: wrong seed")
+
+
+def test_a_job_that_is_not_there(config: Path) -> None:
+    for command in ("show", "watch", "abort"):
+        result = run(config, "job", command, JOB)
+        assert (result.exit_code, result.stderr) == (1, f"error: there is no job {JOB}\n")
+
+
+def test_a_job_id_that_is_none_is_wrong_use(config: Path) -> None:
+    assert run(config, "job", "show", "Heart 1").exit_code == 2
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+def a_version(data: bytes, number: int) -> ModelStatus:
+    digest = Digest.of(data)
+    manifest = ModelManifest.of([TensorSpec("weight", DType.F32, (4, 2))])
+    description = describe_version(
+        digest=digest,
+        parent=Digest.of(b"parent"),
+        index=ModelIndex(manifest, {}, {"weight": 0}, 32),
+        key=RoundKey(JOB, RoundNumber(number)),
+        survivors=[ParticipantId("hospital-a")],
+        dropped={ParticipantId("hospital-b"): DropReason.UPLOAD_LATE},
+        weight_total=10.0,
+        totals={"train.weight": 10.0, "train.loss": 5.0, "evaluate.weight": 0.0, "evaluate.loss": 0.0},
+        strategy=StrategySpec(),
+    )
+    return ModelStatus(digest, description)
+
+
+@pytest.fixture
+def versions(fake: FakeOperations) -> list[bytes]:
+    files = [bytes([number]) * (CHUNK_BYTES + number) for number in (1, 2)]
+    for number, data in enumerate(files, start=1):
+        fake.files[Digest.of(data)] = data
+        fake.models.append(a_version(data, number))
+    return files
+
+
+def test_models_are_listed_and_shown(config: Path, versions: list[bytes]) -> None:
+    digest = str(Digest.of(versions[1]))
+    listed = run(config, "model", "list")
+    assert digest[:12] in listed.stdout
+    assert len(json.loads(run(config, "model", "list", "--json", "--job", JOB).stdout)) == 2
+    assert json.loads(run(config, "model", "list", "--json", "--job", "other").stdout) == []
+    shown = run(config, "model", "show", digest[:6])
+    assert "upload_late" in shown.stdout
+    assert json.loads(run(config, "model", "show", digest, "--json").stdout)["round"] == 2
+
+
+def test_a_version_is_exported_whole_or_not_at_all(
+    config: Path, fake: FakeOperations, versions: list[bytes], tmp_path: Path
+) -> None:
+    digest, out = Digest.of(versions[0]), tmp_path / "out" / "model.safetensors"
+    out.parent.mkdir()
+    result = run(config, "model", "export", str(digest)[:8], out, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"model": str(digest), "path": str(out), "bytes": len(versions[0])}
+    assert out.read_bytes() == versions[0]
+    refused = run(config, "model", "export", digest, out)
+    assert refused.exit_code == 1
+    assert "--force" in refused.stderr
+    fake.files[digest] = versions[0][:-1] + b"x"
+    wrong = run(config, "model", "export", digest, out, "--force")
+    assert wrong.exit_code == 1
+    assert "expected the bytes of model" in wrong.stderr
+    assert out.read_bytes() == versions[0]
+    assert [path.name for path in out.parent.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("12", "at least its first 4 digits"), ("XYZW", "expected a model's digest"), ("0000", "has no model 0000")],
+)
+@pytest.mark.usefixtures("versions")
+def test_a_digest_that_names_no_version(config: Path, text: str, complaint: str) -> None:
+    result = run(config, "model", "show", text)
+    assert result.exit_code == 1
+    assert complaint in result.stderr
+
+
+def test_an_abbreviation_of_two_versions(config: Path, fake: FakeOperations) -> None:
+    description = a_version(b"", 1).description
+    fake.models += [ModelStatus(Digest(b"\x12\x34" + bytes([number] * 30)), description) for number in (1, 2)]
+    assert "2 models begin with 1234" in run(config, "model", "show", "1234").stderr
+
+
+def test_the_coordinator_says_whether_a_model_was_new(
+    config: Path, listening: Listening, consortium: Consortium, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(b"model")
+    with OperationsChannel(address=f"127.0.0.1:{listening.port}", tls=consortium.operator().tls) as channel:
+        for fresh in (True, False):
+            with path.open("rb") as file:
+                opening = PutModelOpen(Digest.of(b"model"), 5)
+                assert Operations(channel).put_model(file, opening) is fresh
+
+
+# --- audit ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_asked_from_the_coordinator_and_verified(
+    config: Path, fake: FakeOperations, consortium: Consortium
+) -> None:
+    entries = some_entries(4, key=consortium.coordinator().signing_key)
+    fake.audit = [entry.line for entry in entries]
+    verified = run(config, "audit", "verify", "--head", head_of(entries[2]), "--json")
+    assert verified.exit_code == 0, verified.output
+    told = json.loads(verified.stdout)
+    assert (told["entries"], told["tail_proven"], told["entries_after_head"]) == (4, True, 1)
+    shown = run(config, "audit", "show", "--json", "--job", "heart-1")
+    assert [json.loads(line)["seq"] for line in shown.stdout.strip().split("\n")] == [1, 3]
+    assert shown.stderr == ""
+    fake.audit[1] = fake.audit[1].replace(b"heart-1", b"heart-7")
+    assert run(config, "audit", "verify").exit_code == 1
+
+
+def test_a_log_in_a_file_needs_its_certificate(config: Path, tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"")
+    assert run(config, "audit", "verify", "--log", log).exit_code == 2
+
+
+# --- reaching the coordinator -----------------------------------------------------------------------------------------
+
+
+def test_a_coordinator_that_is_not_there(consortium: Consortium, tmp_path: Path) -> None:
+    config = write_config(tmp_path, consortium, "127.0.0.1:9")
+    result = run(config, "job", "list")
+    assert result.exit_code == 1
+    assert "no connection to the coordinator at 127.0.0.1:9: is it running there?" in result.stderr
+    assert "check the certificate" in result.stderr
+
+
+def test_the_command_line_says_where(consortium: Consortium, listening: Listening, tmp_path: Path) -> None:
+    config = write_config(tmp_path, consortium, "127.0.0.1:9")
+    result = run(config, "job", "list", "--json", "--coordinator", f"127.0.0.1:{listening.port}")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_an_operator_of_another_consortium_is_told_to_look_at_the_certificate(
+    listening: Listening, consortium: Consortium, tmp_path: Path
+) -> None:
+    stranger = Consortium(tmp_path / "stranger", consortium="other.example").operator().tls
+    tls = replace(stranger, ca=consortium.operator().tls.ca)
+    with (
+        OperationsChannel(address=f"127.0.0.1:{listening.port}", tls=tls) as channel,
+        pytest.raises(UnreachableError, match="check the certificate"),
+    ):
+        Operations(channel).jobs()
+
+
+def test_without_a_configuration_the_way_to_one_is_said(tmp_path: Path) -> None:
+    result = run(tmp_path / "operator.toml", "job", "list")
+    assert result.exit_code == 1
+    assert "CONSILO_OPERATOR_CONFIG" in result.stderr
+
+
+def test_a_daemons_environment_is_none_of_an_operators_business(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSILO_TRAINING__DEVICE", "cuda")
+    assert run(config, "job", "list").exit_code == 0
