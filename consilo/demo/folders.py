@@ -266,7 +266,6 @@ learning_rate = {LEARNING_RATE}
 
 def _readme(federation: Federation) -> str:
     path = shlex.quote(str(Path(sys.executable).parent))
-    hospital = federation.hospitals[-1]
     participants = "\n".join(
         f"    consilo participant run --config hospitals/{name}/participant.toml" for name in federation.hospitals
     )
