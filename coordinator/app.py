@@ -23,16 +23,11 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from contextlib import ExitStack
 
 import structlog
 
-from coordinator.audit import AuditLog, AuditProjection, resume
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
 from coordinator.fold_thread import FoldThread
@@ -41,97 +36,31 @@ from coordinator.metrics import CoordinatorMetrics, serve_metrics
 from coordinator.round.driver import Surroundings
 from coordinator.round.machine import V
 from coordinator.rpc.authorization import Wall
+from coordinator.rpc.opening import Host, SessionTimes
 from coordinator.rpc.operations import OperationsService
 from coordinator.rpc.server import CoordinatorServer
-from coordinator.rpc.session import Host, SessionService, SessionTimes
+from coordinator.rpc.session import SessionService
 from coordinator.rpc.sessions import Sessions
 from coordinator.rpc.transfer import Frames, TransferService
 from coordinator.settings import CoordinatorSettings
-from coordinator.storage.files import AppendFile, FileBlobs
-from coordinator.storage.sql import SqlStore
+from coordinator.startup import Credentials, Records, check_identity, open_allowlist, open_records
 from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
 from shared.entropy import SystemEntropy
-from shared.errors import ConfigError, DurabilityUnknown, FederationError
-from shared.identity import AllowlistFile, Role, SigningKey
+from shared.errors import DurabilityUnknown, FederationError
+from shared.identity import AllowlistFile
 from shared.log import SecretGuard, configure_logging
 from shared.protocol.messages import Sealed
-from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials, server_credentials
+from shared.tls import server_credentials
 from shared.wire.sealed import seal
 
-DATABASE_FILE = "coordinator.db"
-AUDIT_FILE = "audit.log"
 TRANSFER_THREADS = 8
 DRAIN_S = 2.0
 GRACE_S = 1.5
 THREAD_END_S = 2.0  # with the two above: under 8 seconds from the signal to the end
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who this process proved to itself to be."""
-
-    tls: CheckedTls
-    signing: CheckedSigning
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """What lies in the data folder, opened and found to be in order."""
-
-    store: SqlStore
-    blobs: FileBlobs
-    audit: AuditLog
-    projection: AuditProjection
-
-    def catch_up(self) -> None:
-        """Bring the audit file level with the database."""
-        self.projection.project(self.store.audit_entries)
-
-
-def check_identity(settings: CoordinatorSettings, clock: Clock) -> Credentials:
-    """Raises ConfigError for credentials that do not work, or are somebody else's."""
-    tls = check_credentials(settings.tls.paths, expected_role=Role.COORDINATOR, now=clock.now())
-    if tls.identity.name != settings.coordinator.id:
-        raise ConfigError(
-            f"coordinator.id is {settings.coordinator.id!r}, but {settings.tls.certificate} is the certificate of "
-            f"{tls.identity}: change one of the two"
-        )
-    signing = check_signing_credentials(
-        certificate=settings.signing.certificate,
-        key=settings.signing.key,
-        ca=settings.tls.ca,
-        expected=tls.identity,
-        now=clock.now(),
-    )
-    return Credentials(tls, signing)
-
-
-def open_allowlist(settings: CoordinatorSettings) -> AllowlistFile:
-    """Raises ConfigError for a list that cannot be used: at start somebody is there to mend it."""
-    allowlist = AllowlistFile(settings.access.allowlist)
-    if allowlist.problem is not None:
-        raise ConfigError(f"access.allowlist: {allowlist.problem}")
-    return allowlist
-
-
-@contextmanager
-def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> Iterator[Records]:
-    """Open the data folder, with the audit file level. Raises ConfigError, AuditError, StorageError."""
-    with ExitStack() as closing:
-        blobs = FileBlobs(root=data_dir)
-        closing.callback(blobs.close)
-        store = SqlStore(url=f"sqlite:///{data_dir.absolute() / DATABASE_FILE}")
-        closing.callback(store.close)
-        file = AppendFile(path=data_dir / AUDIT_FILE)
-        closing.callback(file.close)
-        audit = resume(store.audit_entries, sign=partial(signing_key.sign, "audit"), clock=clock)
-        records = Records(store, blobs, audit, AuditProjection(file=file))
-        records.catch_up()
-        yield records
 
 
 def end_at_once(error: DurabilityUnknown) -> None:

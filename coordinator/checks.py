@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.app import AUDIT_FILE, DATABASE_FILE, check_identity, open_allowlist
 from coordinator.audit import compare, verify_lines
 from coordinator.settings import CoordinatorSettings
+from coordinator.startup import AUDIT_FILE, DATABASE_FILE, check_identity, open_allowlist
 from coordinator.storage.sql import SqlStore
 from shared.clock import Clock
 from shared.config import split_address

@@ -181,6 +181,7 @@ class ConductorThread:
             self._on_unknown(error)
         except StorageError as error:
             _log.warning("storage_failed", doing="audit_file", reason=str(error))
+            self._later.append(_Work(self._idle, self._clock.monotonic() + RETRY_S))
         except FederationError as error:
             self._on_broken(error)
 

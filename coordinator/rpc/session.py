@@ -13,8 +13,6 @@ session goes on: a slow network produces some. A session in which `BAD_MESSAGES_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import structlog
@@ -23,23 +21,16 @@ from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
 from coordinator.registry import Enrolled
 from coordinator.rpc.authorization import Call, RefusalCounter
+from coordinator.rpc.opening import Host, SessionRefused, SessionTimes, open_session, welcome
 from coordinator.rpc.server import Handlers, Stream
 from coordinator.rpc.sessions import FAREWELL_S, Link, SessionCounter, Sessions
-from shared.clock import Clock
-from shared.entropy import Entropy
-from shared.errors import IdentityError, LateError, PeerError, WireError
-from shared.identity import SigningKey, VerifyingKey, same_digest, verify_signing_certificate
+from shared.errors import IdentityError, LateError, PeerError
 from shared.protocol.messages import (
-    CAPABILITIES,
-    CAPABILITY_PLAIN,
-    PROTOCOL_VERSIONS,
     Heartbeat,
     Hello,
     Refused,
-    Welcome,
 )
 from shared.reasons import RefusalReason
-from shared.wire.sealed import seal
 from shared.wire.session import decode_participant_message, encode_coordinator_message
 
 BAD_MESSAGES_MAX = 100  # a peer that breaks the rules this often in one session is broken, or trying
@@ -47,44 +38,6 @@ SESSION_ID_BYTES = 8
 
 _HEARTBEAT = encode_coordinator_message(Heartbeat())
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionTimes:
-    """How long to wait for what. With the defaults a dead peer is noticed in under 15 seconds."""
-
-    hello_s: float = 10.0
-    heartbeat_s: float = 4.0
-    silence_s: float = 12.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """Who opens sessions here, and with what."""
-
-    signing_key: SigningKey
-    signing_certificate: bytes
-    """DER."""
-    authorities: Callable[[], bytes]
-    """The consortium's authorities (PEM) as they are now."""
-    software: str
-    clock: Clock
-    entropy: Entropy
-
-
-class SessionRefused(Exception):  # noqa: N818 - an answer of the protocol, caught where the stream is
-    """Why no session opens."""
-
-    def __init__(self, reason: RefusalReason, detail: str) -> None:
-        super().__init__(detail)
-        self.refused = Refused(reason, detail)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    hello: Hello
-    version: int
-    key: VerifyingKey
 
 
 _Ended: TypeAlias = Refused | None
@@ -122,13 +75,15 @@ class SessionService:
     async def session(self, call: Call, stream: Stream) -> None:
         """One session, from the first message to the last."""
         try:
-            opening = await self._open(call, stream)
+            opening = await open_session(call, stream, host=self._host, times=self._times)
+            if self._sessions.draining:
+                raise SessionRefused(RefusalReason.DRAINING, "the coordinator is shutting down; it will be back")
         except SessionRefused as refusal:
             self._count_end(call, refusal.refused)
             await stream.write(encode_coordinator_message(refusal.refused))
             return
         link = Link(call=call, session=self._host.entropy.take(SESSION_ID_BYTES).hex())
-        link.push(self._welcome(opening, link))
+        link.push(welcome(opening, link, host=self._host, times=self._times))
         self._sessions.enter(link)
         _log.info("session_opened", session=link.session, software=opening.hello.software[:80])
         try:
@@ -146,78 +101,6 @@ class SessionService:
             if not self._sessions.draining:
                 # While draining nobody is dropped from a round for it: the next process asks everyone anew.
                 self._thread.post(self._conductor.session_closed, call.participant, link.session)
-
-    # --- opening ------------------------------------------------------------------------------------------------------
-
-    async def _open(self, call: Call, stream: Stream) -> _Opening:
-        hello = await self._hello(stream)
-        if self._sessions.draining:
-            raise SessionRefused(RefusalReason.DRAINING, "the coordinator is shutting down; it will be back")
-        common = set(hello.versions) & set(PROTOCOL_VERSIONS)
-        if not common:
-            raise SessionRefused(
-                RefusalReason.NO_COMMON_VERSION,
-                f"the coordinator speaks protocol versions {_listed(PROTOCOL_VERSIONS)}, the participant "
-                f"{_listed(hello.versions)}: bring the older of the two up to date",
-            )
-        if CAPABILITY_PLAIN not in hello.capabilities:
-            raise SessionRefused(RefusalReason.MISSING_CAPABILITY, f"expected the capability {CAPABILITY_PLAIN}")
-        return _Opening(hello, max(common), self._signing_key_of(call, hello))
-
-    async def _hello(self, stream: Stream) -> Hello:
-        try:
-            async with asyncio.timeout(self._times.hello_s):
-                first = await stream.read()
-        except TimeoutError:
-            raise SessionRefused(
-                RefusalReason.SILENT, f"expected a Hello within {self._times.hello_s:g} s, got nothing"
-            ) from None
-        if first is None:
-            raise SessionRefused(RefusalReason.PROTOCOL, "expected a Hello, got the end of the stream")
-        try:
-            message = decode_participant_message(first)
-        except WireError as error:
-            raise SessionRefused(RefusalReason.PROTOCOL, str(error)) from None
-        if not isinstance(message, Hello):
-            raise SessionRefused(
-                RefusalReason.PROTOCOL, f"expected a Hello as the first message, got {type(message).__name__}"
-            )
-        return message
-
-    def _signing_key_of(self, call: Call, hello: Hello) -> VerifyingKey:
-        try:
-            certificate = verify_signing_certificate(
-                hello.signing_certificate, ca_pem=self._host.authorities(), now=self._host.clock.now()
-            )
-        except IdentityError as error:
-            raise SessionRefused(RefusalReason.SIGNING_IDENTITY, str(error)) from None
-        if certificate.identity != call.identity:
-            raise SessionRefused(
-                RefusalReason.SIGNING_IDENTITY,
-                f"expected the signing certificate of {call.identity.uri}, as in the TLS certificate, "
-                f"got one of {certificate.identity.uri}",
-            )
-        if not same_digest(certificate.fingerprint, call.entry.signing_fingerprint):
-            raise SessionRefused(
-                RefusalReason.SIGNING_IDENTITY,
-                f"the signing certificate (SHA-256 {certificate.fingerprint}) is not the one on the coordinator's "
-                "allow-list: an old certificate, or the allow-list was not updated",
-            )
-        return certificate.verifying_key
-
-    def _welcome(self, opening: _Opening, link: Link) -> bytes:
-        welcome = Welcome(
-            version=opening.version,
-            session=link.session,
-            nonce=opening.hello.nonce,
-            software=self._host.software,
-            participant=link.participant,
-            capabilities=CAPABILITIES,
-            heartbeat_s=self._times.heartbeat_s,
-            silence_s=self._times.silence_s,
-            signing_certificate=self._host.signing_certificate,
-        )
-        return encode_coordinator_message(seal(welcome, signer=self._host.signing_key, index=0))
 
     # --- open ---------------------------------------------------------------------------------------------------------
 
@@ -305,7 +188,3 @@ class SessionService:
     def _count_end(self, call: Call, refused: Refused) -> None:
         self._counters.session_ended(refused.reason)
         _log.warning("session_refused", method=call.method, why=refused.reason, detail=refused.detail)
-
-
-def _listed(versions: Sequence[int]) -> str:
-    return ", ".join(map(str, versions)) or "none"

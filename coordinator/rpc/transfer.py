@@ -174,7 +174,8 @@ class TransferService:
                     raise WireError("an upload is opened once; after that its frames are chunks")
                 await self._on_thread(receiving.append, frame)
                 self._counter.received("update", len(frame))
-            return encode_upload_response(receiving.received_bytes)
+            # Durable before it is answered: a commit that follows must find all of it, also after a restart in between.
+            return encode_upload_response(await self._on_thread(receiving.sync))
 
     async def upload_status(self, call: Call, request: bytes) -> bytes:
         key = decode_upload_status_request(request)

@@ -20,9 +20,10 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.round.driver import Surroundings
 from coordinator.round.machine import V
 from coordinator.rpc.authorization import Wall
+from coordinator.rpc.opening import Host, SessionTimes
 from coordinator.rpc.operations import OperationsService
 from coordinator.rpc.server import CoordinatorServer
-from coordinator.rpc.session import Host, SessionService, SessionTimes
+from coordinator.rpc.session import SessionService
 from coordinator.rpc.sessions import Sessions
 from coordinator.rpc.transfer import Frames, TransferService
 from coordinator.storage.files import FileBlobs

@@ -12,7 +12,8 @@ import grpc
 import pytest
 from grpc import aio
 
-from coordinator.rpc.session import BAD_MESSAGES_MAX, SessionTimes
+from coordinator.rpc.opening import SessionTimes
+from coordinator.rpc.session import BAD_MESSAGES_MAX
 from shared.identity import Role
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.protocol.messages import Consent, Heartbeat, ParticipantMessage, RoundPlan, Welcome

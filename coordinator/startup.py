@@ -1,0 +1,88 @@
+"""What a start looks at before anything runs: who this process is, who is let in, and what its records say.
+
+`consilo coordinator check` looks at the same things with the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from coordinator.audit import AuditLog, AuditProjection, resume
+from coordinator.settings import CoordinatorSettings
+from coordinator.storage.files import AppendFile, FileBlobs
+from coordinator.storage.sql import SqlStore
+from shared.clock import Clock
+from shared.errors import ConfigError
+from shared.identity import AllowlistFile, Role, SigningKey
+from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
+
+DATABASE_FILE = "coordinator.db"
+AUDIT_FILE = "audit.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who this process proved to itself to be."""
+
+    tls: CheckedTls
+    signing: CheckedSigning
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What lies in the data folder, opened and found to be in order."""
+
+    store: SqlStore
+    blobs: FileBlobs
+    audit: AuditLog
+    projection: AuditProjection
+
+    def catch_up(self) -> None:
+        """Bring the audit file level with the database."""
+        self.projection.project(self.store.audit_entries)
+
+
+def check_identity(settings: CoordinatorSettings, clock: Clock) -> Credentials:
+    """Raises ConfigError for credentials that do not work, or are somebody else's."""
+    tls = check_credentials(settings.tls.paths, expected_role=Role.COORDINATOR, now=clock.now())
+    if tls.identity.name != settings.coordinator.id:
+        raise ConfigError(
+            f"coordinator.id is {settings.coordinator.id!r}, but {settings.tls.certificate} is the certificate of "
+            f"{tls.identity}: change one of the two"
+        )
+    signing = check_signing_credentials(
+        certificate=settings.signing.certificate,
+        key=settings.signing.key,
+        ca=settings.tls.ca,
+        expected=tls.identity,
+        now=clock.now(),
+    )
+    return Credentials(tls, signing)
+
+
+def open_allowlist(settings: CoordinatorSettings) -> AllowlistFile:
+    """Raises ConfigError for a list that cannot be used: at start somebody is there to mend it."""
+    allowlist = AllowlistFile(settings.access.allowlist)
+    if allowlist.problem is not None:
+        raise ConfigError(f"access.allowlist: {allowlist.problem}")
+    return allowlist
+
+
+@contextmanager
+def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> Iterator[Records]:
+    """Open the data folder, with the audit file level. Raises ConfigError, AuditError, StorageError."""
+    with ExitStack() as closing:
+        blobs = FileBlobs(root=data_dir)
+        closing.callback(blobs.close)
+        store = SqlStore(url=f"sqlite:///{data_dir.absolute() / DATABASE_FILE}")
+        closing.callback(store.close)
+        file = AppendFile(path=data_dir / AUDIT_FILE)
+        closing.callback(file.close)
+        audit = resume(store.audit_entries, sign=partial(signing_key.sign, "audit"), clock=clock)
+        records = Records(store, blobs, audit, AuditProjection(file=file))
+        records.catch_up()
+        yield records

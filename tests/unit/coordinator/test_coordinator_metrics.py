@@ -1,0 +1,82 @@
+"""What the dashboards see, and what they must never see."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+
+import pytest
+from prometheus_client import generate_latest
+
+from coordinator.metrics import CoordinatorMetrics, serve_metrics
+from shared.build import BuildInfo
+from shared.errors import ConfigError
+from shared.ids import JobId, ParticipantId, RoundKey, RoundNumber
+from shared.reasons import AbortReason, DropReason, Purpose
+
+KEY = RoundKey(JobId("heart-1"), RoundNumber(3))
+
+
+@pytest.fixture
+def metrics() -> CoordinatorMetrics:
+    return CoordinatorMetrics(build=BuildInfo("1.2.3", "abc", "3.11"))
+
+
+def _value(metrics: CoordinatorMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"consilo_coordinator_{name}", labels)
+
+
+def test_closed_lists_start_at_zero(metrics: CoordinatorMetrics) -> None:
+    assert all(_value(metrics, "members_dropped_total", reason=reason) == 0 for reason in DropReason)
+    assert all(_value(metrics, "rounds_aborted_total", reason=reason) == 0 for reason in AbortReason)
+    assert all(_value(metrics, "rounds_committed_total", purpose=purpose) == 0 for purpose in Purpose)
+    assert _value(metrics, "build_info", version="1.2.3", revision="abc", python="3.11") == 1
+
+
+def test_a_committed_round(metrics: CoordinatorMetrics) -> None:
+    summary = {
+        "survivors": ["hospital-a"],
+        "dropped": {"hospital-b": DropReason.UPLOAD_LATE},
+        "weight_total": 90.0,
+        "metrics": {"train.loss": 0.25, "evaluate.accuracy": 0.9},
+        "phases_s": {"recruiting": 2.0, "folding": 0.1},
+    }
+    metrics.finished(KEY, Purpose.TRAIN, "committed", summary)
+    assert _value(metrics, "rounds_committed_total", purpose="train") == 1
+    assert _value(metrics, "members_dropped_total", reason="upload_late") == 1
+    assert _value(metrics, "federated_metric", job="heart-1", metric="accuracy", half="evaluate") == 0.9
+    assert _value(metrics, "federated_weight", job="heart-1") == 90
+    assert _value(metrics, "phase_duration_seconds_sum", phase="recruiting") == 2
+
+
+def test_an_aborted_round_keeps_the_last_means(metrics: CoordinatorMetrics) -> None:
+    metrics.finished(KEY, Purpose.TRAIN, "committed", {"weight_total": 1.0, "metrics": {"train.loss": 0.5}})
+    metrics.finished(KEY, Purpose.TRAIN, AbortReason.BELOW_FLOOR, {"dropped": {}})
+    assert _value(metrics, "rounds_aborted_total", reason="below_floor") == 1
+    assert _value(metrics, "federated_metric", job="heart-1", metric="loss", half="train") == 0.5
+
+
+def test_who_is_connected(metrics: CoordinatorMetrics) -> None:
+    metrics.connected([ParticipantId("hospital-a"), ParticipantId("hospital-b")])
+    metrics.connected([ParticipantId("hospital-b")])
+    assert _value(metrics, "connected_participants") == 1
+    assert _value(metrics, "participant_connected", participant="hospital-a") == 0
+    assert _value(metrics, "participant_connected", participant="hospital-b") == 1
+
+
+def test_participants_are_named_only_where_an_operator_must_call_them(metrics: CoordinatorMetrics) -> None:
+    metrics.connected([ParticipantId("hospital-a")])
+    metrics.finished(KEY, Purpose.TRAIN, "committed", {"weight_total": 1.0, "dropped": {"hospital-a": "disk"}})
+    naming = [line for line in generate_latest(metrics.registry).decode().splitlines() if "hospital-a" in line]
+    assert naming == ['consilo_coordinator_participant_connected{participant="hospital-a"} 1.0']
+
+
+def test_they_are_served_and_the_port_is_ours_alone(metrics: CoordinatorMetrics) -> None:
+    metrics.log_values_refused(lambda: 3)
+    with serve_metrics(metrics, ("127.0.0.1", 0)) as port:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            assert b"consilo_coordinator_log_secrets_refused 3.0" in page.read()
+        with pytest.raises(ConfigError, match=r"metrics\.listen"), serve_metrics(metrics, ("127.0.0.1", port)):
+            pass
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # given back

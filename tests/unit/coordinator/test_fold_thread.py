@@ -1,0 +1,152 @@
+"""Folds elsewhere: tried again, given up with a reason, left alone when the process ends."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from coordinator.fold_thread import RETRIES, FoldThread
+from coordinator.round.driver import FoldOrder
+from coordinator.round.effects import Folded, FoldFailed
+from coordinator.round.phases import Contribution, RoundFrame
+from coordinator.storage.faults import Fault
+from coordinator.storage.interface import Reader
+from coordinator.storage.memory_blobs import MemoryBlobs
+from shared.errors import DurabilityUnknown, StorageError
+from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
+from shared.job import JobSpec, RoundPolicy
+from shared.protocol.messages import Envelope, RoundPlan, Sealed
+from shared.reasons import AbortReason, Purpose
+from shared.tensors import read_index
+from shared.update import (
+    DType,
+    Encoding,
+    ModelManifest,
+    StatisticsLayout,
+    TensorSpec,
+    UpdateHeader,
+    UpdateLayout,
+)
+from tests.support.models import model_bytes, random_tensors
+
+MEMBER = ParticipantId("hospital-a")
+KEY = AttemptKey(RoundKey(JobId("heart-1"), RoundNumber(1)), AttemptNumber(1))
+
+
+class _FlakyBlobs(MemoryBlobs):
+    """Reading a model fails as often as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[Exception] = []
+        self.asked = threading.Event()
+
+    def model(self, digest: Digest) -> Reader:
+        self.asked.set()
+        if self.errors:
+            raise self.errors.pop()
+        return super().model(digest)
+
+
+class _Reports:
+    def __init__(self) -> None:
+        self.outcomes: list[Folded | FoldFailed] = []
+        self.unknown: list[DurabilityUnknown] = []
+        self.came = threading.Event()
+
+    def report(self, key: RoundKey, outcome: Folded | FoldFailed) -> None:
+        assert key == KEY.round
+        self.outcomes.append(outcome)
+        self.came.set()
+
+
+def _order(blobs: MemoryBlobs) -> FoldOrder:
+    manifest = ModelManifest.of([TensorSpec("weights", DType.F32, (10,))])
+    content = model_bytes(manifest, random_tensors(manifest, 1))
+    model = Digest.of(content)
+    staged = blobs.stage("initial")
+    staged.allocate(len(content))
+    staged.write_at(0, memoryview(content))
+    index = read_index(staged.reader())
+    blobs.publish(staged, model)
+    spool = blobs.spool(KEY, MEMBER)
+    spool.append(memoryview(np.ones(10, "<f4").tobytes() + np.array([2.0, 2.0], "<f8").tobytes()))
+    spool.sync()
+    spool.close()
+    policy = RoundPolicy(quorum=1, min_survivors=1)
+    spec = JobSpec(
+        name="heart", task=TaskName("heart"), members=(MEMBER,), rounds=1, seed=1, initial=str(model), round=policy
+    )
+    plan = RoundPlan(KEY.round, Purpose.TRAIN, spec.to_bytes(), model, len(content), b"", 60.0)
+    sealed = Sealed(plan, Envelope(b"", b"", 0))
+    layout = UpdateLayout(Encoding.PLAIN, 10, 2)
+    frame = RoundFrame(spec=spec, plan=sealed, index=index, layout=layout, statistics=StatisticsLayout(()))
+    kept = Contribution(Envelope(b"", b"", 1), UpdateHeader(Encoding.PLAIN, 2.0, 1), Digest(bytes(32)))
+    return FoldOrder(frame, KEY, {MEMBER: kept})
+
+
+def _fold(errors: list[Exception]) -> _Reports:
+    blobs, reports = _FlakyBlobs(), _Reports()
+    order = _order(blobs)
+    blobs.errors = errors
+    folds = FoldThread(blobs=blobs, report=reports.report, on_unknown=reports.unknown.append, retry_s=0.001)
+    folds.start(order)
+    if not any(isinstance(error, DurabilityUnknown) for error in errors):
+        assert reports.came.wait(5)
+    assert blobs.asked.wait(5)
+    assert folds.close(wait_s=5)
+    return reports
+
+
+def test_a_fold_is_reported() -> None:
+    (outcome,) = _fold([]).outcomes
+    assert isinstance(outcome, Folded)
+    assert outcome.weight_total == 2
+
+
+def test_storage_gets_some_more_tries() -> None:
+    (outcome,) = _fold([StorageError("full") for _ in range(RETRIES)]).outcomes
+    assert isinstance(outcome, Folded)
+
+
+@pytest.mark.parametrize(
+    "errors", [[StorageError("full") for _ in range(RETRIES + 1)], [ZeroDivisionError()]], ids=["full", "bug"]
+)
+def test_what_does_not_fold_ends_the_round_with_a_reason(errors: list[Exception]) -> None:
+    assert _fold(errors).outcomes == [FoldFailed(AbortReason.FOLD_FAILED)]
+
+
+def test_what_nobody_can_know_is_reported_to_nobody_but_the_process() -> None:
+    reports = _fold([DurabilityUnknown("who knows")])
+    assert reports.outcomes == []
+    assert len(reports.unknown) == 1
+
+
+def test_an_unpublished_fold_is_told_to_the_process_too() -> None:
+    blobs, reports = MemoryBlobs(), _Reports()
+    order = _order(blobs)
+    blobs.faults.inject("publish", Fault.FAILED_BUT_PERSISTED)
+    heard = threading.Event()
+
+    def unknown(error: DurabilityUnknown) -> None:
+        reports.unknown.append(error)
+        heard.set()
+
+    folds = FoldThread(blobs=blobs, report=reports.report, on_unknown=unknown)
+    folds.start(order)
+    assert heard.wait(5)
+    assert folds.close(wait_s=5)
+    assert reports.outcomes == []
+
+
+def test_closing_does_not_wait_for_a_disk_that_somebody_may_clear() -> None:
+    blobs, reports = _FlakyBlobs(), _Reports()
+    order = _order(blobs)
+    blobs.errors = [StorageError("full")]
+    folds = FoldThread(blobs=blobs, report=reports.report, on_unknown=reports.unknown.append, retry_s=3600)
+    folds.start(order)
+    assert blobs.asked.wait(5)
+    assert folds.close(wait_s=5)
+    assert reports.outcomes == []
