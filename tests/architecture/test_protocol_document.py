@@ -49,6 +49,7 @@ WITH_LIMITS = (
     "shared.wire.transfer",
     "shared.wire.operations",
     "coordinator.round.machine",
+    "coordinator.rpc.opening",
     "coordinator.rpc.session",
     "coordinator.rpc.sessions",
     "coordinator.rpc.transfer",
