@@ -131,24 +131,29 @@ def job_facts(job: JobStatus) -> RenderableType:
 
 
 def round_table(spec: JobSpec, rounds: Sequence[RoundStatus]) -> Table:
-    """One line a round; metrics by halves: of the training, and of the version that the round started from."""
-    names = [f"{half}.{metric}" for half in ("train", "evaluate") for metric in spec.metrics]
+    """One line a round; metrics by halves: of the training, and of the version that the round started from.
+
+    With two metrics and nobody left out it fits 80 columns.
+    """
+    names = [(half, metric) for half in ("train", "evaluate") for metric in spec.metrics]
+    summaries = [summary_of(finished) for finished in rounds]
+    somebody_out = any(summary.dropped for summary in summaries)
     rows = []
-    for finished in rounds:
-        summary = summary_of(finished)
+    for finished, summary in zip(rounds, summaries, strict=True):
+        number = finished.key.number
         left_out = ", ".join(f"{name}: {reason}" for name, reason in sorted(summary.dropped.items()))
         rows.append(
             (
-                finished.key.number,
-                finished.purpose,
+                f"{number} eval" if finished.purpose is Purpose.EVALUATE else number,
                 finished.outcome,
                 f"{len(summary.survivors)}/{len(spec.members)}",
-                *(_metric(summary.metrics.get(name)) for name in names),
+                *(_metric(summary.metrics.get(f"{half}.{metric}")) for half, metric in names),
                 f"{summary.duration_s:.2f}",
-                left_out,
+                *((left_out,) if somebody_out else ()),
             )
         )
-    return table(("round", "purpose", "outcome", "in", *names, "seconds", "left out"), rows)
+    columns = ("round", "outcome", "in", *(f"{half}\n{metric}" for half, metric in names), "s")
+    return table((*columns, "left out") if somebody_out else columns, rows)
 
 
 def member_table(live: LiveRound) -> Table:

@@ -132,7 +132,15 @@ def test_list_and_show(config: Path, fake: FakeOperations) -> None:
     assert "running" in listed.stdout
     assert json.loads(run(config, "job", "list", "--json").stdout)[0]["members"] == list(MEMBERS)
     shown = run(config, "job", "show", JOB).stdout
-    for part in ("train.loss", "0.5000", "2/3", "hospital-c: disconnected", "round 2 (train): recruiting", "40 %"):
+    for part in (
+        "evaluate",
+        "0.5000",
+        "0.7500",
+        "2/3",
+        "hospital-c: disconnected",
+        "round 2 (train): recruiting",
+        "40 %",
+    ):
         assert part in shown
     told = json.loads(run(config, "job", "show", JOB, "--json").stdout)
     assert told["rounds_committed"] == 1
