@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
+from consilo.demo.daemons import Interrupts
 from consilo.demo.data import HOSPITALS_MAX, HOSPITALS_MIN
 from consilo.demo.federation import Outcome, Watcher, run
 from consilo.demo.folders import LOOPBACK, Federation, claim_folder, lay_out
@@ -63,27 +62,13 @@ def demo(*, participants: int, rounds: int, seed: int, keep: Path | None, as_jso
     claim_folder(folder)
     console = stderr_console() if as_json else stdout_console()
     console.print(f"A federation of {participants} hospitals in {folder}", soft_wrap=True)
-    with ended_by_sigterm():
+    with Interrupts() as interrupts:
         federation = lay_out(folder, hospitals=participants, rounds=rounds, seed=seed, now=datetime.now(UTC))
         with watching(console) as watcher:
-            outcome = run(federation, watcher=watcher, say=console.print)
+            outcome = run(federation, watcher=watcher, say=console.print, interrupts=interrupts)
     emit(outcome.as_json(federation), as_json=as_json, render=lambda: report(federation, outcome))
     if not outcome.audit_verified:
         raise click.ClickException(f"the audit log of this run does not verify: {federation.audit_log}")
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: the daemons are ended on the way out."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

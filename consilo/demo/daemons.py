@@ -2,6 +2,9 @@
 
 Each is a process group of its own with its output in a file. `Daemons` is left in the same way whether the demo ended
 well, failed or was interrupted: SIGTERM to all, a moment to close, then SIGKILL to the groups that are still there.
+
+An interruption must not fall between the start of a process and the note that it was started, nor cut the ending short:
+there `Interrupts` holds it back. (Blocking the signals would do the same, and would be inherited by the daemons.)
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from shared.errors import UnreachableError
 
@@ -25,11 +28,48 @@ LOG_TAIL_LINES = 8
 CONSILO = (sys.executable, "-P", "-m", "consilo")
 
 
+class Interrupts:
+    """Makes SIGINT and SIGTERM a KeyboardInterrupt, at once or when what must not be interrupted is done."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._holding = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold interruptions back until the end of this block."""
+        self._asked, self._holding = False, True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        if not self._holding:
+            raise KeyboardInterrupt
+
+
 class Daemons:
     """Processes that end with this context."""
 
-    def __init__(self, *, logs: Path) -> None:
+    def __init__(self, *, logs: Path, interrupts: Interrupts) -> None:
         self._logs = logs
+        self._interrupts = interrupts
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -43,7 +83,7 @@ class Daemons:
     def start(self, name: str, arguments: Sequence[str], *, folder: Path) -> None:
         """Start `consilo <arguments>` in `folder`, with its output in `<name>.log`."""
         # Group and standard input of its own: Ctrl-C is for the demo, which then ends its daemons in order.
-        with self._log(name).open("wb") as log:
+        with self._interrupts.held(), self._log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(
                 [*CONSILO, *arguments],
                 cwd=folder,
@@ -64,18 +104,19 @@ class Daemons:
 
     def stop(self) -> None:
         """End them all."""
-        running, self._running = self._running, {}
-        for process in running.values():
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + STOP_LIMIT_S
-        for process in running.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-            # Also when it has ended: a task process that it left behind is in this group or ends with its pipe.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with self._interrupts.held():
+            running, self._running = self._running, {}
+            for process in running.values():
+                if process.poll() is None:
+                    process.terminate()
+            deadline = time.monotonic() + STOP_LIMIT_S
+            for process in running.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+                # Also when it has ended: a task process that it left behind is in this group or ends with its pipe.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"

@@ -18,7 +18,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from consilo.demo.daemons import Daemons, run_consilo
+from consilo.demo.daemons import Daemons, Interrupts, run_consilo
 from consilo.demo.folders import BATCH_SIZE, LEARNING_RATE, LOCAL_EPOCHS, LOOPBACK, Federation
 from coordinator.audit import verify_lines
 from coordinator.client.cli_audit import load_verifying_key
@@ -91,11 +91,11 @@ class Outcome:
         }
 
 
-def run(federation: Federation, *, watcher: Watcher, say: Callable[[str], None]) -> Outcome:
+def run(federation: Federation, *, watcher: Watcher, say: Callable[[str], None], interrupts: Interrupts) -> Outcome:
     """Run the federation's job to its end. `watcher` is shown each change. Raises a leaf of FederationError."""
     started = time.monotonic()
     settings = load_operator(federation.operator_config, environment={})
-    with Daemons(logs=federation.logs) as daemons:
+    with Daemons(logs=federation.logs, interrupts=interrupts) as daemons:
         say("starting the coordinator")
         daemons.start(
             "coordinator",

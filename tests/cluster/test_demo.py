@@ -47,3 +47,31 @@ def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
     arguments = ("demo", "--participants", "2", "--rounds", "2", "--seed", "5", "--json")
     digests = [json.loads(consilo(*arguments, folder=tmp_path).stdout)["model_digest"] for _ in range(2)]
     assert digests[0] == digests[1]
+
+
+def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "federation"
+    command = [sys.executable, "-P", "-m", "consilo", "demo", "--participants", "2", "--keep", str(folder), "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stderr is not None
+        for line in demo.stderr:
+            if line.startswith("starting 2 participants"):
+                break
+        assert processes_of(folder)
+        demo.terminate()
+        assert demo.wait(30) == 130
+    assert processes_of(folder) == []
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines that name the folder, apart from the demo's own."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(folder) in line and "--keep" not in line:
+                found.append(line)
+    return found
