@@ -35,6 +35,7 @@ from coordinator.intake import Intake
 from coordinator.metrics import CoordinatorMetrics, serve_metrics
 from coordinator.round.driver import Surroundings
 from coordinator.round.machine import V
+from coordinator.round_log import RoundLog
 from coordinator.rpc.authorization import Wall
 from coordinator.rpc.opening import Host, SessionTimes
 from coordinator.rpc.operations import OperationsService
@@ -166,7 +167,7 @@ class _Process:
             folds=folds,
             seal=sealed,
             clock=self._clock,
-            observer=self._metrics,
+            observer=RoundLog(following=self._metrics),
         )
         conductor = Conductor(around=around, blobs=records.blobs, intake=intake, signer=key)
         return conductor, folds, intake

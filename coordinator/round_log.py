@@ -1,0 +1,36 @@
+"""A log line for each thing that became true of a round. Members are named, their numbers never are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from coordinator.round.driver import Observer, phase_name
+from coordinator.round.phases import Aborted, Committed, RoundState, Uploading
+from shared.ids import RoundKey
+from shared.reasons import Purpose
+
+_log = structlog.get_logger(__name__)
+
+
+class RoundLog:
+    """An `Observer` that logs, and passes everything on to the next one."""
+
+    def __init__(self, *, following: Observer) -> None:
+        self._following = following
+        self._phases: dict[RoundKey, str] = {}
+
+    def moved(self, state: RoundState) -> None:
+        key, phase = state.frame.key, phase_name(state)
+        if isinstance(state, Committed | Aborted):
+            self._phases.pop(key, None)  # `finished` tells of it
+        elif self._phases.get(key) != phase:
+            self._phases[key] = phase
+            cohort = {"cohort": sorted(state.cohort)} if isinstance(state, Uploading) else {}
+            _log.info("round_moved", job=key.job, round=key.number, phase=phase, **cohort)
+        self._following.moved(state)
+
+    def finished(self, key: RoundKey, purpose: Purpose, outcome: str, summary: Mapping[str, object]) -> None:
+        _log.info("round_finished", job=key.job, round=key.number, purpose=purpose, outcome=outcome, **summary)
+        self._following.finished(key, purpose, outcome, summary)
