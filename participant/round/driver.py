@@ -40,6 +40,7 @@ from shared.ids import RoundKey
 from shared.job import JobSpec, jobspec_digest, parse_jobspec
 from shared.protocol.messages import (
     AttemptStart,
+    Decline,
     RoundAborted,
     RoundBroadcast,
     RoundPlan,
@@ -147,13 +148,14 @@ class Driver:
     def _planned(self, plan: Sealed[RoundPlan], verifier: Verifier) -> None:
         key = plan.value.key
         known = self._rounds.get(key)
-        if known is not None and not isinstance(known, Out):
+        if known is not None and not _declined(known):
             if known.offer.plan.payload != plan.payload:
                 raise ConflictError(f"round {key} was planned before with other content")
             self._step(key, PlanRepeated())
             return
         offer = self._offer(plan, parse_jobspec(plan.value.jobspec))
         self._end_earlier_rounds(offer, verifier)
+        self._forget_left_rounds(offer)
         try:
             require_consent(self._around.policy, plan.value, offer.spec, self._around.journal.history(key.job))
         except ConsentRefused as refused:
@@ -166,6 +168,12 @@ class Driver:
         participant = self._around.policy.participant
         index = spec.members.index(participant) + 1 if participant in spec.members else 0
         return Offer(plan, plan_digest(plan), spec, index)
+
+    def _forget_left_rounds(self, offer: Offer) -> None:
+        """What was declined or left in earlier rounds of this job needs no repeating any more."""
+        for key, state in list(self._rounds.items()):
+            if isinstance(state, Out) and key.job == offer.key.job and key.number < offer.key.number:
+                del self._rounds[key]
 
     def _end_earlier_rounds(self, offer: Offer, verifier: Verifier) -> None:
         """A later round is planned, so this job's earlier ones are over; the plan proves how the last one ended."""
@@ -225,6 +233,11 @@ class Driver:
                 work.erase(offer)
             case _:
                 assert_never(effect)
+
+
+def _declined(state: RoundState) -> bool:
+    """Declined, and nothing on record: asked again, the silo looks again. A withdrawal is for good, and repeated."""
+    return isinstance(state, Out) and isinstance(state.said, Decline)
 
 
 def _say_nothing(_: RoundReply) -> None:

@@ -224,13 +224,18 @@ def _result_came(state: RoundState, result: Sealed[RoundResult]) -> Transition:
     if value.survivors and value.survivors[-1] > len(offer.spec.members):
         raise WireError(f"a result names member {value.survivors[-1]} of {len(offer.spec.members)}")
     survived = offer.index in value.survivors
-    if survived and not isinstance(state, Uploading | Committed | Fixed):
+    if survived and not isinstance(state, Uploading | Committed | Fixed) and not _left_after_upload(state):
         raise ConflictError(f"the result of {offer.key} counts an update that this participant never sent")
     if isinstance(state, Uploading | Committed | Fixed) and survived and value.attempt != attempt_digest(state.attempt):
         raise ConflictError(
             f"the result of {offer.key} is of another attempt than the one that this update was sent in"
         )
-    return _finish(state, survived=survived)
+    return _finish(state, survived=survived and not isinstance(state, Out))
+
+
+def _left_after_upload(state: RoundState) -> bool:
+    """One that withdrew may have been counted before it was heard."""
+    return isinstance(state, Out) and isinstance(state.said, Withdraw)
 
 
 def _abort_came(state: RoundState, aborted: Sealed[RoundAborted]) -> Transition:

@@ -6,10 +6,10 @@ message that it sends or receives by looking up `(who speaks, phase, message)` i
 on nor what messages contain; that a repeated message has the same content is for the machines to check.
 
     UNPLANNED --plan--> PLANNED --consent--> TRAINING --ready--> READY --attempt--> UPLOADING --commit--> COMMITTED
-                           |                    |                  |                   |                      |
-                        decline             withdraw           withdraw            withdraw               survivors
-                           v                    v                  v                   v                      v
-                          OUT <--------------------------------------------------------+                    FIXED
+                           |                    |                  |                   |                 |    |
+                           +---- decline, withdraw (each of these) +-------------------+-----------------+ survivors
+                           v                                                                                  v
+                          OUT                                                                               FIXED
     any of these --result or aborted--> FINISHED
 
 Secure aggregation adds the phases advertise and share between READY and UPLOADING, and consistency and unmask after
@@ -19,6 +19,9 @@ Two kinds of row need a reason. *Repeats*: after a reconnect each side says agai
 was already counted is allowed in later phases and leaves the phase as it is. *Crossings*: the two streams are not
 ordered against each other, so a reply may arrive when its receiver has moved on (a Ready after an abort), and a
 broadcast may reach a participant that is out; these too change nothing.
+
+A Decline may come after a Consent: a silo that withdrew and restarted before it was heard finds the round over in its
+own journal when it is asked again, and declines to play it twice.
 """
 
 from __future__ import annotations
@@ -70,19 +73,21 @@ _P, _C = Role.PARTICIPANT, Role.COORDINATOR
 _FIRSTS: dict[tuple[Role, Phase, Kind], Phase] = {
     (_C, Phase.UNPLANNED, Kind.ROUND_PLAN): Phase.PLANNED,
     (_P, Phase.PLANNED, Kind.CONSENT): Phase.TRAINING,
-    (_P, Phase.PLANNED, Kind.DECLINE): Phase.OUT,
-    (_P, Phase.PLANNED, Kind.WITHDRAW): Phase.OUT,
     (_P, Phase.TRAINING, Kind.PROGRESS): Phase.TRAINING,
     (_P, Phase.TRAINING, Kind.READY): Phase.READY,
-    (_P, Phase.TRAINING, Kind.WITHDRAW): Phase.OUT,
     (_C, Phase.READY, Kind.ATTEMPT_START): Phase.UPLOADING,
-    (_P, Phase.READY, Kind.WITHDRAW): Phase.OUT,
     (_P, Phase.UPLOADING, Kind.UPLOAD_COMMIT): Phase.COMMITTED,
-    (_P, Phase.UPLOADING, Kind.WITHDRAW): Phase.OUT,
     # A higher attempt starts the upload again, whether or not the last one was committed.
     (_C, Phase.UPLOADING, Kind.ATTEMPT_START): Phase.UPLOADING,
     (_C, Phase.COMMITTED, Kind.ATTEMPT_START): Phase.UPLOADING,
     (_C, Phase.COMMITTED, Kind.SURVIVOR_LIST): Phase.FIXED,
+}
+
+# Until its update is fixed among the survivors, a participant can leave, whatever it said before.
+_LEAVES = {
+    (_P, phase, kind): Phase.OUT
+    for phase in (Phase.PLANNED, Phase.TRAINING, Phase.READY, Phase.UPLOADING, Phase.COMMITTED)
+    for kind in (Kind.DECLINE, Kind.WITHDRAW)
 }
 
 _AFTER_PLAN = (Phase.PLANNED, Phase.TRAINING, Phase.READY, Phase.UPLOADING, Phase.COMMITTED, Phase.FIXED)
@@ -109,18 +114,23 @@ _CROSSINGS = {
         (_P, Phase.FINISHED, kind): Phase.FINISHED
         for kind in (Kind.CONSENT, Kind.DECLINE, Kind.PROGRESS, Kind.READY, Kind.WITHDRAW)
     },
-    **{(_P, phase, Kind.PROGRESS): phase for phase in _AFTER_PLAN[2:]},
+    **{(_P, phase, Kind.PROGRESS): phase for phase in (Phase.PLANNED, *_AFTER_PLAN[2:])},
+    # A Consent can be lost (a session that broke, a coordinator that restarted), and the work be done before the plan
+    # is repeated: being Ready says that the silo consented.
+    (_P, Phase.PLANNED, Kind.READY): Phase.READY,
     **{(_C, Phase.OUT, kind): Phase.OUT for kind in (Kind.ROUND_PLAN, Kind.ATTEMPT_START, Kind.SURVIVOR_LIST)},
     # A participant that lost its update (a restart before it was spooled) trains again while the attempt is announced;
     # its second Ready asks for the announcement again.
     **{(_C, phase, Kind.ATTEMPT_START): phase for phase in (Phase.PLANNED, Phase.TRAINING)},
+    # One that left when its survivors were being fixed: it counts.
+    **{(_P, Phase.FIXED, kind): Phase.FIXED for kind in (Kind.DECLINE, Kind.WITHDRAW)},
     # The list may overtake the acknowledgement of the upload; being on it is the acknowledgement.
     (_C, Phase.UPLOADING, Kind.SURVIVOR_LIST): Phase.FIXED,
     # And the attempt may be announced again to one whose list is already on the way.
     (_C, Phase.FIXED, Kind.ATTEMPT_START): Phase.FIXED,
 }
 
-TABLE: dict[tuple[Role, Phase, Kind], Phase] = {**_FIRSTS, **_ENDS, **_REPEATS, **_CROSSINGS}
+TABLE: dict[tuple[Role, Phase, Kind], Phase] = {**_FIRSTS, **_LEAVES, **_ENDS, **_REPEATS, **_CROSSINGS}
 
 
 def advance(role: Role, phase: Phase, kind: Kind) -> Phase:

@@ -364,19 +364,42 @@ def test_an_update_that_does_not_fit_does_not_exist_in_the_plain_mode() -> None:
 
 def test_words_out_of_order_are_refused() -> None:
     seen = Transcript(present=(A, B, C))
-    seen.refuses(seen.says_ready(A), PhaseError, "ready in phase planned")
-    seen.refuses(seen.says_progress(A), PhaseError, "progress in phase planned")
+    seen.refuses(seen.says_ready(D), PhaseError, "ready in phase unplanned")
+    seen.refuses(seen.says_progress(D), PhaseError, "progress in phase unplanned")
     seen.refuses(seen.says_consent(D), PhaseError, "consent in phase unplanned")
     seen.hear(seen.declines(B))
     seen.refuses(seen.says_consent(B), PhaseError, "consent in phase out")
     seen.refuses(seen.says_ready(B), PhaseError, "ready in phase out")
 
 
-def test_a_survivor_can_not_withdraw() -> None:
+def test_a_survivor_that_withdraws_comes_too_late() -> None:
     seen = Transcript()
     seen.to_uploading(*ALL)
     seen.uploads(*ALL)
-    seen.refuses(seen.withdraws(A), PhaseError, "withdraw in phase fixed")
+    seen.ignores(seen.withdraws(A))
+    seen.ignores(seen.declines(B))
+    assert seen.hear(FOLDED)[0] == "commit [1, 2, 3, 4]"
+
+
+def test_one_whose_update_is_in_may_still_withdraw_it_until_survivors_are_fixed() -> None:
+    seen = Transcript()
+    seen.to_uploading(*ALL)
+    seen.uploads(A, B, C)
+    assert seen.hear(seen.withdraws(A, DropReason.LOST)) == ["journal a out: lost"]
+    assert seen.uploads(D)[2] == "journal survivors b c d"
+
+
+def test_a_ready_says_that_the_silo_consented_when_its_consent_was_lost() -> None:
+    seen = Transcript()
+    assert seen.ready(A) == []
+    assert seen.phases()["a"] is Phase.READY
+    seen.ignores(seen.says_consent(A))
+
+
+def test_a_silo_that_consented_and_left_unheard_may_decline_later() -> None:
+    seen = Transcript()
+    seen.consents(A)
+    assert seen.hear(seen.declines(A)) == ["journal a out: declined"]
 
 
 def test_progress_is_heard_and_changes_nothing() -> None:

@@ -233,6 +233,13 @@ def test_a_result_that_counts_what_a_declining_silo_never_sent_is_refused() -> N
     silo.refuses(silo.result(1, 2), ConflictError, "never sent")
 
 
+def test_a_silo_that_withdrew_may_have_been_counted_before_it_was_heard() -> None:
+    silo = Silo().to(Phase.UPLOADING)
+    silo.hear(UploadImpossible(attempt_digest(silo.start()), DropReason.LOST))
+    silo.hear(silo.result(1, 2))
+    assert silo.phase is Phase.FINISHED
+
+
 def test_a_result_of_another_attempt_purpose_or_size_is_refused() -> None:
     silo = Silo().to(Phase.COMMITTED)
     silo.refuses(silo.result(1, 2, number=2), ConflictError, "another attempt")

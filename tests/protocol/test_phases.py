@@ -16,17 +16,17 @@ RENDERED = """\
 unplanned coordinator: plan>planned
 unplanned participant: -
 planned coordinator: plan attempt_start result>finished aborted>finished
-planned participant: consent>training decline>out withdraw>out
+planned participant: consent>training decline>out progress ready>ready withdraw>out
 training coordinator: plan attempt_start result>finished aborted>finished
-training participant: consent progress ready>ready withdraw>out
+training participant: consent decline>out progress ready>ready withdraw>out
 ready coordinator: plan attempt_start>uploading result>finished aborted>finished
-ready participant: consent progress ready withdraw>out
+ready participant: consent decline>out progress ready withdraw>out
 uploading coordinator: plan attempt_start survivor_list>fixed result>finished aborted>finished
-uploading participant: consent progress ready withdraw>out upload_commit>committed
+uploading participant: consent decline>out progress ready withdraw>out upload_commit>committed
 committed coordinator: plan attempt_start>uploading survivor_list>fixed result>finished aborted>finished
-committed participant: consent progress ready upload_commit
+committed participant: consent decline>out progress ready withdraw>out upload_commit
 fixed coordinator: plan attempt_start survivor_list result>finished aborted>finished
-fixed participant: consent progress ready upload_commit
+fixed participant: consent decline progress ready withdraw upload_commit
 out coordinator: plan attempt_start survivor_list result>finished aborted>finished
 out participant: decline withdraw
 finished coordinator: result aborted

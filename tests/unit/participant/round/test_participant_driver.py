@@ -1,0 +1,174 @@
+"""All rounds of a participant: what it repeats, what it ends, and whom it believes."""
+
+from __future__ import annotations
+
+import pytest
+
+from participant.consent import Policy
+from participant.round.driver import Driver, Surroundings
+from participant.round.effects import WorkDone, WorkFailed
+from participant.round.phases import Offer, RoundState, SpooledUpdate
+from shared.errors import ConflictError, IdentityError, PhaseError
+from shared.ids import RoundKey
+from shared.protocol.messages import AttemptStart, Decline, RoundReply, Sealed, Withdraw
+from shared.reasons import DropReason
+from shared.wire.sealed import encode_envelope
+from tests.support.participant_journal import MemoryJournal
+from tests.support.rounds import (
+    COORDINATOR_KEY,
+    KEY,
+    TASK,
+    A,
+    aborted_of,
+    key_of,
+    make_plan,
+    make_spec,
+    result_of,
+    spooled,
+    start_of,
+)
+
+SPEC = make_spec()
+PLAN = make_plan(SPEC)
+SECOND = make_plan(SPEC, number=2)
+VERIFIER = COORDINATOR_KEY.verifying_key
+
+
+class RecordingWork:
+    """Notes what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, RoundKey]] = []
+
+    def start_work(self, offer: Offer) -> None:
+        self.asked.append(("work", offer.key))
+
+    def start_upload(self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart]) -> None:
+        self.asked.append(("upload", offer.key))
+
+    def stop(self, offer: Offer) -> None:
+        self.asked.append(("stop", offer.key))
+
+    def keep_state(self, offer: Offer) -> bool:
+        return True
+
+    def erase(self, offer: Offer) -> None:
+        self.asked.append(("erase", offer.key))
+
+
+class Unobserved:
+    def moved(self, state: RoundState) -> None: ...
+
+
+class Daemon:
+    """A driver over a journal, with what it said."""
+
+    def __init__(self, journal: MemoryJournal | None = None, *, minimum_members: int = 1) -> None:
+        self.journal = journal or MemoryJournal()
+        self.work = RecordingWork()
+        self.said: list[RoundReply] = []
+        policy = Policy(
+            participant=A,
+            tasks=frozenset({TASK}),
+            minimum_members=minimum_members,
+            allow_plain=True,
+            allowed_jobs=("*",),
+            max_deadline_s=3600.0,
+        )
+        around = Surroundings(policy=policy, journal=self.journal, work=self.work, observer=Unobserved())
+        self.driver = Driver(around=around)
+        self.driver.start()
+        self.driver.connected(self.said.append)
+
+    def hears(self, *messages: Sealed[object]) -> list[str]:
+        self.said.clear()
+        for message in messages:
+            self.driver.received(message, VERIFIER)  # type: ignore[arg-type] # one of the sealed messages
+        return [type(message).__name__ for message in self.said]
+
+    def restarted(self) -> Daemon:
+        return Daemon(self.journal.crash())
+
+
+def test_a_withdrawal_is_said_again_when_the_plan_is() -> None:
+    daemon = Daemon()
+    daemon.hears(PLAN)
+    daemon.driver.report(KEY, WorkFailed(DropReason.TASK_CRASHED))
+    assert daemon.hears(PLAN) == ["Withdraw"]
+    assert isinstance(daemon.said[0], Withdraw)
+    assert daemon.said[0].reason is DropReason.TASK_CRASHED
+
+
+def test_after_a_restart_a_round_that_was_left_is_declined_and_not_played_twice() -> None:
+    daemon = Daemon()
+    daemon.hears(PLAN)
+    daemon.driver.report(KEY, WorkFailed(DropReason.TASK_CRASHED))
+    assert daemon.restarted().hears(PLAN) == ["Decline"]
+
+
+def test_a_silo_that_declined_looks_again_when_it_is_asked_again() -> None:
+    strict = Daemon(minimum_members=9)
+    assert strict.hears(PLAN, PLAN) == ["Decline", "Decline"]
+    assert all(isinstance(said, Decline) for said in strict.said)
+    assert strict.restarted().hears(PLAN) == ["Consent"]
+
+
+def test_what_was_left_is_forgotten_with_the_next_round_of_the_job() -> None:
+    daemon = Daemon()
+    daemon.hears(PLAN)
+    daemon.driver.report(KEY, WorkFailed(DropReason.DISK))
+    daemon.hears(SECOND)
+    assert list(daemon.driver._rounds) == [SECOND.value.key]
+
+
+def test_the_same_round_with_another_plan_is_a_conflict() -> None:
+    daemon = Daemon()
+    daemon.hears(PLAN)
+    with pytest.raises(ConflictError, match="planned before with other content"):
+        daemon.hears(make_plan(make_spec(rounds=7)))
+
+
+def test_the_next_plan_proves_how_the_last_round_ended() -> None:
+    daemon = Daemon()
+    start = start_of(PLAN, SPEC)
+    daemon.hears(PLAN)
+    daemon.driver.report(KEY, WorkDone(spooled()))
+    daemon.hears(start)
+    carried = encode_envelope(result_of(start, [1, 2]).envelope)
+    daemon.hears(make_plan(SPEC, number=2, previous_result=carried))
+    assert daemon.journal.state_round(KEY.job) == 1
+    assert ("erase", KEY) in daemon.work.asked
+    assert daemon.driver.open_rounds == (SECOND.value.key,)
+
+
+def test_a_result_that_the_coordinator_did_not_sign_proves_nothing() -> None:
+    daemon = Daemon()
+    daemon.hears(PLAN)
+    forged = encode_envelope(make_plan(SPEC, signer=key_of("mallory")).envelope)
+    with pytest.raises(IdentityError):
+        daemon.hears(make_plan(SPEC, number=2, previous_result=forged))
+    assert daemon.driver.open_rounds == (KEY,)
+
+
+def test_a_round_that_nobody_said_the_end_of_is_passed_over() -> None:
+    daemon = Daemon()
+    daemon.hears(PLAN, SECOND)
+    assert daemon.driver.open_rounds == (SECOND.value.key,)
+    assert daemon.journal.state_round(KEY.job) is None
+
+
+def test_a_word_about_a_round_that_is_not_open_here_is_refused() -> None:
+    daemon = Daemon()
+    with pytest.raises(PhaseError, match="not open here"):
+        daemon.hears(aborted_of(PLAN))
+    daemon.driver.report(KEY, WorkFailed(DropReason.DISK))
+    assert daemon.work.asked == []
+
+
+def test_without_a_session_nothing_is_said_and_nothing_is_lost() -> None:
+    daemon = Daemon()
+    daemon.driver.disconnected()
+    daemon.hears(PLAN)
+    assert daemon.said == []
+    daemon.driver.connected(daemon.said.append)
+    assert daemon.hears(PLAN) == ["Consent"]
