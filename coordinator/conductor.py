@@ -113,11 +113,18 @@ class Conductor:
         """Read what is true, and go on with every open round."""
         for record in self._store.jobs():
             spec = parse_jobspec(record.spec)
+            self._forget_last_round(record.job)
             if record.state is JobState.QUEUED:
                 self._queued[record.job] = (record, spec)
             elif record.state is JobState.RUNNING:
                 self._resume_job(record, spec)
         self._go_on()
+
+    def _forget_last_round(self, job: JobId) -> None:
+        """A process that ended between a round's end and this left the updates on disk. Earlier rounds are clean."""
+        rounds = self._store.rounds(job)
+        for record in [record for record in rounds if record.outcome][-1:]:
+            self._intake.forget(record.key)
 
     def tick(self) -> None:
         """Let rounds whose deadline is over go on."""
@@ -205,6 +212,8 @@ class Conductor:
         driver = self._driver_of(key)
         if driver is not None:
             driver.handle(outcome)
+        else:
+            self._intake.forget(key)  # looking for its updates, the fold made empty spools
         self._go_on()
 
     def may_fetch(self, participant: ParticipantId, model: Digest) -> None:
@@ -295,10 +304,11 @@ class Conductor:
         queued = [(job, spec) for job, (_, spec) in self._queued.items()]
         start, self._waits_for = startable(queued, [job.spec for job in self._running.values()], offers)
         for name in start:
-            record, spec = self._queued.pop(name)
+            record, spec = self._queued[name]
             entry = self._audit.entry("job_started", {"job": name})
             self._store.set_job_state(name, JobState.RUNNING, "", entry)
             self._audit.accept(entry)
+            del self._queued[name]  # not before: a failed write leaves the job where it was
             self._running[name] = _RunningJob(record, spec)
             self._continue_job(self._running[name])
 
@@ -323,10 +333,10 @@ class Conductor:
 
     def _close_round(self, job: _RunningJob, driver: RoundDriver) -> None:
         record = self._store.rounds(job.record.job)[-1]
+        self._intake.forget(record.key)  # may fail, and is then done again: nothing is noted before it
         job.finished.append(_finished(record, driver.frame.plan.value.model))
         if record.outcome == COMMITTED:
             job.previous_result = record.result
-        self._intake.forget(record.key)
         job.driver = None
 
     def _plan(self, job: _RunningJob, upcoming: RunRound) -> Sealed[RoundPlan]:

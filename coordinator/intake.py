@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from coordinator.storage.interface import Blobs, Spool
 from shared.casts import all_finite
 from shared.errors import ConflictError, LateError, WireError
-from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
+from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey, RoundNumber
 from shared.update import DType, UpdateHeader, UpdateLayout, update_digest
 from shared.wire.sealed import decode_update_header
 
@@ -45,6 +45,7 @@ class Receiving:
         self._total_bytes = layout.total_bytes
         self._spool = spool
         self.digests = digests
+        self._durable = -1  # how many chunks the last sync covered; what a former process left is not known to be
         self._superseded = False
         self._lock = threading.Lock()
 
@@ -55,8 +56,7 @@ class Receiving:
     def append(self, chunk: memoryview) -> None:
         """Take the next chunk. Raises WireError for one that is not the next of this layout."""
         with self._lock:
-            if self._superseded:
-                raise LateError(f"a newer stream of upload {self._upload.key} took over")
+            self._check_newest()
             if len(self.digests) == len(self._ranges):
                 raise WireError(f"the update has {self._total_bytes} bytes, but more were sent")
             start, end = self._ranges[len(self.digests)]
@@ -71,14 +71,24 @@ class Receiving:
     def sync(self) -> int:
         """Make what came durable; returns the durable bytes."""
         with self._lock:
-            self._spool.sync()
+            self._check_newest()
+            if self._durable != len(self.digests):
+                self._spool.sync()
+                self._durable = len(self.digests)
             return self.received_bytes
 
     def read_statistics(self) -> tuple[float, ...]:
         """Section 1, once it is complete."""
-        with closing(self._spool.reader()) as reader:
+        with self._lock:
+            self._check_newest()
+            content = self._spool.reader()
+        with closing(content) as reader:
             cells = reader.read_at(self._parameter_bytes, self._total_bytes - self._parameter_bytes)
             return struct.unpack(f"<{len(cells) // CELL_BYTES}d", cells)
+
+    def _check_newest(self) -> None:
+        if self._superseded:
+            raise LateError(f"a newer stream of upload {self._upload.key} took over, or its round is over")
 
     def supersede(self) -> None:
         """Close the spool; a stream that still writes is refused from now on."""
@@ -94,6 +104,7 @@ class Intake:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._open: dict[UploadId, Receiving] = {}
+        self._over: dict[JobId, RoundNumber] = {}  # the last round of each job that was forgotten here
         self._lock = threading.Lock()
 
     def durable_bytes(self, upload: UploadId, layout: UpdateLayout) -> int:
@@ -127,6 +138,7 @@ class Intake:
     def forget(self, key: RoundKey) -> None:
         """A round is over: close its streams and drop its spools."""
         with self._lock:
+            self._over[key.job] = max(key.number, self._over.get(key.job, key.number))
             for upload in [upload for upload in self._open if upload.key.round == key]:
                 self._open.pop(upload).supersede()
         self._blobs.drop_spools(key)
@@ -138,7 +150,12 @@ class Intake:
             return self._open[upload]
 
     def _resume(self, upload: UploadId, layout: UpdateLayout) -> Receiving:
-        """Whole chunks that are in the spool are hashed again; a torn last one is forgotten."""
+        """Whole chunks that are in the spool are hashed again; a torn last one is forgotten.
+
+        A round may end between the leave to upload and this: it gets no new spool, which nobody would remove.
+        """
+        if upload.key.round.number <= self._over.get(upload.key.round.job, 0):
+            raise LateError(f"round {upload.key.round} is over")
         spool = self._blobs.spool(upload.key, upload.participant)
         digests: list[Digest] = []
         kept = 0

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coordinator.cohort import Offers
-from shared.errors import UnknownError
+from shared.errors import UnreachableError
 from shared.identity import VerifyingKey
 from shared.ids import ParticipantId, TaskName
 
@@ -54,8 +54,10 @@ class Registry:
         return {participant: enrolled.tasks for participant, enrolled in self._connected.items()}
 
     def key_of(self, participant: ParticipantId) -> VerifyingKey:
-        """The key that signs for a participant. Raises UnknownError when it never opened a session here."""
+        """The key that signs for a participant. Raises UnreachableError, which it takes as "try again", when it has
+        not opened a session here: after a restart its upload may come before its session.
+        """
         try:
             return self._keys[participant]
         except KeyError:
-            raise UnknownError(f"{participant} has no session: open one before uploading") from None
+            raise UnreachableError(f"{participant} has no session with this coordinator yet") from None
