@@ -1,0 +1,57 @@
+"""A simulation that finds nothing proves nothing until it is shown to find: five planted bugs, all convicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from tests.simulation.histories import operations, shapes
+from tests.simulation.settings import Convicted, Shape
+from tests.simulation.test_simulation import HISTORIES, SEED, SHARES, _drop
+from tests.simulation.weakened import BUGS
+from tests.simulation.world import Operation, play
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    structlog.configure(processors=[_drop])
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_convicted(name: str) -> None:
+    """By the very histories of `test_simulation`, share after share, and by an invariant that is about it."""
+    bug = BUGS[name]
+    played = 0
+
+    def search(share: int) -> None:
+        @seed(SEED + share)
+        @settings(
+            max_examples=HISTORIES,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate,),
+        )
+        @given(shapes, operations)
+        def history(shape: Shape, drawn: list[Operation]) -> None:
+            nonlocal played
+            played += 1
+            play(shape, drawn, bug.parts())
+
+        history()
+
+    def search_all() -> None:
+        for share in range(SHARES):
+            search(share)
+
+    with pytest.raises(Convicted) as conviction:
+        search_all()
+    assert conviction.value.invariant in bug.invariants
+    assert played <= SHARES * HISTORIES
