@@ -27,8 +27,9 @@ class Plan(Table):
     initial: str
     federated: str
     train: dict[str, str]
-    """By name: the rows to train a model of its own on."""
+    """By name: the file whose rows to train a model of its own on."""
     test: str
+    """The file whose held-out rows are the common test."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     training: dict[str, Any]
@@ -46,14 +47,14 @@ def compare(plan: Plan) -> dict[str, float]:
 
 
 def _accuracy(plan: Plan, start: Path, rows: str | None) -> float:
-    options: dict[str, Any] = {"test": plan.test, "mean": list(plan.mean), "std": list(plan.std)}
-    task = TumourTask(options if rows is None else {**options, "train": rows})
-    model = task.build_model()
+    constants: dict[str, Any] = {"mean": list(plan.mean), "std": list(plan.std)}
+    judge = TumourTask({"rows": plan.test, **constants})
+    model = judge.build_model()
     model.load_state_dict(load_file(start))
     if rows is not None:
         torch.manual_seed(plan.seed)
-        task.train(model.train(), _round("train", plan.training, plan.seed))
-    return task.evaluate(model.eval(), _round("evaluate", plan.training, plan.seed)).metrics["accuracy"]
+        TumourTask({"rows": rows, **constants}).train(model.train(), _round("train", plan.training, plan.seed))
+    return judge.evaluate(model.eval(), _round("evaluate", plan.training, plan.seed)).metrics["accuracy"]
 
 
 def _round(purpose: Literal["train", "evaluate"], training: Mapping[str, Any], seed: int) -> Round:

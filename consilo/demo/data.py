@@ -26,6 +26,7 @@ HELD_OUT_SHARE = 0.2  # of a hospital's rows, for its own evaluation in each rou
 LABEL_SPREAD = 0.42  # a hospital's share of the malignant rows is 0.5 give or take this
 SORTED_BY = "mean texture"
 SORTING_NOISE = 0.3  # in standard deviations: the parts of the range overlap
+HELD_OUT_COLUMN = "held_out"
 LABEL_COLUMN = "malignant"
 CONSTANT_DIGITS = 4
 
@@ -103,13 +104,14 @@ def deal(tumours: Tumours, *, hospitals: int, seed: int) -> Dealt:
     )
 
 
-def write_rows(path: Path, tumours: Tumours, rows: Rows) -> None:
-    """A CSV with a header: features, then the label."""
+def write_rows(path: Path, tumours: Tumours, *, train: Rows, held_out: Rows) -> None:
+    """A CSV with a header: whether the row is held out, features, then the label."""
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
-        lines.writerow([*(name.replace(" ", "_") for name in tumours.columns), LABEL_COLUMN])
-        for row in rows:
-            lines.writerow([*map(repr, tumours.features[row].tolist()), int(tumours.labels[row])])
+        lines.writerow([HELD_OUT_COLUMN, *(name.replace(" ", "_") for name in tumours.columns), LABEL_COLUMN])
+        for mark, rows in enumerate((train, held_out)):
+            for row in rows:
+                lines.writerow([mark, *map(repr, tumours.features[row].tolist()), int(tumours.labels[row])])
 
 
 def _cut_in_order(tumours: Tumours, rows: Rows, shares: Floats, random: np.random.Generator) -> list[Rows]:

@@ -242,12 +242,12 @@ def keep_metrics(federation: Federation) -> None:
 def comparison(federation: Federation, model: Path) -> dict[str, float]:
     """Accuracies on the common test rows: `federated`, `pooled`, and each hospital's own."""
     constants = json.loads((federation.comparison / "constants.json").read_bytes())
-    alone = {name: str(federation.hospital(name) / "train.csv") for name in federation.hospitals}
+    alone = {name: str(federation.hospital(name) / "rows.csv") for name in federation.hospitals}
     plan = {
         "initial": str(federation.initial_model),
         "federated": str(model),
-        "train": {**alone, POOLED: str(federation.comparison / "pooled.csv")},
-        "test": str(federation.comparison / "test.csv"),
+        "train": {**alone, POOLED: str(federation.comparison / "rows.csv")},
+        "test": str(federation.comparison / "rows.csv"),
         "training": {
             "local_epochs": federation.rounds * LOCAL_EPOCHS,
             "batch_size": BATCH_SIZE,

@@ -3,7 +3,7 @@
     consortium/authority/      the authority of `consilo pki`; in life on a machine of its own
     consortium/coordinator/    coordinator.toml, credentials, allow-list, data
     consortium/operator/       operator.toml, credentials, job.toml, initial.safetensors
-    hospitals/hospital-a/      participant.toml, credentials, train.csv, held-out.csv, data
+    hospitals/hospital-a/      participant.toml, credentials, rows.csv, data
     comparison/                what no federation has: the common test rows, and everybody's rows in one file
     logs/                      what the daemons said
 
@@ -158,15 +158,14 @@ def _write_credentials(federation: Federation, now: datetime) -> None:
 def _write_data(federation: Federation, tumours: Tumours, dealt: Dealt) -> None:
     federation.comparison.mkdir()
     federation.logs.mkdir()
-    write_rows(federation.comparison / "test.csv", tumours, dealt.test)
     everything = np.concatenate([hospital.train for hospital in dealt.hospitals])
-    write_rows(federation.comparison / "pooled.csv", tumours, everything)
+    write_rows(federation.comparison / "rows.csv", tumours, train=everything, held_out=dealt.test)
     (federation.comparison / "constants.json").write_bytes(
         canonical_json({"mean": list(dealt.mean), "std": list(dealt.std)})
     )
     for hospital in dealt.hospitals:
-        write_rows(federation.hospital(hospital.name) / "train.csv", tumours, hospital.train)
-        write_rows(federation.hospital(hospital.name) / "held-out.csv", tumours, hospital.held_out)
+        rows = federation.hospital(hospital.name) / "rows.csv"
+        write_rows(rows, tumours, train=hospital.train, held_out=hospital.held_out)
 
 
 def _write_configurations(federation: Federation, dealt: Dealt) -> None:
@@ -224,8 +223,7 @@ entry = "consilo.demo.task:TumourTask"
 threads = 1
 
 [tasks.{TASK}.options]
-train = {json.dumps(str(folder / "train.csv"))}
-test = {json.dumps(str(folder / "held-out.csv"))}
+rows = {json.dumps(str(folder / "rows.csv"))}
 # Constants that the hospitals agreed on, so that all of them standardise in the same way.
 mean = {list(dealt.mean)}
 std = {list(dealt.std)}

@@ -1,7 +1,8 @@
 """The demo's task: is a tumour malignant? A small network on one hospital's rows of the Wisconsin data.
 
 It is written as a data scientist would write it, and is a fair thing to start from. One file per hospital: a CSV with
-a header, the features first and the label (0 or 1) in the last column. Features are standardised with constants that
+a header, first a column `held_out` (1 for rows that are evaluated on and never trained on), then the features, and the
+label (0 or 1) in the last column. Features are standardised with constants that
 stand in the options, the same in every hospital: with means of its own each hospital would train another model.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +29,22 @@ DEFAULT_BATCH_SIZE = 16
 class TumourTask(Task):
     """Options, all as text, numbers or lists:
 
-    * `train`: path of the CSV to train on. `test`: path of the CSV held out for evaluation.
+    * `rows`: path of the CSV.
     * `mean` and `std`: one number for each feature. Without them features are taken as they are.
     * `features`: how many there are. Only needed where there is no data (`consilo task init-model`), without `mean`.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        self.train_rows = self._read("train")
-        self.test_rows = self._read("test")
+        rows = self._read()
+        self.train_rows = None if rows is None else rows.part(held_out=False)
+        self.test_rows = None if rows is None else rows.part(held_out=True)
 
     def build_model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(self._features(), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
 
     def train(self, model: nn.Module, round: Round) -> TrainResult:  # noqa: A002 - the word of the house
-        features, labels = self._rows(self.train_rows, "train", round.device)
+        features, labels = self._present(self.train_rows, "train", round.device)
         epochs = int(round.training.get("local_epochs", DEFAULT_LOCAL_EPOCHS))
         batch_size = int(round.training.get("batch_size", DEFAULT_BATCH_SIZE))
         learning_rate = float(round.training.get("learning_rate", DEFAULT_LEARNING_RATE))
@@ -58,25 +61,26 @@ class TumourTask(Task):
         return TrainResult(weight=len(labels), metrics=_metrics(model.eval(), features, labels))
 
     def evaluate(self, model: nn.Module, round: Round) -> EvaluateResult:  # noqa: A002 - the word of the house
-        features, labels = self._rows(self.test_rows, "test", round.device)
+        features, labels = self._present(self.test_rows, "evaluate", round.device)
         return EvaluateResult(weight=len(labels), metrics=_metrics(model, features, labels))
 
-    def _read(self, option: str) -> tuple[Tensor, Tensor] | None:
-        """Standardised features [rows, features] and labels [rows], both float32; None where no file is named."""
-        if option not in self.options:
+    def _read(self) -> Rows | None:
+        """The rows, with standardised features; None where no file is named."""
+        if "rows" not in self.options:
             return None
-        features, labels = read_rows(Path(self.options[option]))
-        if "mean" in self.options:
-            mean, std = (torch.tensor(self.options[name], dtype=torch.float64) for name in ("mean", "std"))
-            if mean.shape != features.shape[1:] or std.shape != features.shape[1:]:
-                raise ValueError(f"{self.options[option]} has {features.shape[1]} features, mean has {len(mean)}")
-            features = (features - mean) / std
-        return features.float(), labels.float()
+        rows = read_rows(Path(self.options["rows"]))
+        if "mean" not in self.options:
+            return rows
+        features = rows.features
+        mean, std = (torch.tensor(self.options[name], dtype=torch.float64) for name in ("mean", "std"))
+        if mean.shape != features.shape[1:] or std.shape != features.shape[1:]:
+            raise ValueError(f"{self.options['rows']} has {features.shape[1]} features, mean has {len(mean)}")
+        return Rows((features - mean) / std, rows.labels, rows.held_out)
 
-    def _rows(self, rows: tuple[Tensor, Tensor] | None, option: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        if rows is None:
-            raise ValueError(f"the option {option!r} names no file: there are no rows to {option} on")
-        features, labels = rows
+    def _present(self, part: tuple[Tensor, Tensor] | None, purpose: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        if part is None or len(part[1]) == 0:
+            raise ValueError(f"the option 'rows' names no file with rows to {purpose} on")
+        features, labels = part
         return features.to(device), labels.to(device)
 
     def _features(self) -> int:
@@ -87,14 +91,28 @@ class TumourTask(Task):
         return int(self.options["features"])
 
 
-def read_rows(path: Path) -> tuple[Tensor, Tensor]:
-    """Features [rows, features] and labels [rows] of a CSV with a header, both float64. Raises ValueError."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A file's content: features [rows, features], labels [rows], both float64, and which rows are held out [rows]."""
+
+    features: Tensor
+    labels: Tensor
+    held_out: Tensor
+
+    def part(self, *, held_out: bool) -> tuple[Tensor, Tensor]:
+        """Features and labels of one part, both float32."""
+        chosen = self.held_out == held_out
+        return self.features[chosen].float(), self.labels[chosen].float()
+
+
+def read_rows(path: Path) -> Rows:
+    """Read a CSV with a header. Raises ValueError."""
     with path.open(newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
     if not lines or any(len(line) != len(header) for line in lines):
         raise ValueError(f"{path}: expected rows of {len(header)} columns below the header")
     table = torch.tensor([[float(cell) for cell in line] for line in lines], dtype=torch.float64)
-    return table[:, :-1], table[:, -1]
+    return Rows(table[:, 1:-1], table[:, -1], table[:, 0] > 0)
 
 
 def _loss(scores: Tensor, labels: Tensor) -> Tensor:

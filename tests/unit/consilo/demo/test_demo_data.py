@@ -83,13 +83,15 @@ def test_test_rows_are_as_mixed_as_all_rows(tumours: Tumours) -> None:
 
 
 def test_a_file_holds_the_rows_exactly(tumours: Tumours, tmp_path: Path) -> None:
-    rows = deal(tumours, hospitals=2, seed=1).hospitals[0].held_out
-    write_rows(tmp_path / "rows.csv", tumours, rows)
+    hospital = deal(tumours, hospitals=2, seed=1).hospitals[0]
+    write_rows(tmp_path / "rows.csv", tumours, train=hospital.train, held_out=hospital.held_out)
+    rows = np.concatenate([hospital.train, hospital.held_out])
     with (tmp_path / "rows.csv").open(newline="") as file:
         header, *lines = csv.reader(file)
     assert header[-1] == LABEL_COLUMN
-    assert len(header) == 31
-    assert np.array_equal(np.array([line[:-1] for line in lines], dtype=np.float64), tumours.features[rows])
+    assert len(header) == 32
+    assert [line[0] for line in lines] == ["0"] * len(hospital.train) + ["1"] * len(hospital.held_out)
+    assert np.array_equal(np.array([line[1:-1] for line in lines], dtype=np.float64), tumours.features[rows])
     assert [int(line[-1]) for line in lines] == tumours.labels[rows].tolist()
 
 

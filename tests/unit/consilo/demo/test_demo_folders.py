@@ -62,10 +62,9 @@ def test_a_hospital_names_only_its_own_folder(federation: Federation) -> None:
     for name in federation.hospitals:
         text = federation.participant_config(name).read_text()
         document = tomllib.loads(text)
-        for option in ("train", "test"):
-            path = Path(document["tasks"]["tumour"]["options"][option])
-            assert path.parent == federation.hospital(name)
-            assert path.is_file()
+        path = Path(document["tasks"]["tumour"]["options"]["rows"])
+        assert path.parent == federation.hospital(name)
+        assert path.is_file()
         others = [str(federation.hospital(other)) for other in federation.hospitals if other != name]
         assert not any(other in text for other in (*others, str(federation.comparison)))
         assert ".." not in text

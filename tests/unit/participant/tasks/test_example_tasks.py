@@ -33,10 +33,10 @@ def untouched() -> Iterator[None]:
 
 def write_csv(path: Path, rows: int, seed: int) -> Path:
     draw = random.Random(seed)
-    lines = ["size,shape,malignant"]
-    for _ in range(rows):
+    lines = ["held_out,size,shape,malignant"]
+    for number in range(rows):
         label = draw.randrange(2)
-        lines.append(f"{100 + 20 * label + draw.gauss(0, 5):.3f},{draw.gauss(0, 1):.3f},{label}")
+        lines.append(f"{int(number % 5 == 0)},{100 + 20 * label + draw.gauss(0, 5):.3f},{draw.gauss(0, 1):.3f},{label}")
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -70,8 +70,7 @@ def run(entry: str, options: dict[str, Any], folder: Path, training: dict[str, A
 
 def test_the_demos_task_learns_from_one_hospitals_file(tmp_path: Path) -> None:
     options = {
-        "train": str(write_csv(tmp_path / "train.csv", 200, 1)),
-        "test": str(write_csv(tmp_path / "test.csv", 50, 2)),
+        "rows": str(write_csv(tmp_path / "rows.csv", 250, 1)),
         "mean": [110.0, 0.0],
         "std": [10.0, 1.0],
     }
@@ -87,14 +86,15 @@ def test_the_demos_model_needs_no_data() -> None:
 
 def test_the_demos_task_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "rows.csv", 3, 1)
-    features, labels = read_rows(path)
-    assert (features.shape, labels.shape) == ((3, 2), (3,))
+    rows = read_rows(path)
+    assert (rows.features.shape, rows.labels.shape) == ((3, 2), (3,))
+    assert rows.held_out.tolist() == [True, False, False]
     with pytest.raises(ValueError, match="has 2 features, mean has 1"):
-        TumourTask({"train": str(path), "mean": [1.0], "std": [1.0]})
+        TumourTask({"rows": str(path), "mean": [1.0], "std": [1.0]})
     path.write_text("a,b\n1\n")
     with pytest.raises(ValueError, match="expected rows of 2 columns"):
         read_rows(path)
-    with pytest.raises(CallFailed, match="names no file: there are no rows to train on"):
+    with pytest.raises(CallFailed, match="names no file with rows to train on"):
         run("consilo.demo.task:TumourTask", {"features": 2}, tmp_path, {})
 
 
