@@ -151,9 +151,9 @@ def _babble(_model: nn.Module) -> None:
 
 
 def _scribble(_model: nn.Module) -> None:
-    for descriptor in range(3, 64):
+    for descriptor in map(int, os.listdir("/proc/self/fd")):  # whatever number the daemon's end gave it
         try:
-            if os.path.exists(f"/proc/self/fd/{descriptor}") and "socket" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            if descriptor > 2 and "socket" in os.readlink(f"/proc/self/fd/{descriptor}"):
                 os.write(descriptor, b"\xff\xff\xff\xff nonsense")
         except OSError:
             continue
