@@ -24,7 +24,7 @@ from typing import Any
 
 import floor
 
-from consilo.demo.daemons import Daemons, run_consilo
+from consilo.demo.daemons import Daemons, Interrupts, run_consilo
 from consilo.demo.federation import follow, wait_until_up
 from consilo.demo.folders import LOOPBACK, free_ports
 from consilo.pki import create_authority
@@ -156,7 +156,7 @@ def run_job(federation: Federation) -> Measured:
         new = len(detail.rounds) - len(finished_at)
         finished_at.extend([time.perf_counter()] * new)
 
-    with Daemons(logs=federation.folder("logs")) as daemons:
+    with Interrupts() as interrupts, Daemons(logs=federation.folder("logs"), interrupts=interrupts) as daemons:
         config = federation.folder("coordinator") / "coordinator.toml"
         daemons.start("coordinator", ["coordinator", "run", "--config", str(config)], folder=federation.root)
         wait_until_up(settings, daemons)

@@ -106,7 +106,7 @@ class SqlStoreBench:
 
         return SqlStore(url=self._url, connection_factory=Connection)
 
-    def fail_next(self, verb: str, fault: Fault) -> None:  # noqa: ARG002 - any verb is one transaction
+    def fail_next(self, verb: str, fault: Fault) -> None:
         self._made[-1].order(fault)
 
     def restart(self) -> Store:

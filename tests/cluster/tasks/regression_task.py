@@ -60,7 +60,7 @@ class RegressionTask(Task):
         loss = train_locally(model, self.x, self.y, learning_rate=float(round.training["learning_rate"]))
         return TrainResult(weight=len(self.x), metrics={"loss": loss})
 
-    def evaluate(self, model: nn.Module, round: Round) -> EvaluateResult:  # noqa: A002, ARG002 - what it is
+    def evaluate(self, model: nn.Module, round: Round) -> EvaluateResult:  # noqa: A002 - what it is
         model.eval()
         with torch.no_grad():
             loss = functional.mse_loss(model(self.x), self.y).item()

@@ -1,7 +1,7 @@
 """Tasks for the tests of the task runner. `training["do"]` says what a call of `Behaving` does."""
 
 # Written as users write, and as users should not.
-# ruff: noqa: A002, ARG002, NPY002, PTH110, PTH115, S605, T201
+# ruff: noqa: A002, NPY002, PTH115, PTH208, S605, T201
 
 from __future__ import annotations
 

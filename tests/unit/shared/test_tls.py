@@ -41,10 +41,10 @@ class _Answering(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.refusals: list[str] = []
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:  # noqa: ARG002 - gRPC's signature
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         return grpc.unary_unary_rpc_method_handler(self._answer)
 
-    async def _answer(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:  # noqa: ARG002 - gRPC's signature
+    async def _answer(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
             return caller_of(context.auth_context()).identity.uri.encode()
         except IdentityError as error:
