@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from coordinator.audit import AuditLog
-from coordinator.checkpoints import accept_initial_model, describe_initial
+from coordinator.checkpoints import describe_initial
 from coordinator.cohort import assess
 from coordinator.intake import Intake, UploadId
 from coordinator.registry import Enrolled, Registry
@@ -42,6 +42,7 @@ from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec, jobspec_digest, parse_jobspec
 from shared.protocol.messages import (
     Envelope,
+    Progress,
     RoundAborted,
     RoundPlan,
     RoundReply,
@@ -51,7 +52,7 @@ from shared.protocol.messages import (
     attempt_digest,
 )
 from shared.reasons import AbortReason, JobState, Purpose
-from shared.tensors import read_index
+from shared.tensors import ModelIndex, read_index
 from shared.update import Encoding, StatisticsLayout, UpdateLayout
 from shared.wire.sealed import (
     Signer,
@@ -81,6 +82,8 @@ class JobView:
     waits_for: str
     rounds: Sequence[RoundRecord]
     live: RoundState | None
+    progress: Mapping[ParticipantId, int]
+    """How far members say that they are in the live round, in percent; only those whose policy lets them say it."""
 
 
 @dataclass(slots=True)
@@ -90,6 +93,7 @@ class _RunningJob:
     finished: list[FinishedRound] = field(default_factory=list)
     previous_result: bytes = b""
     driver: RoundDriver | None = None
+    progress: dict[ParticipantId, int] = field(default_factory=dict)
 
 
 class Conductor:
@@ -154,8 +158,9 @@ class Conductor:
 
     def session_closed(self, participant: ParticipantId, session: str) -> None:
         """A session ended. One that was superseded before changes nothing."""
-        if self._registry.disconnect(participant, session):
+        if self._registry.is_newest(participant, session):
             self._each_round_of(participant, Disconnected(participant))
+            self._registry.disconnect(participant, session)  # last: a failed write is repeated with all of this
             self._go_on()
 
     def received(self, participant: ParticipantId, session: str, message: RoundReply) -> None:
@@ -167,6 +172,8 @@ class Conductor:
             self._require_known_round(participant, message.key)
             return
         driver.handle(Replied(participant, message))
+        if isinstance(message, Progress):
+            self._running[message.key.job].progress[participant] = message.percent
         self._go_on()
 
     def revoked(self, participant: ParticipantId) -> None:
@@ -255,12 +262,15 @@ class Conductor:
         record = self._store.job(job)
         if record.state in {JobState.COMPLETED, JobState.ABORTED}:
             raise ConflictError(f"job {job} is {record.state} already")
+        asked = self._audit.entry("job_abort_asked", {"job": job, "by": operator.uri, "reason": reason})
+        self._store.append_audit(asked)  # first: whatever is aborted from here on, the log says who asked
+        self._audit.accept(asked)
         running = self._running.get(job)
         said = f"{AbortReason.OPERATOR}: {reason}" if reason else str(AbortReason.OPERATOR)
         if running is not None and running.driver is not None:
             running.driver.handle(AbortAsked())
             self._close_round(running, running.driver)
-        entry = self._audit.entry("job_aborted", {"job": job, "by": operator.uri, "reason": reason})
+        entry = self._audit.entry("job_aborted", {"job": job})
         self._store.set_job_state(job, JobState.ABORTED, said, entry)
         self._audit.accept(entry)
         self._running.pop(job, None)
@@ -280,15 +290,14 @@ class Conductor:
             live = running.driver.state
         elif running is not None:
             waits_for = assess(running.spec, self._registry.offers()).explain(running.spec)
-        return JobView(record, waits_for, self._store.rounds(job), live)
+        progress = dict(running.progress) if running is not None else {}
+        return JobView(record, waits_for, self._store.rounds(job), live, progress)
 
     def has_model(self, model: Digest) -> bool:
         return any(record.digest == model for record in self._store.models())
 
-    def add_model(self, staged: Staged, digest: Digest, submitter: Identity) -> None:
-        """Take an initial model, complete and verified to be `digest`. Raises ModelError."""
-        with closing(staged.reader()) as reader:
-            index = accept_initial_model(reader)
+    def add_model(self, staged: Staged, digest: Digest, index: ModelIndex, submitter: Identity) -> None:
+        """Take an initial model: complete, verified to be `digest`, and accepted with this index."""
         self._blobs.publish(staged, digest)
         entry = self._audit.entry("model_added", {"model": str(digest), "by": submitter.uri})
         if self._store.add_model(ModelRecord(digest, describe_initial(digest=digest, index=index)), entry):
@@ -338,6 +347,7 @@ class Conductor:
         if record.outcome == COMMITTED:
             job.previous_result = record.result
         job.driver = None
+        job.progress.clear()
 
     def _plan(self, job: _RunningJob, upcoming: RunRound) -> Sealed[RoundPlan]:
         with closing(self._blobs.model(upcoming.model)) as reader:
@@ -394,6 +404,8 @@ class Conductor:
         if driver is None:
             self._require_known_round(participant, key.round)
             raise LateError(f"round {key.round} is over")
+        if participant not in driver.frame.spec.members:
+            raise UnknownError(f"there is no round {key.round} for {participant}")
         state = driver.state
         if not isinstance(state, Uploading) or state.key != key:
             raise LateError(f"attempt {key} takes no uploads now")

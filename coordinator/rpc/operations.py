@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import closing
 from typing import ParamSpec, TypeVar
 
+from coordinator.checkpoints import accept_initial_model
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor, JobView
 from coordinator.round.driver import phase_name
@@ -21,8 +23,9 @@ from coordinator.rpc.server import Handlers, Incoming
 from coordinator.rpc.transfer import Frames
 from coordinator.storage.interface import Blobs, JobRecord, RoundRecord, Staged, Store
 from shared.errors import ConflictError, LateError, WireError
-from shared.ids import Digest
+from shared.ids import Digest, ParticipantId
 from shared.reasons import JobState
+from shared.tensors import ModelIndex
 from shared.wire.operations import (
     AUDIT_LINES_MAX_BYTES,
     JobDetail,
@@ -159,7 +162,8 @@ class OperationsService:
             staged = await self._thread.call(self._blobs.stage, slot)
             try:
                 await self._take_model(opening, frames, staged)
-                await self._thread.call(self._conductor.add_model, staged, opening.model, call.identity)
+                index = await self._on_thread(_accepted, staged)
+                await self._thread.call(self._conductor.add_model, staged, opening.model, index, call.identity)
             finally:
                 self._thread.post(staged.discard)  # nothing happens when it was published
         finally:
@@ -254,12 +258,18 @@ def _record_status(record: JobRecord, reason: str) -> JobStatus:
     )
 
 
+def _accepted(staged: Staged) -> ModelIndex:
+    """Read the whole model once, off the conductor's thread. Raises ModelError."""
+    with closing(staged.reader()) as reader:
+        return accept_initial_model(reader)
+
+
 def _detail(view: JobView, *, already_said: int) -> JobDetail:
     finished = [record for record in view.rounds if record.outcome]
     return JobDetail(
         job=_job_status(view),
         rounds=tuple(map(_round_status, finished[already_said:])),
-        live=_live(view.live) if view.live is not None else None,
+        live=_live(view.live, view.progress) if view.live is not None else None,
     )
 
 
@@ -267,7 +277,7 @@ def _round_status(record: RoundRecord) -> RoundStatus:
     return RoundStatus(key=record.key, purpose=record.purpose, outcome=record.outcome, summary=record.summary)
 
 
-def _live(state: RoundState) -> LiveRound | None:
+def _live(state: RoundState, progress: Mapping[ParticipantId, int]) -> LiveRound | None:
     if isinstance(state, Committed | Aborted):
         return None
     plan = state.frame.plan.value
@@ -276,7 +286,7 @@ def _live(state: RoundState) -> LiveRound | None:
             participant=member,
             phase=conversation.phase,
             connected=isinstance(conversation.link, Present),
-            percent=None,  # progress is not kept by the machine in this version
+            percent=progress.get(member),
         )
         for member, conversation in state.conversations.items()
     )

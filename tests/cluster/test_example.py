@@ -16,7 +16,7 @@ from torch import nn
 from participant.tasks.state_dict import write_model
 from tests.support.federation import Federation, job_spec, rounds_of, write_toml
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "images_cnn"
 MEMBERS = ["hospital-a", "hospital-b", "hospital-c"]

@@ -11,7 +11,7 @@ from shared.wire.operations import JobDetail
 from tests.cluster.tasks.regression_task import build
 from tests.support.federation import Federation, job_spec, rounds_of
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 ROWS = {"hospital-a": 24, "hospital-b": 40, "hospital-c": 64}
 TRAINING = {"learning_rate": 0.05}

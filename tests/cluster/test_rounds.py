@@ -16,7 +16,7 @@ from shared.reasons import DropReason
 from tests.cluster.tasks.regression_task import ShuffledTask, build, rows_of, train_locally
 from tests.support.federation import Federation, job_spec, rounds_of
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 ROWS = {"hospital-a": 24, "hospital-b": 40, "hospital-c": 64, "hospital-d": 16}
 TRAINING = {"learning_rate": 0.05}

@@ -42,7 +42,7 @@ from shared.wire.transfer import (
 )
 from tests.simulation.settings import JOB, Parts, Shape, hold
 from tests.simulation.wire import Link
-from tests.support.rounds import COORDINATOR_KEY, TASK, coordinator_seal, initial_model, key_of
+from tests.support.rounds import COORDINATOR_KEY, TASK, coordinator_seal, initial_index, initial_model, key_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Host:
         staged.allocate(len(model))
         staged.write_at(0, memoryview(model))
         conductor = self.up().conductor
-        conductor.add_model(staged, Digest.of(model), OPERATOR)
+        conductor.add_model(staged, Digest.of(model), initial_index(self.shape.elements), OPERATOR)
         conductor.submit_job(JOB, self.spec.to_bytes(), OPERATOR)
 
     def start(self) -> None:

@@ -47,7 +47,7 @@ class Stream:
             participant=parse_participant_id("hospital-a"),
             capabilities=("encoding-plain",),
             heartbeat_s=0.05,
-            silence_s=5.0,
+            silence_s=30.0,
             signing_certificate=signer.signing_certificate_der,
         )
         said: Welcome = replace(honest, **changes)  # type: ignore[arg-type] # tests name the fields

@@ -36,11 +36,13 @@ from shared.identity import AllowlistFile, Identity, Role
 from shared.ids import Digest, JobId, ParticipantId, TaskName
 from shared.job import JobSpec, RoundPolicy
 from shared.protocol.messages import Sealed
+from shared.tensors import read_index
 from shared.tls import server_credentials
 from shared.update import DType, ModelManifest, TensorSpec
 from shared.wire.sealed import seal
 from tests.support.credentials import CONSORTIUM, Consortium
 from tests.support.models import model_bytes, random_tensors
+from tests.support.readers import MemoryReader
 
 OPERATOR = Identity(CONSORTIUM, Role.OPERATOR, "operator")
 PATIENT = SessionTimes()
@@ -79,7 +81,7 @@ class LiveCoordinator:
             staged = self.blobs.stage("initial")
             staged.allocate(len(content))
             staged.write_at(0, memoryview(content))
-            self.conductor.add_model(staged, digest, OPERATOR)
+            self.conductor.add_model(staged, digest, read_index(MemoryReader(content)), OPERATOR)
 
         await self.thread.call(take)
         return digest, content

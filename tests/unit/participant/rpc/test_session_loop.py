@@ -26,7 +26,7 @@ from tests.support.fake_coordinator import Handler, Stream, fake_coordinator
 
 KEY = RoundKey(JobId("heart-1"), RoundNumber(1))
 PLAN = Digest.of(b"plan")
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 @dataclass
