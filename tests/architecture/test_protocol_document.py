@@ -210,6 +210,17 @@ def test_labels_of_hashes_are_those_in_use() -> None:
     assert {row["label"] for row in rows_of(section("2.2"))} == in_code
 
 
+def test_kinds_of_audit_entries_are_those_in_use() -> None:
+    in_code = {
+        call.args[0].value
+        for path in (ROOT / "coordinator").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "entry"
+        if len(call.args) == 2 and isinstance(call.args[0], ast.Constant)
+    }
+    assert {row["kind"] for row in rows_of(section("10.2"))} == in_code
+
+
 def test_types_of_signatures_are_those_in_use() -> None:
     listed = re.search(r"These types exist:(.*?)\(", section("2.3"), re.DOTALL)
     assert listed is not None
