@@ -255,6 +255,11 @@ def read_entries(log: bytes | Iterable[bytes], *, verifying_key: VerifyingKey | 
         yield record
 
 
+def verify_entry(entry: AuditEntry, *, verifying_key: VerifyingKey) -> None:
+    """One entry by itself: its form and its signature, not its place in the chain. Raises AuditError."""
+    _read_line(entry.line + b"\n", verifying_key)
+
+
 def _read_line(line: bytes, verifying_key: VerifyingKey | None) -> AuditRecord:
     if not line.endswith(b"\n"):
         raise AuditError("it has no line feed at its end: it was cut, or written only half before a crash")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from coordinator.audit import AuditLog, AuditProjection, resume
+from coordinator.audit import AuditLog, AuditProjection, resume, verify_entry
 from coordinator.settings import CoordinatorSettings
 from coordinator.storage.files import AppendFile, FileBlobs
 from coordinator.storage.sql import SqlStore
 from shared.clock import Clock
-from shared.errors import ConfigError
+from shared.errors import AuditError, ConfigError
 from shared.identity import AllowlistFile, Role, SigningKey
 from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
 
@@ -72,6 +72,18 @@ def open_allowlist(settings: CoordinatorSettings) -> AllowlistFile:
     return allowlist
 
 
+def _require_same_signer(store: SqlStore, signing_key: SigningKey, *, size: int) -> None:
+    """One key signs one log: with another, nobody could verify the whole of it with one certificate."""
+    for last in store.audit_entries(size - 1) if size else ():
+        try:
+            verify_entry(last, verifying_key=signing_key.verifying_key)
+        except AuditError:
+            raise ConfigError(
+                "the audit log in data_dir was signed with another key than [signing] key: take the key that it was "
+                "begun with back into use (a renewed certificate may keep its key: `consilo pki request`)"
+            ) from None
+
+
 @contextmanager
 def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> Iterator[Records]:
     """Open the data folder, with the audit file level. Raises ConfigError, AuditError, StorageError."""
@@ -83,6 +95,7 @@ def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> It
         file = AppendFile(path=data_dir / AUDIT_FILE)
         closing.callback(file.close)
         audit = resume(store.audit_entries, sign=partial(signing_key.sign, "audit"), clock=clock)
+        _require_same_signer(store, signing_key, size=audit.size)
         records = Records(store, blobs, audit, AuditProjection(file=file))
         records.catch_up()
         yield records

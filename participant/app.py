@@ -110,7 +110,13 @@ class Daemon:
         self._journal = SqliteJournal(folder / "journal.sqlite")
         self._work = AsyncWork(means=self._means(Spool(folder)), report=self._report, on_fatal=self._end_with)
         self._driver = Driver(
-            around=Surroundings(policy=self._policy(), journal=self._journal, work=self._work, observer=self._metrics)
+            around=Surroundings(
+                policy=self._policy(),
+                journal=self._journal,
+                work=self._work,
+                observer=self._metrics,
+                own_key=self._checked.signing.key.verifying_key,
+            )
         )
         self._session = SessionLoop(
             addresses=settings.participant.coordinators,

@@ -19,6 +19,7 @@ import structlog
 from participant.backoff import Backoff
 from participant.journal import Journal
 from participant.protect import UpdateChunks
+from participant.round.checks import layout_of
 from participant.round.effects import (
     Event,
     UploadAcknowledged,
@@ -27,7 +28,6 @@ from participant.round.effects import (
     WorkFailed,
     WorkProgressed,
 )
-from participant.round.machine import layout_of
 from participant.round.phases import Offer, SpooledUpdate
 from participant.spool import Spool
 from participant.tasks.contract import (

@@ -14,6 +14,7 @@ import structlog
 
 from participant.consent import Policy, require_consent
 from participant.journal import Journal
+from participant.round.checks import check_plan
 from participant.round.effects import (
     AbortCame,
     AttemptAnnounced,
@@ -48,6 +49,7 @@ from shared.protocol.messages import (
     RoundResult,
     Sealed,
     SurvivorList,
+    UploadCommit,
     plan_digest,
 )
 from shared.wire.sealed import Verifier, decode_envelope, open_sealed
@@ -93,6 +95,8 @@ class Surroundings:
     journal: Journal
     work: Work
     observer: Observer
+    own_key: Verifier
+    """Of this participant's own signatures."""
 
 
 class Driver:
@@ -124,6 +128,7 @@ class Driver:
     def received(self, message: RoundBroadcast, verifier: Verifier) -> None:
         """A verified word of the coordinator. Raises PeerError for what it may not say now."""
         if isinstance(message, SurvivorList):
+            self._check_own_commitment(message)
             self._step(message.key.round, SurvivorsListed(message))
             return
         match message.value:
@@ -154,15 +159,18 @@ class Driver:
             self._step(key, PlanRepeated())
             return
         offer = self._offer(plan, parse_jobspec(plan.value.jobspec))
-        self._end_earlier_rounds(offer, verifier)
-        self._forget_left_rounds(offer)
+        previous = self._previous_result(offer, verifier)
         try:
             require_consent(self._around.policy, plan.value, offer.spec, self._around.journal.history(key.job))
         except ConsentRefused as refused:
             log.warning("round_declined", job=key.job, round=key.number, rule=refused.rule, detail=str(refused))
-            self._apply(decline(offer, refused.rule))
-            return
-        self._apply(accept(offer))
+            answer = decline(offer, refused.rule)
+        else:
+            check_plan(offer, previous.value if previous is not None else None)
+            answer = accept(offer)
+        self._end_earlier_rounds(offer, previous)
+        self._forget_left_rounds(offer)
+        self._apply(answer)
 
     def _offer(self, plan: Sealed[RoundPlan], spec: JobSpec) -> Offer:
         participant = self._around.policy.participant
@@ -175,10 +183,16 @@ class Driver:
             if isinstance(state, Out) and key.job == offer.key.job and key.number < offer.key.number:
                 del self._rounds[key]
 
-    def _end_earlier_rounds(self, offer: Offer, verifier: Verifier) -> None:
+    def _check_own_commitment(self, listed: SurvivorList) -> None:
+        """What stands under this participant's number must be signed by it; the machine checks for which attempt."""
+        state = self._rounds.get(listed.key.round)
+        for commit in listed.commits:
+            if state is not None and commit.signer == state.offer.index:
+                open_sealed(UploadCommit, commit, verifier=self._around.own_key, index=commit.signer)
+
+    def _end_earlier_rounds(self, offer: Offer, previous: Sealed[RoundResult] | None) -> None:
         """A later round is planned, so this job's earlier ones are over; the plan proves how the last one ended."""
         for key in [key for key in self.open_rounds if key.job == offer.key.job and key.number < offer.key.number]:
-            previous = self._previous_result(offer, verifier)
             ended = ResultCame(previous) if previous is not None and previous.value.key == key else PassedOver()
             try:
                 self._step(key, ended)

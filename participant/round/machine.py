@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
+from participant.round.checks import check_attempt
 from participant.round.effects import (
     AbortCame,
     AttemptAnnounced,
@@ -48,10 +49,7 @@ from participant.round.phases import (
 )
 from shared.errors import ConflictError, WireError
 from shared.ids import Digest
-from shared.job import jobspec_digest
 from shared.protocol.messages import (
-    PROTOCOL_VERSIONS,
-    SUITE_1,
     AttemptStart,
     Consent,
     Decline,
@@ -61,14 +59,14 @@ from shared.protocol.messages import (
     RoundResult,
     Sealed,
     SurvivorList,
+    UploadCommit,
     Withdraw,
     attempt_digest,
-    result_digest,
 )
 from shared.protocol.messages import Ready as ReadyMessage
 from shared.protocol.phases import Kind, Phase, Role, advance
-from shared.reasons import ConsentRule, DropReason, Purpose
-from shared.update import Encoding, StatisticsLayout, UpdateLayout
+from shared.reasons import ConsentRule, DropReason
+from shared.wire.sealed import reopen
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,7 @@ def _attempt_announced(state: RoundState, attempt: Sealed[AttemptStart]) -> Tran
     advance(Role.COORDINATOR, phase_of(state), Kind.ATTEMPT_START)
     match state:
         case Ready():
-            _check_attempt(state.offer, attempt.value, state.update)
+            check_attempt(state.offer, attempt.value, state.update)
             return _begin_upload(state.offer, state.update, attempt, ())
         case Uploading() | Committed():
             known = state.attempt
@@ -180,7 +178,7 @@ def _attempt_announced(state: RoundState, attempt: Sealed[AttemptStart]) -> Tran
                 return Transition(state)
             if known.value.key.attempt > attempt.value.key.attempt:
                 raise ConflictError(f"attempt {attempt.value.key} comes after attempt {known.value.key.attempt}")
-            _check_attempt(state.offer, attempt.value, state.update)
+            check_attempt(state.offer, attempt.value, state.update)
             return _begin_upload(state.offer, state.update, attempt, (Stop(state.offer),))
         case Working() | Fixed() | Out() | Finished():
             return Transition(state)
@@ -207,8 +205,9 @@ def _survivors_listed(state: RoundState, listed: SurvivorList) -> Transition:
     if isinstance(state, Uploading | Committed):
         if listed.key != state.attempt.value.key:
             raise ConflictError(f"survivors of attempt {listed.key}, but attempt {state.attempt.value.key} runs")
-        if state.offer.index not in {commit.signer for commit in listed.commits}:
-            raise ConflictError(f"a survivor list for {state.offer.key} that this participant is not on")
+        mine = [commit for commit in listed.commits if commit.signer == state.offer.index]
+        if len(mine) != 1 or reopen(UploadCommit, mine[0]).value.attempt != attempt_digest(state.attempt):
+            raise ConflictError(f"a survivor list for {state.offer.key} without this participant's commitment")
         return Transition(Fixed(state.offer, state.attempt), (Stop(state.offer),))
     return Transition(state)
 
@@ -251,40 +250,6 @@ def _finish(state: RoundState, *, survived: bool) -> Transition:
     offer = state.offer
     effects: tuple[Effect, ...] = (Stop(offer), RecordEnd(offer, survived=survived), Erase(offer))
     return Transition(Finished(offer, survived), effects)
-
-
-# --- what this silo knows by itself -----------------------------------------------------------------------------------
-
-
-def layout_of(offer: Offer, parameters: int) -> UpdateLayout:
-    """The layout of this round's update: derived here, never accepted from the coordinator."""
-    cells = StatisticsLayout(offer.spec.metrics).cells
-    trains = offer.plan.value.purpose is Purpose.TRAIN
-    return UpdateLayout(Encoding.PLAIN, parameters if trains else 0, cells)
-
-
-def _check_attempt(offer: Offer, start: AttemptStart, update: SpooledUpdate) -> None:
-    """PROTOCOL.md section 5, the checks on AttemptStart."""
-    plan = offer.plan.value
-    expected = {
-        "version": (PROTOCOL_VERSIONS[-1], start.version),
-        "suite": (SUITE_1, start.suite),
-        "round": (offer.key, start.key.round),
-        "purpose": (plan.purpose, start.purpose),
-        "plan": (offer.digest, start.plan),
-        "job specification": (jobspec_digest(plan.jobspec), start.jobspec),
-        "consortium": (b"", start.consortium),
-        "model": (plan.model, start.model),
-        "previous result": (result_digest(plan.previous_result), start.previous_result),
-        "members": (offer.spec.members, start.members),
-        "layout": (layout_of(offer, update.parameters).digest, start.layout),
-        "encoding": (update.header.encoding, start.encoding),
-    }
-    for name, (mine, theirs) in expected.items():
-        if mine != theirs:
-            raise ConflictError(
-                f"attempt {start.key} has another {name} than this silo knows: expected {mine}, got {theirs}"
-            )
 
 
 def _consent(offer: Offer) -> Consent:

@@ -49,6 +49,7 @@ PURE = (
     "coordinator.scheduler",
     "coordinator.cohort",
     "coordinator.aggregation",
+    "participant.round.checks",
     "participant.round.machine",
     "participant.round.phases",
     "participant.round.effects",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from participant.round.checks import layout_of
 from participant.round.effects import (
     AttemptAnnounced,
     PassedOver,
     PlanRepeated,
+    SurvivorsListed,
     UploadAcknowledged,
     UploadImpossible,
     WorkDone,
     WorkFailed,
     WorkProgressed,
 )
-from participant.round.machine import decline, layout_of, resume
+from participant.round.machine import decline, resume
 from shared.errors import ConflictError, PhaseError, WireError
 from shared.ids import AttemptKey, AttemptNumber, Digest, RoundKey, RoundNumber
 from shared.protocol.messages import attempt_digest
@@ -190,6 +193,8 @@ CHANGED: dict[str, Any] = {
     "previous result": {"previous_result": Digest.of(b"another result")},
     "members": {"members": (A, B)},
     "layout": {"layout": layout(Purpose.EVALUATE).digest},
+    "assumption on collusion": {"max_colluding": 1},
+    "upload deadline": {"upload_deadline_s": 1.0},
 }
 
 
@@ -209,6 +214,11 @@ def test_the_same_attempt_with_other_content_is_refused() -> None:
     silo.refuses(AttemptAnnounced(silo.start(upload_deadline_s=1.0)), ConflictError, "announced before")
 
 
+def test_more_attempts_than_the_job_allows_are_refused() -> None:
+    silo = Silo().to(Phase.READY)
+    silo.refuses(AttemptAnnounced(silo.start(3)), ConflictError, "the job allows 2")
+
+
 def test_a_lower_attempt_is_refused() -> None:
     silo = Silo().to(Phase.UPLOADING)
     silo.announced(2)
@@ -219,7 +229,11 @@ def test_a_survivor_list_of_another_attempt_or_without_this_silo_is_refused() ->
     for phase in (Phase.UPLOADING, Phase.COMMITTED):
         silo = Silo().to(phase)
         silo.refuses(silo.listing(A, B, number=2), ConflictError, "survivors of attempt")
-        silo.refuses(silo.listing(B, C, D), ConflictError, "not on")
+        silo.refuses(silo.listing(B, C, D), ConflictError, "without this participant")
+        listed = silo.listing(A, B)
+        of_another = silo.listing(A, B, number=2).survivors
+        mixed = replace(listed.survivors, commits=of_another.commits)
+        silo.refuses(SurvivorsListed(mixed), ConflictError, "without this participant")
 
 
 @pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.READY])

@@ -16,9 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from participant.consent import Policy
+from participant.round.checks import layout_of
 from participant.round.driver import Driver, Surroundings
 from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone, WorkFailed
-from participant.round.machine import layout_of
 from participant.round.phases import Offer, RoundState, SpooledUpdate
 from shared.errors import (
     DurabilityUnknown,
@@ -260,7 +260,13 @@ class Silo:
             allowed_jobs=("*",),
             max_deadline_s=3600.0,
         )
-        around = Surroundings(policy=policy, journal=self.journal, work=self.work, observer=_Unobserved())
+        around = Surroundings(
+            policy=policy,
+            journal=self.journal,
+            work=self.work,
+            observer=_Unobserved(),
+            own_key=key_of(self.name).verifying_key,
+        )
         self.driver = Driver(around=around)
         self.driver.start()
 

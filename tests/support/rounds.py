@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -109,6 +110,7 @@ def make_plan(
     previous_result: bytes = b"",
     job: JobId = JOB,
     signer: SigningKey = COORDINATOR_KEY,
+    **changed: Any,
 ) -> Sealed[RoundPlan]:
     plan = RoundPlan(
         key=RoundKey(job, RoundNumber(number)),
@@ -119,7 +121,7 @@ def make_plan(
         previous_result=previous_result,
         deadline_s=spec.round.deadline_s,
     )
-    return seal(plan, signer=signer, index=0)
+    return seal(replace(plan, **changed), signer=signer, index=0)
 
 
 def layout(purpose: Purpose = Purpose.TRAIN) -> UpdateLayout:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from participant.consent import Policy
@@ -9,8 +11,8 @@ from participant.round.driver import Driver, Surroundings
 from participant.round.effects import WorkDone, WorkFailed
 from participant.round.phases import Offer, RoundState, SpooledUpdate
 from shared.errors import ConflictError, IdentityError, PhaseError
-from shared.ids import RoundKey
-from shared.protocol.messages import AttemptStart, Decline, RoundReply, Sealed, Withdraw
+from shared.ids import Digest, JobId, RoundKey, RoundNumber
+from shared.protocol.messages import AttemptStart, Decline, RoundPlan, RoundReply, Sealed, Withdraw
 from shared.reasons import DropReason
 from shared.wire.sealed import encode_envelope
 from tests.support.participant_journal import MemoryJournal
@@ -19,8 +21,10 @@ from tests.support.rounds import (
     KEY,
     TASK,
     A,
+    B,
     aborted_of,
     key_of,
+    list_of,
     make_plan,
     make_spec,
     result_of,
@@ -75,7 +79,9 @@ class Daemon:
             allowed_jobs=("*",),
             max_deadline_s=3600.0,
         )
-        around = Surroundings(policy=policy, journal=self.journal, work=self.work, observer=Unobserved())
+        around = Surroundings(
+            policy=policy, journal=self.journal, work=self.work, observer=Unobserved(), own_key=key_of(A).verifying_key
+        )
         self.driver = Driver(around=around)
         self.driver.start()
         self.driver.connected(self.said.append)
@@ -135,7 +141,7 @@ def test_the_next_plan_proves_how_the_last_round_ended() -> None:
     daemon.driver.report(KEY, WorkDone(spooled()))
     daemon.hears(start)
     carried = encode_envelope(result_of(start, [1, 2]).envelope)
-    daemon.hears(make_plan(SPEC, number=2, previous_result=carried))
+    daemon.hears(make_plan(SPEC, number=2, previous_result=carried, model=Digest.of(b"next model")))
     assert daemon.journal.state_round(KEY.job) == 1
     assert ("erase", KEY) in daemon.work.asked
     assert daemon.driver.open_rounds == (SECOND.value.key,)
@@ -148,6 +154,43 @@ def test_a_result_that_the_coordinator_did_not_sign_proves_nothing() -> None:
     with pytest.raises(IdentityError):
         daemon.hears(make_plan(SPEC, number=2, previous_result=forged))
     assert daemon.driver.open_rounds == (KEY,)
+
+
+def carried_by(job: str = KEY.job, number: int = 1) -> bytes:
+    """A result that a plan may carry, signed by the coordinator; it leads to `next model`."""
+    of = RoundKey(JobId(job), RoundNumber(number))
+    return encode_envelope(result_of(start_of(PLAN, SPEC), [1, 2], key=of).envelope)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (make_plan(SPEC, deadline_s=1.0), "1 s to train"),
+        (make_plan(SPEC, model=Digest.of(b"another")), "without a result that says so"),
+        (make_plan(SPEC, number=2, previous_result=carried_by()), "the last result led to"),
+        (make_plan(SPEC, number=2, previous_result=carried_by("other-1")), "not before it"),
+        (make_plan(SPEC, number=2, previous_result=carried_by(number=2)), "not before it"),
+    ],
+)
+def test_a_plan_that_does_not_follow_from_the_job_is_refused(plan: Sealed[RoundPlan], message: str) -> None:
+    daemon = Daemon()
+    with pytest.raises(ConflictError, match=message):
+        daemon.hears(plan)
+    assert daemon.driver.open_rounds == ()
+    assert daemon.work.asked == []
+
+
+def test_what_stands_under_this_silos_number_must_be_signed_by_it() -> None:
+    daemon = Daemon()
+    start = start_of(PLAN, SPEC)
+    daemon.hears(PLAN)
+    daemon.driver.report(KEY, WorkDone(spooled()))
+    daemon.hears(start)
+    honest = list_of(start, A, B)
+    forged = replace(honest.commits[1], signer=1)
+    with pytest.raises(IdentityError):
+        daemon.driver.received(replace(honest, commits=(forged, honest.commits[1])), VERIFIER)
+    daemon.driver.received(honest, VERIFIER)
 
 
 def test_a_round_that_nobody_said_the_end_of_is_passed_over() -> None:
