@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, assert_never
 
 from participant.tasks.framing import read_frame, write_frame
@@ -38,6 +39,7 @@ from participant.tasks.messages import (
     Train,
     parse_command,
 )
+from shared.reasons import DropReason
 
 if TYPE_CHECKING:
     from participant.tasks.host import TaskHost
@@ -117,6 +119,10 @@ def serve(channel: Channel) -> int:
 
 
 def _load(command: Load, channel: Channel) -> TaskHost | None:
+    if find_spec("torch") is None:
+        missing = "PyTorch is not installed here: install consilo[participant]"
+        channel.send(Failed(reason=DropReason.TASK_UNAVAILABLE, message=missing))
+        return None
     from participant.tasks.host import CallFailed, TaskHost  # torch is here
 
     try:

@@ -74,3 +74,16 @@ def test_what_cannot_be_read_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text('seed = "x"')
     assert isinstance(call("try", *SAMPLE, "--job", str(tmp_path / "job.toml")).exception, ConfigError)
     assert isinstance(call("try", "--entry", "nonsense").exception, TaskError)
+
+
+def test_without_pytorch_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that has only the coordinator's packages: the task's process finds no torch."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as finder\n"
+        "find = finder.find_spec\n"
+        "finder.find_spec = lambda name, package=None: None if name == 'torch' else find(name, package)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    tried = call("try", *SAMPLE)
+    assert isinstance(tried.exception, TaskError)
+    assert "install consilo[participant]" in str(tried.exception)
