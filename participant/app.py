@@ -37,7 +37,7 @@ from participant.work import AsyncWork, Means
 from shared.build import build_info
 from shared.clock import SystemClock
 from shared.entropy import SystemEntropy
-from shared.errors import ConfigError, DurabilityUnknown
+from shared.errors import ConfigError, DurabilityUnknown, StorageError
 from shared.identity import Role
 from shared.ids import RoundKey, TaskName
 from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
@@ -45,6 +45,7 @@ from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_sign
 log = structlog.get_logger()
 
 CLOSE_LIMIT_S = 6.0
+JOURNAL_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,9 @@ class Daemon:
     def _report(self, key: RoundKey, event: Event) -> None:
         try:
             self._driver.report(key, event)
+        except StorageError as error:  # nothing changed: what was reported is reported again
+            log.warning("journal_waits", job=key.job, round=key.number, detail=str(error))
+            asyncio.get_running_loop().call_later(JOURNAL_RETRY_S, self._report, key, event)
         except DurabilityUnknown as error:
             self._end_with(error)
 

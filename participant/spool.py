@@ -21,6 +21,8 @@ from pathlib import Path
 from shared.errors import DurabilityUnknown, StorageError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 
+ROOM_LEFT_BYTES = 64 * 1024 * 1024  # for the journal and the task's log, whatever a coordinator announces
+
 
 class Spool:
     """The folders of one participant."""
@@ -37,6 +39,12 @@ class Spool:
 
     def partial_model(self, digest: Digest) -> Path:
         return self._models / f"{digest}.part"
+
+    def require_room(self, size: int) -> None:
+        """Raises StorageError when a file of this size would leave the disk full."""
+        free = shutil.disk_usage(self._models).free
+        if size + ROOM_LEFT_BYTES > free:
+            raise StorageError(f"the model has {size} bytes, and {self._models} has {free} free: make room for it")
 
     def keep_model(self, digest: Digest) -> Path:
         """A fetched model was verified: give it its name, durably."""
@@ -77,9 +85,9 @@ class Spool:
         return self._states / job / f"{number}.state"
 
     def keep_state(self, key: RoundKey) -> bool:
-        """Move a round's new state to where the next round finds it. Whether there was one."""
+        """Move a round's new state to where the next round finds it. Whether there was one; asked again, the same."""
         if not self.new_state(key).exists():
-            return False
+            return self.state(key.job, key.number).exists()  # a crash came between the move and its record
         _make_folder(self._states / key.job)
         _rename_durably(self.new_state(key), self.state(key.job, key.number))
         return True

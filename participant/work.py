@@ -41,7 +41,9 @@ from participant.tasks.contract import (
 from shared.clock import Clock
 from shared.errors import (
     FederationError,
+    IdentityError,
     LateError,
+    ModelError,
     PeerError,
     StorageError,
     TaskError,
@@ -86,7 +88,7 @@ class Means:
     spool: Spool
     journal: Journal
     transfers: Callable[[], TransferCalls]
-    """The current channel's calls: channels are replaced when certificates rotate."""
+    """The current channel's calls: one that broke was replaced, with the certificates as they are now."""
     signer: Signer
     clock: Clock
     share_progress: bool
@@ -167,11 +169,14 @@ class AsyncWork:
         plan = offer.plan.value
         ends = self._means.clock.monotonic() + plan.deadline_s
         try:
-            await self._fetch(offer)
+            async with asyncio.timeout(plan.deadline_s):
+                await self._fetch(offer)
             self._means.spool.begin(offer.key)
         except StorageError as error:
             raise _Failed(DropReason.DISK, str(error)) from None
-        except FederationError as error:
+        except TimeoutError:
+            raise _Failed(DropReason.MODEL_UNAVAILABLE, f"not fetched within {plan.deadline_s:g} s") from None
+        except (PeerError, ModelError) as error:
             raise _Failed(DropReason.MODEL_UNAVAILABLE, str(error)) from None
         async with self._one_call[offer.spec.task]:
             evaluation = await self._evaluate(offer, ends)
@@ -185,13 +190,14 @@ class AsyncWork:
         means.spool.keep_only_models({plan.model, *(kept.plan.value.model for kept in means.journal.open_rounds())})
         if means.spool.model(plan.model).exists():
             return
+        means.spool.require_room(plan.model_bytes)
         partial = means.spool.partial_model(plan.model)
 
         async def fetch() -> None:
             await means.transfers().fetch_model(plan.model, plan.model_bytes, partial)
 
         await _until_reachable(fetch, "fetch_waits", offer.key)
-        means.spool.keep_model(plan.model)
+        await asyncio.to_thread(means.spool.keep_model, plan.model)
 
     async def _evaluate(self, offer: Offer, ends: float) -> EvaluationDone:
         means = self._means
@@ -313,12 +319,13 @@ def _sums(weight: float, means: tuple[float, ...]) -> list[float]:
 
 
 async def _until_reachable(call: Callable[[], Awaitable[T]], event: str, key: RoundKey) -> T:
-    """Try again while the coordinator cannot be reached; the round's end cancels it."""
+    """Try again while the coordinator cannot be reached or does not let us in; the round's end cancels it."""
     backoff = Backoff()
     while True:
         try:
             return await call()
-        except UnreachableError as error:
+        except (UnreachableError, IdentityError) as error:
+            # An allow-list that is being replaced refuses everybody for a moment: no reason to drop hours of training.
             delay_s = backoff.next_delay_s()
             log.warning(event, job=key.job, round=key.number, detail=str(error), retry_s=round(delay_s, 1))
             await asyncio.sleep(delay_s)

@@ -42,6 +42,22 @@ class DropReason(StrEnum):
     REVOKED = "revoked"  # taken off the allow-list
 
 
+SAID_BY_PARTICIPANT = frozenset(
+    {
+        DropReason.TASK_UNAVAILABLE,
+        DropReason.TASK_CRASHED,
+        DropReason.TASK_DEADLINE,
+        DropReason.TASK_INVALID,
+        DropReason.NON_FINITE,
+        DropReason.MANIFEST_MISMATCH,
+        DropReason.MODEL_UNAVAILABLE,
+        DropReason.DISK,
+        DropReason.LOST,
+    }
+)
+"""What a Withdraw may say; the other reasons are findings of the coordinator (and `declined` is said by Decline)."""
+
+
 class ConsentRule(StrEnum):
     """The rule of the silo's policy by which it declines."""
 

@@ -56,6 +56,8 @@ from shared.wire.sealed import Verifier, decode_envelope, open_sealed
 
 log = structlog.get_logger()
 
+OUTS_KEPT = 100  # declined and left rounds whose answer is kept; a coordinator can plan as many as it likes
+
 
 class Work(Protocol):
     """What takes long. Each start returns at once; its end is reported to the driver as an event."""
@@ -218,10 +220,12 @@ class Driver:
         for effect in transition.effects:
             self._perform(effect)
         state = transition.state
-        if isinstance(state, Finished):
-            self._rounds.pop(state.offer.key, None)
-        else:
+        self._rounds.pop(state.offer.key, None)
+        if not isinstance(state, Finished):
             self._rounds[state.offer.key] = state
+        outs = [key for key, kept in self._rounds.items() if isinstance(kept, Out)]
+        for key in outs[:-OUTS_KEPT]:  # the oldest: asked again, the silo answers again from its policy and records
+            del self._rounds[key]
         self._around.observer.moved(state)
 
     def _perform(self, effect: Effect) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import grpc.aio
 
-from shared.errors import DurabilityUnknown, FederationError, IdentityError, StorageError, UnreachableError
+from shared.errors import FederationError, IdentityError, PeerError, UnreachableError
 from shared.tls import TlsPaths, channel_credentials
 from shared.wire.status import ERROR_METADATA_KEY, error_named
 
@@ -60,10 +60,10 @@ def error_of(failure: grpc.aio.AioRpcError, *, address: str) -> FederationError:
     for key, value in failure.trailing_metadata() or ():
         if key == ERROR_METADATA_KEY and isinstance(value, str):
             named = error_named(value, detail)
-            if isinstance(named, StorageError | DurabilityUnknown):
-                break  # its disk, not ours: to us it cannot be reached for now
-            if named is not None:
+            if isinstance(named, PeerError):
                 return named
+            # Any other leaf is trouble of its own (its disk, its files): to us it cannot be reached for now.
+            return UnreachableError(f"{address} has trouble of its own: {detail}")
     return _by_status(failure.code(), detail, address)
 
 

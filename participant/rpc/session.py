@@ -24,7 +24,16 @@ from participant.backoff import Backoff
 from participant.rpc.channel import dial, error_of
 from shared.clock import Clock
 from shared.entropy import Entropy
-from shared.errors import FederationError, IdentityError, PeerError, RefusedError, UnreachableError, WireError
+from shared.errors import (
+    ConfigError,
+    FederationError,
+    IdentityError,
+    PeerError,
+    RefusedError,
+    StorageError,
+    UnreachableError,
+    WireError,
+)
 from shared.identity import Identity, Role, VerifyingKey, verify_signing_certificate
 from shared.ids import RoundKey, TaskName
 from shared.protocol.messages import (
@@ -43,6 +52,7 @@ from shared.reasons import RefusalReason
 from shared.tls import TlsPaths
 from shared.wire.sealed import open_sealed, peek_welcome
 from shared.wire.session import (
+    OPEN_ROUNDS_MAX,
     ShutEnvelope,
     decode_coordinator_message,
     encode_participant_message,
@@ -55,6 +65,8 @@ _METHOD = "/consilo.v1.SessionService/Session"
 OPENING_LIMIT_S = 15.0  # for connection, handshake and Welcome
 HEALTHY_S = 30.0  # a session that lasted this long was fine: the next backoff starts small
 STUBBORN_DELAY_S = 30.0  # after a refusal that only a person can heal
+HEARTBEAT_LEAST_S = 0.05  # more often is a busy loop
+SILENCE_MOST_S = 300.0  # longer, and a dead connection is found by nobody
 QUEUE_LIMIT = 1000  # messages; a session that cannot send for so long is ended
 
 _STUBBORN = {
@@ -91,7 +103,9 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What a session is opened with; certificates are read again for each."""
+    """What a session is opened with. The TLS files are read again for each; the signing certificate is the one that
+    the daemon started with.
+    """
 
     identity: Identity
     tls: TlsPaths
@@ -146,6 +160,10 @@ class SessionLoop:
                 log.warning("session_refused", address=self.address, detail=str(error))
             except (UnreachableError, PeerError) as error:
                 log.warning("session_ended", address=self.address, detail=str(error))
+            except (ConfigError, StorageError) as error:
+                # A certificate that is half replaced, a journal on a full disk: both heal, and nothing was lost. What
+                # the coordinator said meanwhile it says again on the next session.
+                log.error("session_waits", address=self.address, detail=str(error))  # noqa: TRY400 - no bug to trace
             if self._clock.monotonic() - began > HEALTHY_S:
                 backoff.reset()
             delay_s = max(delay_s, backoff.next_delay_s())
@@ -175,7 +193,7 @@ class SessionLoop:
             nonce=nonce,
             signing_certificate=self._credentials.signing_certificate(),
             software=self._software,
-            open_rounds=self._rounds.open_rounds,
+            open_rounds=self._rounds.open_rounds[:OPEN_ROUNDS_MAX],
         )
         await stream.write(encode_participant_message(hello))
         answer = decode_coordinator_message(await _next_frame(stream))
@@ -197,26 +215,39 @@ class SessionLoop:
         welcome = open_sealed(Welcome, answer.envelope, verifier=certificate.verifying_key, index=0).value
         if welcome.nonce != nonce or welcome.participant != mine.name:
             raise IdentityError("the Welcome answers another Hello than this one: is something replaying messages?")
+        if not (HEARTBEAT_LEAST_S <= welcome.heartbeat_s < welcome.silence_s <= SILENCE_MOST_S):
+            raise WireError(
+                f"heartbeats every {welcome.heartbeat_s:g} s and {welcome.silence_s:g} s of silence: expected at least "
+                f"{HEARTBEAT_LEAST_S:g} s, at most {SILENCE_MOST_S:g} s, and the first below the second"
+            )
         if welcome.version not in PROTOCOL_VERSIONS:
             raise WireError(f"the coordinator chose protocol version {welcome.version}, offered: {PROTOCOL_VERSIONS}")
         return _Opened(welcome, certificate.verifying_key)
 
     async def _live(self, stream: grpc.aio.StreamStreamCall[bytes, bytes], opened: _Opened) -> None:
         outgoing: asyncio.Queue[ParticipantMessage] = asyncio.Queue(QUEUE_LIMIT)
+        full = asyncio.Event()
+
+        def say(message: ParticipantMessage) -> None:
+            """Never fails: who says something must not suffer from a coordinator that does not read."""
+            if outgoing.full():
+                full.set()
+            else:
+                outgoing.put_nowait(message)
+
         log.info("session_open", address=self.address, session=opened.welcome.session, software=opened.welcome.software)
         self._observer.session(open_now=True)
-        self._rounds.connected(outgoing.put_nowait)
+        self._rounds.connected(say)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_write(stream, outgoing))
-                group.create_task(_beat(outgoing, opened.welcome.heartbeat_s))
+                group.create_task(_beat(say, opened.welcome.heartbeat_s))
+                group.create_task(_end_when(full))
                 group.create_task(self._read(stream, opened))
         except* FederationError as errors:
             raise errors.exceptions[0] from None
         except* grpc.aio.AioRpcError as failures:
             raise failures.exceptions[0] from None
-        except* asyncio.QueueFull:
-            raise UnreachableError(f"{QUEUE_LIMIT} messages wait: the coordinator does not read") from None
         finally:
             self._rounds.disconnected()
             self._observer.session(open_now=False)
@@ -253,10 +284,15 @@ async def _write(stream: grpc.aio.StreamStreamCall[bytes, bytes], outgoing: asyn
         await stream.write(encode_participant_message(await outgoing.get()))
 
 
-async def _beat(outgoing: asyncio.Queue[ParticipantMessage], heartbeat_s: float) -> None:
+async def _beat(say: Callable[[ParticipantMessage], None], heartbeat_s: float) -> None:
     while True:
         await asyncio.sleep(heartbeat_s)
-        outgoing.put_nowait(Heartbeat())
+        say(Heartbeat())
+
+
+async def _end_when(full: asyncio.Event) -> None:
+    await full.wait()
+    raise UnreachableError(f"{QUEUE_LIMIT} messages wait: the coordinator does not read")
 
 
 async def _next_frame(stream: grpc.aio.StreamStreamCall[bytes, bytes]) -> bytes:

@@ -70,7 +70,7 @@ class Transfers:
 
     async def _append(self, model: Digest, held: int, size: int, partial: Path) -> None:
         try:
-            with await asyncio.to_thread(partial.open, "ab", buffering=0) as file:
+            with await asyncio.to_thread(partial.open, "ab") as file:
                 async for frame in self._fetch(encode_fetch_model(FetchModel(model, held))):
                     chunk = decode_fetch_frame(frame)
                     held += len(chunk)

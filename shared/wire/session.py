@@ -36,7 +36,7 @@ from shared.protocol.messages import (
     Welcome,
     Withdraw,
 )
-from shared.reasons import ConsentRule, DropReason, RefusalReason
+from shared.reasons import SAID_BY_PARTICIPANT, ConsentRule, DropReason, RefusalReason
 from shared.wire.fields import (
     attempt_key,
     checked,
@@ -144,6 +144,8 @@ def decode_participant_message(data: bytes) -> ParticipantMessage:
             return Ready(round_key(frame.ready), digest(frame.ready, "plan_digest"), frame.ready.fits)
         case "withdraw":
             reason = from_wire(frame.withdraw, "reason", DropReason)
+            if reason not in SAID_BY_PARTICIPANT:
+                raise WireError(f"Withdraw.reason: {reason} is not for a participant to say")
             return Withdraw(round_key(frame.withdraw), digest(frame.withdraw, "plan_digest"), reason)
         case _:
             raise WireError("a SessionRequest without a message that this version knows")

@@ -16,7 +16,7 @@ from shared.pb.v1 import transfer_pb2 as pb_transfer
 from shared.protocol import messages
 from shared.protocol.messages import Envelope
 from shared.protocol.phases import Phase
-from shared.reasons import AbortReason, ConsentRule, DropReason, JobState, Purpose, RefusalReason
+from shared.reasons import SAID_BY_PARTICIPANT, AbortReason, ConsentRule, JobState, Purpose, RefusalReason
 from shared.update import Encoding, UpdateHeader
 from shared.wire import operations, sealed, session, transfer
 
@@ -52,7 +52,7 @@ participant_messages = st.one_of(
     st.builds(messages.Decline, keys, digests, st.sampled_from(ConsentRule)),
     st.builds(messages.Progress, keys, digests, st.integers(0, 100)),
     st.builds(messages.Ready, keys, digests, st.booleans()),
-    st.builds(messages.Withdraw, keys, digests, st.sampled_from(DropReason)),
+    st.builds(messages.Withdraw, keys, digests, st.sampled_from(sorted(SAID_BY_PARTICIPANT))),
 )
 plain_coordinator_messages = st.one_of(
     st.builds(messages.Refused, st.sampled_from(RefusalReason), texts),

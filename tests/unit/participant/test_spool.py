@@ -70,6 +70,22 @@ def test_a_tasks_state_moves_on_only_when_it_is_kept(tmp_path: Path) -> None:
     assert spool.state(OTHER.job, OTHER.number).read_bytes() == b"newer"
 
 
+def test_keeping_a_state_again_after_a_crash_finds_it_kept(tmp_path: Path) -> None:
+    """The move is durable before the journal says so: a crash in between must not lose the state."""
+    spool = Spool(tmp_path)
+    spool.begin(KEY)
+    spool.new_state(KEY).write_bytes(b"momentum")
+    assert spool.keep_state(KEY)
+    assert spool.keep_state(KEY)
+
+
+def test_a_model_that_would_fill_the_disk_is_not_begun(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.require_room(1)
+    with pytest.raises(StorageError, match="make room"):
+        spool.require_room(2**62)
+
+
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "models").write_bytes(b"in the way")
     with pytest.raises(StorageError, match="cannot be made"):

@@ -30,7 +30,9 @@ from participant.work import AsyncWork, Means
 from shared.clock import SystemClock
 from shared.errors import (
     ConflictError,
+    DurabilityUnknown,
     FederationError,
+    IdentityError,
     LateError,
     ModelError,
     StorageError,
@@ -209,7 +211,7 @@ def test_a_model_that_cannot_be_had_is_a_reason(tmp_path: Path, error: Federatio
 
 
 def test_an_unreachable_coordinator_is_tried_again(tmp_path: Path) -> None:
-    transfers = FakeTransfers([UnreachableError("down"), UnreachableError("down")])
+    transfers = FakeTransfers([UnreachableError("down"), IdentityError("the allow-list is being replaced")])
     assert isinstance(worked(tmp_path, FakeTask(), transfers, make_offer(), events=2)[-1], WorkDone)
 
 
@@ -302,5 +304,22 @@ def test_a_bug_in_work_ends_the_daemon(tmp_path: Path) -> None:
         await asyncio.sleep(0)  # the callback of the task that ended
         await shop.work.close()
         assert str(shop.fatal[0]) == "a bug"
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_sync_ends_the_daemon_and_is_no_outcome(tmp_path: Path) -> None:
+    class Unsure(FakeTransfers):
+        async def fetch_model(self, model: Digest, size: int, partial: Path) -> None:
+            raise DurabilityUnknown("fsync failed")
+
+    async def scenario() -> None:
+        shop = Workshop(tmp_path, FakeTask(), Unsure())
+        shop.work.start_work(make_offer())
+        await asyncio.gather(*shop.work._running[make_offer().key], return_exceptions=True)
+        await asyncio.sleep(0)  # the callback of the task that ended
+        await shop.work.close()
+        assert [type(error) for error in shop.fatal] == [DurabilityUnknown]
+        assert shop.events.empty()
 
     asyncio.run(scenario())

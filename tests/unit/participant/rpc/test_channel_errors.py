@@ -12,10 +12,11 @@ from shared.errors import (
     FederationError,
     IdentityError,
     LateError,
+    PeerError,
     UnknownError,
     UnreachableError,
 )
-from shared.wire.status import ERROR_METADATA_KEY
+from shared.wire.status import ERROR_METADATA_KEY, STATUS
 
 
 def failure(code: grpc.StatusCode, name: str | None = None) -> grpc.aio.AioRpcError:
@@ -30,8 +31,12 @@ def test_what_the_coordinator_names_is_what_it_is(name: str, leaf: type[Federati
     assert type(error_of(failure(grpc.StatusCode.FAILED_PRECONDITION, name), address="there")) is leaf
 
 
-@pytest.mark.parametrize("name", ["StorageError", "DurabilityUnknown", "UnreachableError"])
-def test_trouble_with_the_coordinators_disk_is_not_trouble_with_ours(name: str) -> None:
+OTHERS = [leaf.__name__ for leaf in STATUS if not issubclass(leaf, PeerError)]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_trouble_of_the_coordinators_own_is_never_ours(name: str) -> None:
+    """Whatever leaf it names: an error of our disk, configuration or task is raised here or nowhere."""
     assert type(error_of(failure(grpc.StatusCode.UNAVAILABLE, name), address="there")) is UnreachableError
 
 

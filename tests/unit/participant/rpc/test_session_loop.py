@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from participant.rpc.session import QUEUE_LIMIT, SessionLoop
 from participant.rpc.session import Credentials as SessionCredentials
-from participant.rpc.session import SessionLoop
 from shared.clock import SystemClock
 from shared.entropy import SystemEntropy
 from shared.errors import FederationError, IdentityError, PeerError, RefusedError, UnreachableError, WireError
@@ -39,9 +39,11 @@ class Heard:
     states: list[bool] = field(default_factory=list)
     say: Callable[[RoundReply], None] | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
 
     def connected(self, say: Callable[[RoundReply], None]) -> None:
         self.say = say
+        self.opened.set()
 
     def disconnected(self) -> None:
         self.say = None
@@ -140,6 +142,14 @@ async def other_version(stream: Stream) -> None:
     await stream.send(stream.welcome(version=9))
 
 
+async def busy_loop(stream: Stream) -> None:
+    await stream.send(stream.welcome(heartbeat_s=1e-9))
+
+
+async def never_silent(stream: Stream) -> None:
+    await stream.send(stream.welcome(silence_s=10_000.0))
+
+
 async def not_a_welcome(stream: Stream) -> None:
     await stream.send(encode_coordinator_message(Heartbeat()))
 
@@ -154,6 +164,8 @@ async def not_a_message(stream: Stream) -> None:
         (other_nonce, IdentityError, "replaying"),
         (for_somebody_else, IdentityError, "another Hello"),
         (other_version, WireError, "protocol version 9"),
+        (busy_loop, WireError, "heartbeats every"),
+        (never_silent, WireError, "10000 s of silence"),
         (not_a_welcome, WireError, "something else"),
         (not_a_message, WireError, "not a SessionResponse"),
     ],
@@ -259,3 +271,43 @@ async def ended(session: Awaitable[None]) -> FederationError:
     except FederationError as error:
         return error
     raise AssertionError("a session ended without an error")
+
+
+def test_a_coordinator_that_does_not_read_costs_the_session_and_nothing_else(consortium: Consortium) -> None:
+    heard = Heard()
+
+    async def handler(stream: Stream) -> None:
+        await stream.send(stream.welcome(heartbeat_s=10.0))
+        await heard.opened.wait()
+        assert heard.say is not None
+        for _ in range(2 * QUEUE_LIMIT):
+            heard.say(Consent(KEY, PLAN))
+        await asyncio.Event().wait()
+
+    raised = asyncio.run(one_session(consortium, handler, heard))
+    assert isinstance(raised, UnreachableError)
+    assert "does not read" in str(raised)
+
+
+def test_credentials_that_are_half_replaced_are_waited_for(consortium: Consortium, tmp_path: Path) -> None:
+    """The loop goes on: the next dial reads the files again."""
+    half = tmp_path / "tls.crt"
+    half.write_bytes(b"-----BEGIN")
+    waiting = asyncio.Event()
+
+    class Waits(SystemEntropy):
+        def take(self, count: int) -> bytes:
+            waiting.set()  # the backoff draws its delay: the failed dial is behind us
+            return super().take(count)
+
+    async def scenario() -> None:
+        loop = loop_for(consortium, Heard(), "localhost:1")
+        loop._credentials = replace(loop._credentials, tls=replace(loop._credentials.tls, certificate=half))
+        loop._entropy = Waits()
+        running = asyncio.create_task(loop.run())
+        await asyncio.wait_for(waiting.wait(), LIMIT_S)
+        await asyncio.sleep(0)
+        assert not running.done()
+        running.cancel()
+
+    asyncio.run(scenario())
