@@ -188,10 +188,15 @@ def task_environment(extra: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def is_long(log: Path) -> bool:
+    """Whether a log is due to become the older of two, which happens when a process starts."""
+    return log.exists() and log.stat().st_size > LOG_MAX_BYTES
+
+
 def _open_log(path: Path) -> int:
     """Open for appending; a log that has grown long becomes the older of two."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
+    if is_long(path):
         path.replace(path.with_name(path.name + ".1"))
     # Only the silo's own user reads it: it may quote the silo's data.
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

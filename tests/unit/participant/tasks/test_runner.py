@@ -296,3 +296,16 @@ def test_the_daemons_own_settings_do_not_reach_the_task(monkeypatch: pytest.Monk
     environment = task_environment({"OMP_NUM_THREADS": "2"})
     assert "CONSILO_ANYTHING" not in environment
     assert (environment["SILO_DATABASE"], environment["OMP_NUM_THREADS"]) == ("y", "2")
+
+
+def test_a_log_that_grew_long_is_put_aside_between_two_calls(own: Bench) -> None:
+    """A warm process may live for weeks; its log shares the disk with the journal."""
+    own.init_model()
+    first = own.runner.pid
+    own.train()
+    assert own.runner.pid == first
+    os.truncate(own.log, LOG_MAX_BYTES + 1)
+    own.train()
+    assert own.runner.pid != first
+    assert own.log.with_name("task.log.1").stat().st_size > LOG_MAX_BYTES
+    assert own.log.stat().st_size < LOG_MAX_BYTES
