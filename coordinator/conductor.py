@@ -6,6 +6,10 @@ in the order in which the calls arrive. What it knows is what the store says: `s
 after a crash is only in memory. After each call it looks whether a job can start or a round has ended, so no state
 waits for a poll.
 
+A job that cannot go on (its model's file is gone, the disk is full) is that job's trouble alone: the others, whoever
+called and the start go on. It is logged once, shown as what the job waits for, and tried again whenever something
+happens, at the latest after `TROUBLE_RETRY_S`. What such a job looks like is read from the store again then.
+
 Not here: bytes (rpc), files (storage), what a round does next (round.machine), which job is next (scheduler).
 """
 
@@ -14,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+
+import structlog
 
 from coordinator.audit import AuditLog
 from coordinator.checkpoints import describe_initial
@@ -36,7 +42,17 @@ from coordinator.round.journal import decode_plan
 from coordinator.round.phases import RoundFrame, RoundState, Uploading
 from coordinator.scheduler import EndJob, FinishedRound, RunRound, next_step, startable
 from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, ModelRecord, RoundRecord, Staged, Store
-from shared.errors import ConflictError, LateError, PeerError, PhaseError, UnknownError, WireError
+from shared.errors import (
+    ConflictError,
+    DurabilityUnknown,
+    FederationError,
+    LateError,
+    PeerError,
+    PhaseError,
+    UnknownError,
+    UnreachableError,
+    WireError,
+)
 from shared.identity import Identity, VerifyingKey
 from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec, jobspec_digest, parse_jobspec
@@ -62,6 +78,10 @@ from shared.wire.sealed import (
     reopen,
     seal,
 )
+
+TROUBLE_RETRY_S = 5.0  # between two tries of a job that cannot go on, when nothing else happens
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +113,10 @@ class _RunningJob:
     finished: list[FinishedRound] = field(default_factory=list)
     previous_result: bytes = b""
     driver: RoundDriver | None = None
+    read: bool = True
+    """Whether `finished` and `driver` are what the store says."""
+    trouble: str = ""
+    retry_at: float = float("inf")
     progress: dict[ParticipantId, int] = field(default_factory=dict)
 
 
@@ -121,7 +145,7 @@ class Conductor:
             if record.state is JobState.QUEUED:
                 self._queued[record.job] = (record, spec)
             elif record.state is JobState.RUNNING:
-                self._resume_job(record, spec)
+                self._running[record.job] = _RunningJob(record, spec, read=False)
         self._go_on()
 
     def _forget_last_round(self, job: JobId) -> None:
@@ -141,8 +165,9 @@ class Conductor:
     @property
     def next_deadline(self) -> float:
         """When `tick` is due (monotonic seconds; infinity for never)."""
-        drivers = (job.driver for job in self._running.values())
-        return min((driver.deadline for driver in drivers if driver is not None), default=float("inf"))
+        jobs = self._running.values()
+        deadlines = (job.retry_at if job.driver is None else min(job.driver.deadline, job.retry_at) for job in jobs)
+        return min(deadlines, default=float("inf"))
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -169,8 +194,9 @@ class Conductor:
             return
         driver = self._driver_of(message.key)
         if driver is None:
-            self._require_known_round(participant, message.key)
-            return
+            if self._require_known_round(participant, message.key).outcome:
+                raise LateError(f"round {message.key} is over")
+            return  # it cannot go on now; when it does, its members are told of it and say this again
         driver.handle(Replied(participant, message))
         if isinstance(message, Progress):
             self._running[message.key.job].progress[participant] = message.percent
@@ -288,7 +314,9 @@ class Conductor:
         running = self._running.get(job)
         if running is not None and running.driver is not None:
             live = running.driver.state
-        elif running is not None:
+        if running is not None and running.trouble:
+            waits_for = f"cannot go on: {running.trouble}"
+        elif running is not None and running.driver is None:
             waits_for = assess(running.spec, self._registry.offers()).explain(running.spec)
         progress = dict(running.progress) if running is not None else {}
         return JobView(record, waits_for, self._store.rounds(job), live, progress)
@@ -322,6 +350,21 @@ class Conductor:
             self._continue_job(self._running[name])
 
     def _continue_job(self, job: _RunningJob) -> None:
+        try:
+            self._advance(job)
+        except DurabilityUnknown:
+            raise
+        except FederationError as error:
+            if job.trouble != str(error):
+                _log.warning("job_cannot_go_on", job=job.record.job, error=type(error).__name__, reason=str(error))
+            job.trouble = str(error)
+            job.retry_at = self._around.clock.monotonic() + TROUBLE_RETRY_S
+        else:
+            job.trouble, job.retry_at = "", float("inf")
+
+    def _advance(self, job: _RunningJob) -> None:
+        if not job.read:
+            self._read_job(job)
         if job.driver is not None and job.driver.finished:
             self._close_round(job, job.driver)
         if job.driver is not None:
@@ -333,15 +376,17 @@ class Conductor:
         if not assess(job.spec, self._registry.offers()).enough_for(job.spec.round.quorum):
             return
         frame = self._frame(job, self._plan(job, upcoming))
+        job.read = False  # a round that was opened and not begun is found in the store
         job.driver = RoundDriver.plan(
             frame,
             earlier=tuple(job.finished),
             present=[member for member in job.spec.members if member in self._registry.connected],
             around=self._around,
         )
+        job.read = True
 
     def _close_round(self, job: _RunningJob, driver: RoundDriver) -> None:
-        record = self._store.rounds(job.record.job)[-1]
+        record = self._store.round(driver.frame.key)
         self._intake.forget(record.key)  # may fail, and is then done again: nothing is noted before it
         job.finished.append(_finished(record, driver.frame.plan.value.model))
         if record.outcome == COMMITTED:
@@ -371,21 +416,22 @@ class Conductor:
         layout = UpdateLayout(Encoding.PLAIN, parameters, statistics.cells)
         return RoundFrame(spec=job.spec, plan=plan, index=index, layout=layout, statistics=statistics)
 
-    def _resume_job(self, record: JobRecord, spec: JobSpec) -> None:
-        job = _RunningJob(record, spec)
-        self._running[record.job] = job
-        model = spec.initial_model
-        for kept in self._store.rounds(record.job):
+    def _read_job(self, job: _RunningJob) -> None:
+        """Take a job up where the store has it: after a start, and after a round that could not begin."""
+        finished: list[FinishedRound] = []
+        model, driver = job.spec.initial_model, None
+        for kept in self._store.rounds(job.record.job):
             if not kept.outcome:
-                plan = decode_plan(self._store.journal_of(kept.key)[0])
-                frame = self._frame(job, plan)
-                job.driver = RoundDriver.resume(frame, earlier=tuple(job.finished), around=self._around)
+                frame = self._frame(job, decode_plan(self._store.journal_of(kept.key)[0]))
+                driver = RoundDriver.resume(frame, earlier=tuple(finished), around=self._around)
+                for member in self._registry.connected.keys() & set(job.spec.members):
+                    driver.handle(Connected(member))
                 break
-            finished = _finished(kept, model)
-            job.finished.append(finished)
-            model = finished.next_model
-            if not finished.abort:
+            finished.append(_finished(kept, model))
+            model = finished[-1].next_model
+            if not finished[-1].abort:
                 job.previous_result = kept.result
+        job.finished, job.driver, job.read = finished, driver, True
 
     # --- finding things -----------------------------------------------------------------------------------------------
 
@@ -402,8 +448,9 @@ class Conductor:
     def _uploading(self, participant: ParticipantId, key: AttemptKey) -> Uploading:
         driver = self._driver_of(key.round)
         if driver is None:
-            self._require_known_round(participant, key.round)
-            raise LateError(f"round {key.round} is over")
+            if self._require_known_round(participant, key.round).outcome:
+                raise LateError(f"round {key.round} is over")
+            raise UnreachableError(f"round {key.round} cannot go on now: try again")
         if participant not in driver.frame.spec.members:
             raise UnknownError(f"there is no round {key.round} for {participant}")
         state = driver.state
@@ -413,25 +460,23 @@ class Conductor:
             raise PhaseError(f"{participant} is not in the cohort of attempt {key}")
         return state
 
-    def _require_known_round(self, participant: ParticipantId, key: RoundKey) -> None:
+    def _require_known_round(self, participant: ParticipantId, key: RoundKey) -> RoundRecord:
         """A word about a round that is over is late; about one that never was, or is not theirs, it is unknown."""
         known = self._known_job(key.job)
         if known is None or participant not in parse_jobspec(known.spec).members:
             raise UnknownError(f"there is no round {key} for {participant}")
-        if all(record.key != key for record in self._store.rounds(key.job)):
-            raise UnknownError(f"job {key.job} has no round {key.number}")
+        return self._store.round(key)
 
     def _tell_outcome(self, participant: ParticipantId, key: RoundKey) -> None:
         try:
-            self._require_known_round(participant, key)
+            record = self._require_known_round(participant, key)
         except PeerError:
             return  # it holds a round that this coordinator never had; that is not ours to end
-        for record in self._store.rounds(key.job):
-            if record.key == key and record.outcome:
-                envelope = decode_envelope(record.result)
-                committed = record.outcome == COMMITTED
-                outcome = reopen(RoundResult, envelope) if committed else reopen(RoundAborted, envelope)
-                self._around.outbox.send(participant, outcome)
+        if record.outcome:
+            envelope = decode_envelope(record.result)
+            committed = record.outcome == COMMITTED
+            outcome = reopen(RoundResult, envelope) if committed else reopen(RoundAborted, envelope)
+            self._around.outbox.send(participant, outcome)
 
     def _known_job(self, job: JobId) -> JobRecord | None:
         try:

@@ -27,7 +27,8 @@ from coordinator.client.connection import dial
 from coordinator.client.job_file import load_job_file
 from coordinator.client.operations import Operations
 from coordinator.client.settings import OperatorSettings, load_operator
-from coordinator.client.views import COMMITTED, ENDED, committed_rounds, spec_of, summary_of
+from coordinator.client.views import ENDED, committed_rounds, spec_of, summary_of
+from coordinator.storage.interface import COMMITTED
 from shared.entropy import SystemEntropy
 from shared.errors import AuditError, FederationError, UnreachableError
 from shared.ids import Digest, JobId

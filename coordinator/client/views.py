@@ -14,13 +14,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from coordinator.checkpoints import ModelDescription, TrainedModel, parse_description
+from coordinator.storage.interface import COMMITTED
 from shared.errors import WireError
 from shared.job import JobSpec, first_complaint, parse_jobspec
 from shared.reasons import JobState, Purpose
 from shared.terminal import facts, table
 from shared.wire.operations import JobDetail, JobStatus, LiveRound, ModelStatus, RoundStatus
 
-COMMITTED = "committed"
 SHORT_DIGEST_CHARS = 12
 ENDED = frozenset({JobState.COMPLETED, JobState.ABORTED})
 

@@ -141,6 +141,10 @@ class Store(Protocol):
         """The journal in order. Absent: UnknownError."""
         ...
 
+    def round(self, key: RoundKey) -> RoundRecord:
+        """Absent: UnknownError."""
+        ...
+
     def rounds(self, job: JobId) -> Sequence[RoundRecord]:
         """All rounds of a job in order; empty when it has none."""
         ...

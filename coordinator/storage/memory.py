@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from coordinator.storage.faults import FaultPlan, ProcessLife
 from coordinator.storage.interface import (
+    COMMITTED,
     AuditEntry,
     JobRecord,
     JournalEntry,
@@ -32,7 +33,6 @@ from shared.reasons import JobState, Purpose
 __all__ = ["MemoryBlobs", "MemoryStore"]
 
 AUDIT_PAGE = 1000  # what one call of audit_entries returns at most (interface)
-COMMITTED = "committed"
 
 
 @dataclass(slots=True)
@@ -139,6 +139,10 @@ class MemoryStore:
         self._life.read("journal_of")
         self._records.round(key)
         return tuple(self._records.journals[key])
+
+    def round(self, key: RoundKey) -> RoundRecord:
+        self._life.read("round")
+        return self._records.round(key)
 
     def rounds(self, job: JobId) -> Sequence[RoundRecord]:
         self._life.read("rounds")

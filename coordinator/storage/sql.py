@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from coordinator.storage.interface import (
+    COMMITTED,
     AuditEntry,
     JobRecord,
     JournalEntry,
@@ -38,7 +39,6 @@ from shared.reasons import JobState, Purpose
 
 AUDIT_PAGE = 1000  # what one call of audit_entries returns at most (interface)
 BUSY_TIMEOUT_S = 5.0  # a backup may hold the file this long; nobody else writes
-COMMITTED = "committed"
 
 SCHEMA_VERSION = 1  # the first; a later one comes with a migration from each before it
 
@@ -192,6 +192,13 @@ class SqlStore:
             of_round = (journal.c.job == key.job) & (journal.c.number == key.number)
             rows = connection.execute(sa.select(journal.c.kind, journal.c.body).where(of_round).order_by(journal.c.seq))
             return tuple(JournalEntry(kind=row.kind, body=row.body) for row in rows)
+
+    def round(self, key: RoundKey) -> RoundRecord:
+        with self._read("round") as connection:
+            row = connection.execute(sa.select(rounds).where(_is_round(key))).one_or_none()
+            if row is None:
+                raise UnknownError(f"there is no round {key}")
+            return _round_record(row)
 
     def rounds(self, job: JobId) -> Sequence[RoundRecord]:
         with self._read("rounds") as connection:

@@ -111,6 +111,8 @@ def test_what_is_absent_is_unknown_and_changes_nothing(bench: StoreBench) -> Non
         lambda: bench.store.open_round(RoundKey(LUNG, RoundNumber(1)), Purpose.TRAIN, PLAN),
         lambda: bench.store.journal(FIRST, PLAN),
         lambda: bench.store.journal_of(FIRST),
+        lambda: bench.store.round(FIRST),
+        lambda: bench.store.round(RoundKey(LUNG, RoundNumber(1))),
         lambda: bench.store.commit_round(commit(seq=1)),
         lambda: bench.store.abort_round(abort(seq=1)),
         lambda: bench.store.model(MODEL.digest),
@@ -140,6 +142,15 @@ def test_rounds_are_listed_by_number(bench: StoreBench) -> None:
     for key in (tenth, SECOND, RoundKey(LUNG, RoundNumber(3)), FIRST):
         bench.store.open_round(key, Purpose.EVALUATE, PLAN)
     assert [record.key for record in bench.store.rounds(HEART)] == [FIRST, SECOND, tenth]
+
+
+def test_one_round_is_read_alone(bench: StoreBench) -> None:
+    with_commit(bench.store)
+    bench.store.open_round(SECOND, Purpose.EVALUATE, PLAN)
+    assert bench.store.round(FIRST) == RoundRecord(FIRST, Purpose.TRAIN, "committed", b"summary", b"result")
+    assert bench.restart().round(SECOND) == RoundRecord(SECOND, Purpose.EVALUATE, "", b"", b"")
+    with pytest.raises(UnknownError):
+        bench.store.round(RoundKey(HEART, RoundNumber(3)))
 
 
 def test_a_commit_is_everything_at_once(bench: StoreBench) -> None:
@@ -243,6 +254,7 @@ READS: dict[str, Callable[[Store], object]] = {
     "job": lambda store: store.job(HEART),
     "jobs": lambda store: store.jobs(),
     "journal_of": lambda store: store.journal_of(FIRST),
+    "round": lambda store: store.round(FIRST),
     "rounds": lambda store: store.rounds(HEART),
     "model": lambda store: store.model(MODEL.digest),
     "models": lambda store: store.models(),

@@ -1,0 +1,169 @@
+"""A job that cannot go on is that job's trouble alone; words about a round that is over are late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+
+from coordinator.audit import AuditLog
+from coordinator.conductor import TROUBLE_RETRY_S, Conductor
+from coordinator.intake import Intake
+from coordinator.registry import Enrolled
+from coordinator.round.driver import FoldOrder, Surroundings
+from coordinator.round.phases import Recruiting, RoundState
+from coordinator.storage.faults import Fault, FaultPlan
+from coordinator.storage.memory import MemoryBlobs, MemoryStore
+from shared.clock import ManualClock
+from shared.errors import DurabilityUnknown, LateError, UnreachableError
+from shared.identity import Identity, Role
+from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber
+from shared.protocol.messages import Consent, RoundBroadcast
+from shared.reasons import JobState, Purpose
+from tests.support.rounds import (
+    COORDINATOR_KEY,
+    MEMBERS,
+    TASK,
+    A,
+    coordinator_seal,
+    initial_index,
+    initial_model,
+    key_of,
+    make_spec,
+)
+
+OPERATOR = Identity("hearts.example", Role.OPERATOR, "olga")
+OTHERS = tuple(ParticipantId(f"clinic-{letter}") for letter in "abc")
+HEART, LUNG = JobId("heart-1"), JobId("lung-1")
+
+
+class _Outside:
+    """Hears what a conductor says to anybody."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[ParticipantId, RoundBroadcast]] = []
+
+    def send(self, participant: ParticipantId, message: RoundBroadcast) -> None:
+        self.sent.append((participant, message))
+
+    def start(self, order: FoldOrder) -> None: ...
+
+    def moved(self, state: RoundState) -> None: ...
+
+    def finished(self, key: RoundKey, purpose: Purpose, outcome: str, summary: Mapping[str, object]) -> None: ...
+
+
+class _Machine:
+    """Storage that outlives the conductor on it."""
+
+    def __init__(self) -> None:
+        self.faults = FaultPlan()
+        self.store = MemoryStore(faults=self.faults)
+        self.blobs = MemoryBlobs(faults=self.faults)
+        self.clock = ManualClock(start=datetime(2026, 11, 22, tzinfo=UTC))
+        self.outside = _Outside()
+        self.audit = AuditLog(sign=partial(COORDINATOR_KEY.sign, "audit"), clock=self.clock)
+        self.conductor = self.restart()
+
+    def restart(self) -> Conductor:
+        outside = self.outside
+        around = Surroundings(
+            store=self.store,
+            audit=self.audit,
+            outbox=outside,
+            folds=outside,
+            seal=coordinator_seal,
+            clock=self.clock,
+            observer=outside,
+        )
+        self.conductor = Conductor(around=around, blobs=self.blobs, intake=Intake(self.blobs), signer=COORDINATOR_KEY)
+        return self.conductor
+
+    def add_model(self, elements: int) -> Digest:
+        content = initial_model(elements)
+        staged = self.blobs.stage("initial")
+        staged.allocate(len(content))
+        staged.write_at(0, memoryview(content))
+        self.conductor.add_model(staged, Digest.of(content), initial_index(elements), OPERATOR)
+        return Digest.of(content)
+
+    def connect(self) -> None:
+        for member in (*MEMBERS, *OTHERS):
+            enrolled = Enrolled(f"session-{member}", frozenset({TASK}))
+            self.conductor.session_opened(member, enrolled, key_of(member).verifying_key, ())
+
+    def phase_of(self, job: JobId) -> RoundState | None:
+        return self.conductor.job_view(job).live
+
+
+@pytest.fixture
+def machine() -> _Machine:
+    """Two jobs, of which the first one's model is lost."""
+    made = _Machine()
+    lost = made.add_model(8)
+    made.add_model(9)
+    made.conductor.submit_job(HEART, make_spec(elements=8).to_bytes(), OPERATOR)
+    made.conductor.submit_job(LUNG, make_spec(elements=9, members=OTHERS).to_bytes(), OPERATOR)
+    made.blobs._models.pop(lost)
+    return made
+
+
+def _bring_back(machine: _Machine) -> None:
+    content = initial_model(8)
+    machine.blobs._models[Digest.of(content)] = content
+
+
+def test_a_lost_model_stops_its_job_and_no_other(machine: _Machine) -> None:
+    machine.connect()
+    view = machine.conductor.job_view(HEART)
+    assert view.record.state is JobState.RUNNING
+    assert view.waits_for.startswith("cannot go on: there is no model")
+    assert isinstance(machine.phase_of(LUNG), Recruiting)
+
+
+def test_it_is_tried_again_when_time_passes(machine: _Machine) -> None:
+    machine.connect()
+    assert machine.conductor.next_deadline <= machine.clock.monotonic() + TROUBLE_RETRY_S
+    _bring_back(machine)
+    machine.clock.advance(TROUBLE_RETRY_S)
+    machine.conductor.tick()
+    assert isinstance(machine.phase_of(HEART), Recruiting)
+    assert machine.conductor.job_view(HEART).waits_for == ""
+
+
+def test_a_start_goes_on_without_it_and_takes_the_open_round_up_later(machine: _Machine) -> None:
+    _bring_back(machine)
+    machine.connect()
+    machine.blobs._models.pop(Digest.of(initial_model(8)))
+    machine.restart().start()
+    assert machine.conductor.job_view(HEART).waits_for.startswith("cannot go on")
+    assert isinstance(machine.phase_of(LUNG), Recruiting)
+    key = AttemptKey(RoundKey(HEART, RoundNumber(1)), AttemptNumber(1))
+    with pytest.raises(UnreachableError, match="cannot go on now"):
+        machine.conductor.may_upload(A, key)  # not late: the round is open
+    machine.connect()
+    machine.outside.sent.clear()
+    _bring_back(machine)
+    machine.conductor.tick()
+    state = machine.phase_of(HEART)
+    assert isinstance(state, Recruiting)
+    assert {participant for participant, _ in machine.outside.sent} >= set(MEMBERS)
+    assert len(machine.store.rounds(HEART)) == 1
+
+
+def test_what_nobody_can_know_still_ends_the_process(machine: _Machine) -> None:
+    _bring_back(machine)
+    machine.faults.inject("open_round", Fault.FAILED_BUT_PERSISTED)
+    with pytest.raises(DurabilityUnknown):
+        machine.connect()
+
+
+def test_a_word_about_a_finished_round_is_late(machine: _Machine) -> None:
+    _bring_back(machine)
+    machine.connect()
+    machine.conductor.abort_job(HEART, "enough", OPERATOR)
+    word = Consent(RoundKey(HEART, RoundNumber(1)), Digest(bytes(32)))
+    with pytest.raises(LateError):
+        machine.conductor.received(A, f"session-{A}", word)
