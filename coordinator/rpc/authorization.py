@@ -20,7 +20,15 @@ import grpc
 import structlog
 from grpc import aio
 
-from shared.errors import DurabilityUnknown, FederationError, IdentityError, LateError, ModelError, PeerError
+from shared.errors import (
+    DurabilityUnknown,
+    FederationError,
+    IdentityError,
+    LateError,
+    ModelError,
+    PeerError,
+    UnreachableError,
+)
 from shared.identity import AllowedEntry, AllowlistFile, Identity, Role
 from shared.ids import ParticipantId
 from shared.log import log_context
@@ -151,7 +159,7 @@ class Wall:
                 self._on_unknown(error)
             case LateError():
                 _log.info("call_refused", error=type(error).__name__, reason=str(error))
-            case PeerError() | ModelError():
+            case PeerError() | ModelError() | UnreachableError():
                 _log.warning("call_refused", error=type(error).__name__, reason=str(error))
             case _:
                 _log.error("own_trouble", error=type(error).__name__, reason=str(error))

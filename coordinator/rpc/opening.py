@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from coordinator.rpc.authorization import Call
 from coordinator.rpc.server import Stream
 from coordinator.rpc.sessions import Link
 from shared.clock import Clock
 from shared.entropy import Entropy
-from shared.errors import IdentityError, WireError
+from shared.errors import ConfigError, IdentityError, UnreachableError, WireError
 from shared.identity import SigningKey, VerifyingKey, same_digest, verify_signing_certificate
 from shared.protocol.messages import CAPABILITIES, CAPABILITY_PLAIN, PROTOCOL_VERSIONS, Hello, Refused, Welcome
 from shared.reasons import RefusalReason
 from shared.wire.sealed import seal
 from shared.wire.session import decode_participant_message, encode_coordinator_message
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +64,10 @@ class Opening:
 
 
 async def open_session(call: Call, stream: Stream, *, host: Host, times: SessionTimes) -> Opening:
-    """Hear a Hello and check all that is in it. Raises SessionRefused."""
+    """Hear a Hello and check all that is in it. Raises SessionRefused, or UnreachableError for a fault of our own."""
     hello = await _hello(stream, times)
+    if len(set(hello.open_rounds)) != len(hello.open_rounds):
+        raise SessionRefused(RefusalReason.PROTOCOL, "a Hello names each open round once")
     common = set(hello.versions) & set(PROTOCOL_VERSIONS)
     if not common:
         raise SessionRefused(
@@ -98,10 +104,13 @@ async def _hello(stream: Stream, times: SessionTimes) -> Hello:
 def _signing_key_of(call: Call, hello: Hello, host: Host) -> VerifyingKey:
     try:
         certificate = verify_signing_certificate(
-            hello.signing_certificate, ca_pem=host.authorities(), now=host.clock.now()
+            hello.signing_certificate, ca_pem=_authorities(host), now=host.clock.now()
         )
     except IdentityError as error:
         raise SessionRefused(RefusalReason.SIGNING_IDENTITY, str(error)) from None
+    except ConfigError as error:
+        _log.error("authorities_unusable", reason=str(error))
+        raise UnreachableError("the coordinator cannot check signing certificates now: try again") from None
     if certificate.identity != call.identity:
         raise SessionRefused(
             RefusalReason.SIGNING_IDENTITY,
@@ -115,6 +124,13 @@ def _signing_key_of(call: Call, hello: Hello, host: Host) -> VerifyingKey:
             "allow-list: an old certificate, or the allow-list was not updated",
         )
     return certificate.verifying_key
+
+
+def _authorities(host: Host) -> bytes:
+    try:
+        return host.authorities()
+    except OSError as error:
+        raise ConfigError(f"the file of authorities (tls.ca) cannot be read: {error}") from None
 
 
 def welcome(opening: Opening, link: Link, *, host: Host, times: SessionTimes) -> bytes:

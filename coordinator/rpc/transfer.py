@@ -22,7 +22,7 @@ from coordinator.intake import Intake, UploadId
 from coordinator.rpc.authorization import Call, TooMuch
 from coordinator.rpc.server import Handlers, Incoming
 from coordinator.storage.interface import Blobs
-from shared.errors import ConflictError, LateError, WireError
+from shared.errors import ConflictError, UnreachableError, WireError
 from shared.ids import Digest, ParticipantId
 from shared.update import CHUNK_BYTES
 from shared.wire.sealed import decode_upload_commit
@@ -203,7 +203,10 @@ class TransferService:
             async with asyncio.timeout(self._stalled_s):
                 frame = await frames.read()
         except TimeoutError:
-            raise LateError(f"no chunk came for {self._stalled_s:g} s: ask the upload's status and go on") from None
+            # Not LateError, which is final: what came is kept, and the same update may go on.
+            raise UnreachableError(
+                f"no chunk came for {self._stalled_s:g} s: ask the upload's status and go on"
+            ) from None
         return None if frame is None else decode_upload_frame(frame)
 
     async def _on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -60,6 +60,7 @@ class LiveCoordinator:
     store: MemoryStore
     blobs: FileBlobs
     server: CoordinatorServer
+    session: SessionService
     unknown: list[DurabilityUnknown] = field(default_factory=list)
 
     def count(self, name: str, **labels: str) -> float:
@@ -180,7 +181,16 @@ async def live_coordinator(
         watching = asyncio.create_task(session.watch_allowlist())
         try:
             yield LiveCoordinator(
-                int(address.rpartition(":")[2]), conductor, thread, sessions, metrics, store, blobs, server, unknown
+                int(address.rpartition(":")[2]),
+                conductor,
+                thread,
+                sessions,
+                metrics,
+                store,
+                blobs,
+                server,
+                session,
+                unknown,
             )
         finally:
             watching.cancel()

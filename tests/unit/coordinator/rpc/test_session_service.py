@@ -18,10 +18,12 @@ from shared.identity import Role
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.protocol.messages import Consent, Heartbeat, ParticipantMessage, RoundPlan, Welcome
 from shared.reasons import RefusalReason
+from shared.wire.status import ERROR_METADATA_KEY
 from tests.support.credentials import Consortium
 from tests.support.fake_participant import FakeParticipant, fake_participant
 from tests.support.live_coordinator import PATIENT, LiveCoordinator, live_coordinator
 
+NOWHERE = RoundKey(JobId("other"), RoundNumber(1))
 HASTY = SessionTimes(hello_s=0.2, heartbeat_s=0.1, silence_s=0.4)
 
 
@@ -88,6 +90,7 @@ Change = Callable[[Consortium, FakeParticipant], ParticipantMessage | bytes]
         (lambda *_: Heartbeat(), RefusalReason.PROTOCOL),
         (lambda *_: b"\xff\xff", RefusalReason.PROTOCOL),
         (lambda *_: b"", RefusalReason.PROTOCOL),
+        (lambda _, p: p.hello(open_rounds=(NOWHERE, NOWHERE)), RefusalReason.PROTOCOL),
     ],
 )
 def test_what_opens_no_session(consortium: Consortium, first: Change, reason: RefusalReason) -> None:
@@ -99,6 +102,24 @@ def test_what_opens_no_session(consortium: Consortium, first: Change, reason: Re
         assert refused.detail
         assert live.count("sessions_refused_total", reason=reason) == 1
         assert live.count("connected_participants") == 0
+
+    _alone(consortium, test)
+
+
+@pytest.mark.parametrize("content", [b"half writ", None])
+def test_authorities_that_cannot_be_used_are_our_own_trouble(consortium: Consortium, content: bytes | None) -> None:
+    def unusable() -> bytes:
+        if content is None:
+            raise PermissionError("Permission denied")
+        return content
+
+    async def test(live: LiveCoordinator, participant: FakeParticipant) -> None:
+        live.session._host = replace(live.session._host, authorities=unusable)
+        with pytest.raises(aio.AioRpcError) as caught:
+            await participant.open()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert dict(caught.value.trailing_metadata() or ())[ERROR_METADATA_KEY] == "UnreachableError"
+        assert "writ" not in (caught.value.details() or "")
 
     _alone(consortium, test)
 
@@ -178,9 +199,8 @@ def test_words_that_break_the_rules_change_nothing_and_are_counted(consortium: C
         await live.submit("heart-1", ["hospital-a"], model)
         talk, _ = await participant.open()
         plan = await talk.expect(RoundPlan)
-        nowhere = RoundKey(JobId("other"), RoundNumber(1))
         await talk.say(b"\xff")
-        await talk.say(Consent(nowhere, Digest(bytes(32))))
+        await talk.say(Consent(NOWHERE, Digest(bytes(32))))
         await talk.say(Consent(plan.value.key, Digest(bytes(32))))
         await live.until(lambda: live.count("refused_total", method="Session", error="WireError") == 1)
         await live.until(lambda: live.count("refused_total", method="Session", error="UnknownError") == 1)

@@ -12,7 +12,7 @@ import pytest
 from grpc import aio
 
 from coordinator.rpc.transfer import TRANSFERS_MAX
-from shared.errors import ConflictError, FederationError, LateError, UnknownError, WireError
+from shared.errors import ConflictError, FederationError, LateError, UnknownError, UnreachableError, WireError
 from shared.ids import AttemptKey, AttemptNumber, Digest
 from shared.protocol.messages import RoundPlan
 from shared.update import CHUNK_BYTES
@@ -211,7 +211,7 @@ def test_a_stalled_upload_is_given_up(consortium: Consortium) -> None:
         (_, attempt), *_ = await _uploading(live, members, elements=10)
         stalled = members[0].uploading()
         await stalled.write(encode_upload_open(UploadOpen(attempt.key, 0)))
-        await _refused(stalled, LateError)
+        await _refused(stalled, UnreachableError)  # to be tried again: LateError would be final
 
     _run(consortium, test, stalled_s=0.2)
 
