@@ -4,8 +4,10 @@ A spool holds whole chunks only, in the layout's order, so that what is durable 
 interrupted upload goes on at a chunk. The newest stream of an upload wins: an older one, left over from a broken
 connection, is refused at its next chunk. Nothing here is on record: an update counts when the round's journal says so.
 
-Called from transfer threads; one lock guards the table of open uploads, and each upload is only touched by its newest
-stream.
+Called from transfer threads, and `forget` from the conductor's. Each upload has a lock, held while its bytes are
+hashed, written or synced; the lock of the table is only held for moments (opening a file at most), so that no upload
+waits for another's disk. Where both are held, the upload's was taken first. A newer stream, and whoever asks where the
+upload goes on, takes over the spool and its digests as they are: only a new process hashes what it finds.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import hashlib
 import math
 import struct
 import threading
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from coordinator.storage.interface import Blobs, Spool
@@ -35,67 +38,89 @@ class UploadId:
     participant: ParticipantId
 
 
-class Receiving:
-    """One stream of chunks into one spool."""
+class _Held:
+    """One upload: its spool and the digests of what is in it. Whoever touches either holds `lock`."""
 
-    def __init__(self, *, upload: UploadId, layout: UpdateLayout, spool: Spool, digests: list[Digest]) -> None:
-        self._upload = upload
-        self._ranges = list(layout.chunk_ranges())
-        self._parameter_bytes = layout.parameter_bytes
-        self._total_bytes = layout.total_bytes
-        self._spool = spool
-        self.digests = digests
-        self._durable = -1  # how many chunks the last sync covered; what a former process left is not known to be
-        self._superseded = False
-        self._lock = threading.Lock()
+    def __init__(self, upload: UploadId, layout: UpdateLayout) -> None:
+        self.upload = upload
+        self.ranges = list(layout.chunk_ranges())
+        self.parameter_bytes = layout.parameter_bytes
+        self.total_bytes = layout.total_bytes
+        self.lock = threading.Lock()
+        self.spool: Spool | None = None
+        self.digests: list[Digest] | None = None  # None: what a former process left was not read yet
+        self.durable = -1  # how many chunks the last sync covered; what a former process left is not known to be
+        self.newest: Receiving | None = None
+
+    def close(self) -> None:
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
+
+
+class _Open:
+    """An upload whose lock is held, with its spool open and its digests known."""
+
+    def __init__(self, held: _Held, spool: Spool, digests: list[Digest]) -> None:
+        self.held, self.spool, self.digests = held, spool, digests
 
     @property
     def received_bytes(self) -> int:
-        return self._ranges[len(self.digests)][0] if len(self.digests) < len(self._ranges) else self._total_bytes
+        ranges = self.held.ranges
+        return ranges[len(self.digests)][0] if len(self.digests) < len(ranges) else self.held.total_bytes
 
     def append(self, chunk: memoryview) -> None:
-        """Take the next chunk. Raises WireError for one that is not the next of this layout."""
-        with self._lock:
-            self._check_newest()
-            if len(self.digests) == len(self._ranges):
-                raise WireError(f"the update has {self._total_bytes} bytes, but more were sent")
-            start, end = self._ranges[len(self.digests)]
-            if len(chunk) != end - start:
-                raise WireError(f"the chunk at byte {start} has {end - start} bytes, got {len(chunk)}")
-            if start < self._parameter_bytes and not all_finite(chunk, DType.F32):
-                raise WireError(f"the chunk at byte {start} holds a NaN or an infinity")
-            digest = Digest(hashlib.sha256(chunk).digest())
-            self._spool.append(chunk)
-            self.digests.append(digest)
+        held = self.held
+        if len(self.digests) == len(held.ranges):
+            raise WireError(f"the update has {held.total_bytes} bytes, but more were sent")
+        start, end = held.ranges[len(self.digests)]
+        if len(chunk) != end - start:
+            raise WireError(f"the chunk at byte {start} has {end - start} bytes, got {len(chunk)}")
+        if start < held.parameter_bytes and not all_finite(chunk, DType.F32):
+            raise WireError(f"the chunk at byte {start} holds a NaN or an infinity")
+        digest = Digest(hashlib.sha256(chunk).digest())
+        self.spool.append(chunk)
+        self.digests.append(digest)
 
     def sync(self) -> int:
-        """Make what came durable; returns the durable bytes."""
-        with self._lock:
-            self._check_newest()
-            if self._durable != len(self.digests):
-                self._spool.sync()
-                self._durable = len(self.digests)
-            return self.received_bytes
+        if self.held.durable != len(self.digests):
+            self.spool.sync()
+            self.held.durable = len(self.digests)
+        return self.received_bytes
 
     def read_statistics(self) -> tuple[float, ...]:
         """Section 1, once it is complete."""
-        with self._lock:
-            self._check_newest()
-            content = self._spool.reader()
-        with closing(content) as reader:
-            cells = reader.read_at(self._parameter_bytes, self._total_bytes - self._parameter_bytes)
+        start = self.held.parameter_bytes
+        with closing(self.spool.reader()) as reader:
+            cells = reader.read_at(start, self.held.total_bytes - start)
             return struct.unpack(f"<{len(cells) // CELL_BYTES}d", cells)
 
-    def _check_newest(self) -> None:
-        if self._superseded:
-            raise LateError(f"a newer stream of upload {self._upload.key} took over, or its round is over")
 
-    def supersede(self) -> None:
-        """Close the spool; a stream that still writes is refused from now on."""
-        with self._lock:
-            if not self._superseded:
-                self._superseded = True
-                self._spool.close()
+class Receiving:
+    """One stream of chunks into one upload."""
+
+    def __init__(self, intake: Intake, held: _Held) -> None:
+        self._intake = intake
+        self._held = held
+
+    def append(self, chunk: memoryview) -> None:
+        """Take the next chunk. Raises WireError for one that is not the next of this layout, LateError when a newer
+        stream took over.
+        """
+        with self._newest() as upload:
+            upload.append(chunk)
+
+    def sync(self) -> int:
+        """Make what came durable; returns the durable bytes. Raises LateError as `append` does."""
+        with self._newest() as upload:
+            return upload.sync()
+
+    @contextmanager
+    def _newest(self) -> Iterator[_Open]:
+        with self._intake.using(self._held) as upload:
+            if self._held.newest is not self:
+                raise LateError(f"a newer stream of upload {self._held.upload.key} took over")
+            yield upload
 
 
 class Intake:
@@ -103,71 +128,100 @@ class Intake:
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
-        self._open: dict[UploadId, Receiving] = {}
+        self._held: dict[UploadId, _Held] = {}
         self._over: dict[JobId, RoundNumber] = {}  # the last round of each job that was forgotten here
         self._lock = threading.Lock()
 
     def durable_bytes(self, upload: UploadId, layout: UpdateLayout) -> int:
-        """Where an upload goes on: whole chunks, durable on return."""
-        return self._receiving(upload, layout).sync()
+        """Where an upload goes on: whole chunks, durable on return. An older stream is refused from now on, so that
+        the answer stays true.
+        """
+        held = self._of(upload, layout)
+        with self.using(held) as opened:
+            held.newest = None
+            return opened.sync()
 
     def open(self, upload: UploadId, layout: UpdateLayout, offset: int) -> Receiving:
         """Start a stream at `offset`, which is where `durable_bytes` said. Raises ConflictError for another one."""
-        with self._lock:
-            current = self._open.pop(upload, None)
-            if current is not None:
-                current.supersede()
-            receiving = self._resume(upload, layout)
-            self._open[upload] = receiving
-        if receiving.received_bytes != offset:
-            raise ConflictError(f"the upload goes on at byte {receiving.received_bytes}, not {offset}: ask its status")
-        return receiving
+        held = self._of(upload, layout)
+        with self.using(held) as opened:
+            if opened.received_bytes != offset:
+                raise ConflictError(f"the upload goes on at byte {opened.received_bytes}, not {offset}: ask its status")
+            held.newest = Receiving(self, held)
+            return held.newest
 
     def prove(self, upload: UploadId, layout: UpdateLayout, header: bytes) -> Digest:
         """The digest of a complete update, which is durable on return.
 
         Raises ConflictError for one with a gap, WireError for statistics that no honest update has.
         """
-        receiving = self._receiving(upload, layout)
-        durable = receiving.sync()
-        if durable != layout.total_bytes:
-            raise ConflictError(f"the update has {layout.total_bytes} bytes, of which {durable} arrived: send the rest")
-        _check_statistics(receiving.read_statistics(), decode_update_header(header), layout)
-        return update_digest(header, receiving.digests)
+        with self.using(self._of(upload, layout)) as opened:
+            durable = opened.sync()
+            if durable != layout.total_bytes:
+                raise ConflictError(
+                    f"the update has {layout.total_bytes} bytes, of which {durable} arrived: send the rest"
+                )
+            _check_statistics(opened.read_statistics(), decode_update_header(header), layout)
+            return update_digest(header, opened.digests)
+
+    def rest(self, upload: UploadId) -> None:
+        """An update is in: its file is closed until somebody asks for it again. What is in it stays known."""
+        with self._lock:
+            held = self._held.get(upload)
+        if held is not None:
+            with held.lock:
+                held.close()
 
     def forget(self, key: RoundKey) -> None:
-        """A round is over: close its streams and drop its spools."""
+        """A round is over: close its streams and drop its spools.
+
+        This waits for what its own uploads are doing (a folder is not removed below a running sync), never for another
+        round's.
+        """
         with self._lock:
             self._over[key.job] = max(key.number, self._over.get(key.job, key.number))
-            for upload in [upload for upload in self._open if upload.key.round == key]:
-                self._open.pop(upload).supersede()
+            ended = [self._held.pop(upload) for upload in list(self._held) if upload.key.round == key]
+        for held in ended:
+            with held.lock:
+                held.close()
         self._blobs.drop_spools(key)
 
-    def _receiving(self, upload: UploadId, layout: UpdateLayout) -> Receiving:
+    def _of(self, upload: UploadId, layout: UpdateLayout) -> _Held:
         with self._lock:
-            if upload not in self._open:
-                self._open[upload] = self._resume(upload, layout)
-            return self._open[upload]
+            self._check_open(upload)
+            return self._held.setdefault(upload, _Held(upload, layout))
 
-    def _resume(self, upload: UploadId, layout: UpdateLayout) -> Receiving:
-        """Whole chunks that are in the spool are hashed again; a torn last one is forgotten.
+    @contextmanager
+    def using(self, held: _Held) -> Iterator[_Open]:
+        """Hold one upload. Raises LateError when its round is over, StorageError."""
+        with held.lock:
+            with self._lock:
+                # A round may end between the leave to upload and this: it gets no new spool, which nobody would remove.
+                self._check_open(held.upload)
+                if held.spool is None:
+                    held.spool = self._blobs.spool(held.upload.key, held.upload.participant)
+            if held.digests is None:
+                held.digests = _digests(held.spool, held.ranges)
+            yield _Open(held, held.spool, held.digests)
 
-        A round may end between the leave to upload and this: it gets no new spool, which nobody would remove.
-        """
+    def _check_open(self, upload: UploadId) -> None:
         if upload.key.round.number <= self._over.get(upload.key.round.job, 0):
             raise LateError(f"round {upload.key.round} is over")
-        spool = self._blobs.spool(upload.key, upload.participant)
-        digests: list[Digest] = []
-        kept = 0
-        with closing(spool.reader()) as reader:
-            for start, end in layout.chunk_ranges():
-                if end > reader.size:
-                    break
-                digests.append(Digest.of(reader.read_at(start, end - start)))
-                kept = end
-        if spool.size != kept:
-            spool.truncate(kept)
-        return Receiving(upload=upload, layout=layout, spool=spool, digests=digests)
+
+
+def _digests(spool: Spool, ranges: Sequence[tuple[int, int]]) -> list[Digest]:
+    """Whole chunks that are in the spool are hashed again; a torn last one is forgotten."""
+    digests: list[Digest] = []
+    kept = 0
+    with closing(spool.reader()) as reader:
+        for start, end in ranges:
+            if end > reader.size:
+                break
+            digests.append(Digest.of(reader.read_at(start, end - start)))
+            kept = end
+    if spool.size != kept:
+        spool.truncate(kept)
+    return digests
 
 
 def _check_statistics(cells: tuple[float, ...], header: UpdateHeader, layout: UpdateLayout) -> None:

@@ -196,6 +196,7 @@ class TransferService:
         acknowledged = await self._thread.call(
             self._conductor.offer_upload, call.participant, wanted.key, wanted.commit, update
         )
+        await self._on_thread(self._intake.rest, upload)  # a file for each committed update would use up the open ones
         return encode_commit_response(acknowledged)
 
     async def _next(self, frames: Incoming) -> UploadFrame | None:

@@ -326,4 +326,6 @@ class Host:
         grant = self.call(process.conductor.may_upload, participant, wanted.key)
         update = self.call(process.intake.prove, grant.upload, grant.layout, header)
         offer = process.conductor.offer_upload
-        return encode_commit_response(self.call(offer, participant, wanted.key, wanted.commit, update))
+        acknowledged = self.call(offer, participant, wanted.key, wanted.commit, update)
+        process.intake.rest(grant.upload)
+        return encode_commit_response(acknowledged)

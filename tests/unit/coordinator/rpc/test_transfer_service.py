@@ -198,9 +198,9 @@ def test_a_newer_stream_takes_over(consortium: Consortium) -> None:
         await older.write(encode_data(chunks[0]))
         await live.until(lambda: live.count("received_bytes_total", kind="update") >= CHUNK_BYTES)
         assert (await member.status(attempt.key)).durable_bytes == CHUNK_BYTES
-        await member.upload(attempt, offset=CHUNK_BYTES)
-        await older.write(encode_data(chunks[1]))
+        await older.write(encode_data(chunks[1]))  # the answer to the status stays true
         await _refused(older, LateError)
+        await member.upload(attempt, offset=CHUNK_BYTES)
         await member.commit(attempt)
 
     _run(consortium, test)
