@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -71,10 +72,29 @@ def end_at_once(error: DurabilityUnknown) -> None:
     os._exit(1)
 
 
+def end_of_bug() -> None:
+    """The conductor's thread came to an end that nobody foresaw, and said why. Never returns."""
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as it is allowed to: a round has one for each member when it is folded."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            _log.warning("open_files_not_raised", limit=soft, wanted=hard, reason=str(error))
+            return
+    _log.info("open_files", limit=hard, before=soft)
+
+
 def run(settings: CoordinatorSettings) -> None:
     """Run a coordinator until it is told to end. Raises FederationError leaves: one line, exit code 1."""
     keep_memory()
     guard = configure_logging(style=settings.log.format, level=settings.log.level)
+    raise_open_files()
     clock = SystemClock()
     credentials = check_identity(settings, clock)
     allowlist = open_allowlist(settings)
@@ -123,7 +143,11 @@ class _Process:
             loop.call_soon_threadsafe(_fail, ending, error)
 
         thread = ConductorThread(
-            clock=self._clock, on_idle=self._records.catch_up, on_unknown=end_at_once, on_broken=broken
+            clock=self._clock,
+            on_idle=self._records.catch_up,
+            on_unknown=end_at_once,
+            on_broken=broken,
+            on_bug=end_of_bug,
         )
         with ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="transfer") as threads:
             sessions = Sessions(loop=loop, counter=self._metrics)

@@ -8,7 +8,8 @@ catches up with the database, off the path of a message.
 
 Two errors are not for whoever asked. After DurabilityUnknown nobody knows what is on disk, and nothing may be
 acknowledged any more: `on_unknown` ends the process at once. What `on_idle` finds wrong (an audit file that somebody
-changed) stops the coordinator: `on_broken`.
+changed) stops the coordinator: `on_broken`. An error that nothing here expects ends the process too (`on_bug`, after
+its traceback is logged): a process with a dead conductor would keep its sessions and do nothing.
 """
 
 from __future__ import annotations
@@ -59,17 +60,19 @@ class ConductorThread:
         on_idle: Callable[[], None],
         on_unknown: Callable[[DurabilityUnknown], None],
         on_broken: Callable[[FederationError], None],
+        on_bug: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._on_idle = on_idle
         self._on_unknown = on_unknown
         self._on_broken = on_broken
+        self._on_bug = on_bug
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._later: list[_Work] = []
         self._next_tick = 0.0
         self._ticking: Ticking | None = None
         self._listeners: list[Callable[[], None]] = []
-        self._thread = threading.Thread(target=self._loop, name="conductor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
 
     def start(self, ticking: Ticking) -> None:
         """Go. From here on only this thread may touch `ticking`."""
@@ -127,6 +130,13 @@ class ConductorThread:
         return not self._thread.is_alive()
 
     # --- on the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception:  # noqa: BLE001 - the last line of defence: a process whose conductor is dead only looks alive
+            _log.exception("internal_error", doing="conductor")
+            self._on_bug()
 
     def _loop(self) -> None:
         while True:

@@ -36,8 +36,10 @@ def _run(order: FoldOrder, blobs: Blobs) -> Folded:
 
         def spool_reader(participant: ParticipantId) -> Reader:
             spool = blobs.spool(order.attempt, participant)
-            closing.callback(spool.close)
-            reader = spool.reader()
+            try:
+                reader = spool.reader()  # it outlives the spool's handle: one open file for each survivor, not two
+            finally:
+                spool.close()
             closing.callback(reader.close)
             return reader
 

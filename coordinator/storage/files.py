@@ -25,13 +25,14 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from coordinator.storage.filecalls import Fate, FileCalls, describe, writing
 from coordinator.storage.interface import Reader, Spool, Staged
 from coordinator.storage.lock import ProcessLock
 from coordinator.storage.names import round_parts, spool_parts, staged_name
-from shared.errors import StorageError, UnknownError
+from shared.errors import DurabilityUnknown, StorageError, UnknownError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 
 FOLDER_MODE = 0o700
@@ -50,7 +51,11 @@ class FileReader:
             raise
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {describe(error)}") from error
-        self._size = os.fstat(self._fd).st_size
+        try:
+            self._size = os.fstat(self._fd).st_size
+        except OSError as error:
+            self.close()
+            raise StorageError(f"{path} cannot be read: {describe(error)}") from error
 
     @property
     def size(self) -> int:
@@ -92,7 +97,9 @@ class AppendFile:
 
     @property
     def size(self) -> int:
-        return os.fstat(self._fd).st_size
+        """Raises StorageError."""
+        with writing(f"looking at {self._path}"):
+            return os.fstat(self._fd).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes; fewer at the end."""
@@ -124,7 +131,12 @@ class FileSpool:
         self._blobs = blobs
         self._calls = calls
         self._fate = fate
-        self._size = os.fstat(fd).st_size
+        try:
+            with writing(f"looking at {path}"):
+                self._size = os.fstat(fd).st_size
+        except StorageError:
+            self.close()
+            raise
 
     @property
     def size(self) -> int:
@@ -191,7 +203,8 @@ class FileStaged:
                 self._calls.allocate(fd, size)
         except StorageError:
             self._size = 0
-            os.ftruncate(fd, 0)  # give back what a full disk granted
+            with suppress(OSError):  # give back what a full disk granted; what stays is removed with the file
+                self._calls.truncate(fd, 0)
             raise
         self._size = size
 
@@ -337,12 +350,18 @@ class FileBlobs:
 
 
 def write_whole(calls: FileCalls, fd: int, offset: int, data: memoryview, path: Path) -> None:
-    """Write all of `data` at the end of a file, or leave the file as it was: StorageError."""
+    """Write all of `data` at the end of a file, or leave the file as it was: StorageError.
+
+    DurabilityUnknown: any part of it may be there.
+    """
     try:
         with writing(f"writing {path}", needed=data.nbytes, folder=path.parent):
             _pwrite_all(calls, fd, offset, data)
     except StorageError:
-        os.ftruncate(fd, offset)
+        try:
+            calls.truncate(fd, offset)
+        except OSError as error:
+            raise DurabilityUnknown(f"{path}: what a failed write left cannot be cut off: {describe(error)}") from error
         raise
 
 

@@ -115,7 +115,9 @@ async def live_coordinator(
     metrics = CoordinatorMetrics(build=BuildInfo("test", "test", "test"))
     store, blobs = MemoryStore(), FileBlobs(root=folder / secrets.token_hex(4))
     unknown: list[DurabilityUnknown] = []
-    thread = ConductorThread(clock=clock, on_idle=lambda: None, on_unknown=unknown.append, on_broken=lambda _: None)
+    thread = ConductorThread(
+        clock=clock, on_idle=lambda: None, on_unknown=unknown.append, on_broken=lambda _: None, on_bug=lambda: None
+    )
     sessions = Sessions(loop=loop, counter=metrics)
     intake = Intake(blobs)
 

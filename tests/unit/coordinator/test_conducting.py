@@ -38,6 +38,7 @@ class _Heard:
     unknown: list[DurabilityUnknown] = field(default_factory=list)
     broken: list[FederationError] = field(default_factory=list)
     idle: list[Exception] = field(default_factory=list)
+    bug: threading.Event = field(default_factory=threading.Event)
     idled: threading.Event = field(default_factory=threading.Event)
 
     def on_idle(self) -> None:
@@ -50,7 +51,11 @@ class _Heard:
 def _running(rounds: _Rounds | None = None, heard: _Heard | None = None) -> Iterator[ConductorThread]:
     heard = heard or _Heard()
     thread = ConductorThread(
-        clock=SystemClock(), on_idle=heard.on_idle, on_unknown=heard.unknown.append, on_broken=heard.broken.append
+        clock=SystemClock(),
+        on_idle=heard.on_idle,
+        on_unknown=heard.unknown.append,
+        on_broken=heard.broken.append,
+        on_bug=heard.bug.set,
     )
     thread.start(rounds or _Rounds())
     try:
@@ -172,6 +177,12 @@ def test_an_audit_file_that_somebody_changed_stops_the_coordinator() -> None:
     assert [str(error) for error in heard.broken] == ["line 3 differs"]
 
 
+def test_an_error_that_nothing_expects_ends_the_process_and_not_the_thread_alone() -> None:
+    heard = _Heard(idle=[OSError("from somewhere below")])
+    with _running(heard=heard):
+        assert heard.bug.wait(5)
+
+
 def test_listeners_hear_of_each_change() -> None:
     changes: list[int] = []
     with _running() as thread:
@@ -184,6 +195,10 @@ def test_listeners_hear_of_each_change() -> None:
 def test_a_thread_that_never_started_is_closed() -> None:
     heard = _Heard()
     thread = ConductorThread(
-        clock=SystemClock(), on_idle=heard.on_idle, on_unknown=heard.unknown.append, on_broken=heard.broken.append
+        clock=SystemClock(),
+        on_idle=heard.on_idle,
+        on_unknown=heard.unknown.append,
+        on_broken=heard.broken.append,
+        on_bug=heard.bug.set,
     )
     assert thread.close(wait_s=0)
