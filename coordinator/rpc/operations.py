@@ -161,7 +161,7 @@ class OperationsService:
         try:
             staged = await self._thread.call(self._blobs.stage, slot)
             try:
-                await self._take_model(opening, frames, staged)
+                await self._take_model(call, opening, frames, staged)
                 index = await self._on_thread(_accepted, staged)
                 await self._thread.call(self._conductor.add_model, staged, opening.model, index, call.identity)
             finally:
@@ -170,12 +170,15 @@ class OperationsService:
             self._free_slots.append(slot)
         return encode_put_model_response(stored=True)
 
-    async def _take_model(self, opening: PutModelOpen, frames: Incoming, staged: Staged) -> None:
+    async def _take_model(self, call: Call, opening: PutModelOpen, frames: Incoming, staged: Staged) -> None:
         await self._on_thread(staged.allocate, opening.model_bytes)
         sha256, offset = hashlib.sha256(), 0
         while (frame := await self._next_frame(frames)) is not None:
+            call.recheck()
             if isinstance(frame, PutModelOpen):
                 raise WireError("a model is opened once; after that its frames are chunks")
+            if not frame:
+                raise WireError("a chunk of a model has at least one byte, got an empty frame")
             if offset + len(frame) > opening.model_bytes:
                 raise WireError(f"the model has {opening.model_bytes} bytes, but more were sent")
             await self._on_thread(_write, staged, offset, frame, sha256)

@@ -28,6 +28,8 @@ WAITS_FOR_MAX_CHARS = 128 * 1024  # it may name 1,000 members
 PHASE_MAX_CHARS = 32
 PERCENT_MAX = 100
 AUDIT_LINES_MAX_BYTES = 4 * 1024 * 1024
+MODEL_MAX_BYTES = 1 << 40  # 1 TiB: far above any model of today, and a size that every file call takes
+AUDIT_START_MAX = (1 << 63) - 1  # entries are counted in the database's integers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +250,10 @@ def decode_put_model_frame(frame: bytes) -> PutModelFrame:
             need(message.open, "model_bytes")
             if not message.open.model_bytes:
                 raise WireError("PutModelOpen.model_bytes is at least 1, got 0")
+            if message.open.model_bytes > MODEL_MAX_BYTES:
+                raise WireError(
+                    f"PutModelOpen.model_bytes is at most {MODEL_MAX_BYTES}, got {message.open.model_bytes}"
+                )
             return PutModelOpen(digest(message.open, "model_digest"), message.open.model_bytes)
         case _:
             raise WireError("a frame of PutModel is an opening or a chunk; this is neither")
@@ -314,6 +320,8 @@ def encode_read_audit(start: int) -> bytes:
 def decode_read_audit(data: bytes) -> int:
     message = parse(pb.ReadAuditRequest, data)
     need(message, "start")
+    if message.start > AUDIT_START_MAX:
+        raise WireError(f"ReadAuditRequest.start is at most {AUDIT_START_MAX}, got {message.start}")
     return message.start
 
 

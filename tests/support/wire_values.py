@@ -286,7 +286,7 @@ OPERATIONS: dict[str, Codec] = {
         pb_operations.AbortJobResponse,
     ),
     "put": Codec(
-        st.builds(operations.PutModelOpen, digests, st.integers(1, 2**64 - 1)),
+        st.builds(operations.PutModelOpen, digests, st.integers(1, operations.MODEL_MAX_BYTES)),
         operations.encode_put_model_open,
         operations.decode_put_model_frame,
         pb_operations.PutModelRequest,
@@ -310,7 +310,10 @@ OPERATIONS: dict[str, Codec] = {
         pb_operations.ExportModelRequest,
     ),
     "read audit": Codec(
-        uint64s, operations.encode_read_audit, operations.decode_read_audit, pb_operations.ReadAuditRequest
+        st.integers(0, operations.AUDIT_START_MAX),
+        operations.encode_read_audit,
+        operations.decode_read_audit,
+        pb_operations.ReadAuditRequest,
     ),
 }
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from coordinator.audit import verify_lines
 from coordinator.client.rpc import OperationsChannel
-from shared.errors import ConflictError, ModelError, UnknownError, WireError
+from coordinator.storage.interface import Staged
+from shared.errors import ConflictError, FederationError, ModelError, UnknownError, WireError
 from shared.ids import Digest, JobId
 from shared.protocol.messages import RoundPlan
 from shared.reasons import AbortReason, JobState
@@ -90,6 +92,8 @@ def test_what_no_model_may_be(consortium: Consortium) -> None:
         (_put_frames(content, size=len(content) - 1), WireError, "more were sent"),
         (_put_frames(content, size=len(content) + 1), WireError, "were sent"),
         ([*_put_frames(content)[:1], *_put_frames(content)[:1]], WireError, "opened once"),
+        ([*_put_frames(content)[:1], encode_data(b"")], WireError, "empty frame"),
+        (_put_frames(content, size=wire.MODEL_MAX_BYTES + 1), WireError, "at most"),
         (_put_frames(b"no model at all, but its digest is right"), ModelError, "."),
     ]
 
@@ -98,6 +102,34 @@ def test_what_no_model_may_be(consortium: Consortium) -> None:
             with pytest.raises(error, match=text):
                 await asyncio.to_thread(channel.send, "PutModel", iter(frames))
         await asyncio.to_thread(channel.send, "PutModel", iter(_put_frames(content)))  # no slot is left taken
+
+    _run(consortium, test)
+
+
+def test_who_is_no_longer_allowed_ends_in_the_middle_of_a_model(consortium: Consortium) -> None:
+    opening, chunk = _put_frames(_model(10))
+    good = consortium.allowlist.read_text()
+
+    async def test(live: LiveCoordinator, channel: OperationsChannel) -> None:
+        def frames() -> Iterator[bytes]:
+            yield opening
+            assert staged.wait(10)
+            consortium.allowlist.write_text("half writ")
+            yield chunk
+
+        staged, stage = threading.Event(), live.blobs.stage
+
+        def told(name: str) -> Staged:
+            staged.set()
+            return stage(name)
+
+        live.blobs.stage = told  # type: ignore[method-assign] # the cheapest way to know that the opening was let in
+        try:
+            with pytest.raises(FederationError):
+                await asyncio.to_thread(channel.send, "PutModel", frames())
+        finally:
+            consortium.allowlist.write_text(good)
+        assert live.store.models() == ()
 
     _run(consortium, test)
 
@@ -173,5 +205,7 @@ def test_the_audit_log_can_be_read_from_anywhere(consortium: Consortium, tmp_pat
         assert verify_lines(log, verifying_key=key).size == 6
         assert log.endswith(await asyncio.to_thread(read, 4))
         assert await asyncio.to_thread(read, 6) == b""
+        with pytest.raises(WireError, match="at most"):
+            await asyncio.to_thread(read, wire.AUDIT_START_MAX + 1)
 
     _run(consortium, test)

@@ -56,7 +56,7 @@ lives = st.builds(
 details = st.builds(
     wire.JobDetail, job=statuses, rounds=st.lists(rounds, max_size=4).map(tuple), live=st.none() | lives
 )
-sizes = st.integers(1, 2**64 - 1)
+sizes = st.integers(1, wire.MODEL_MAX_BYTES)
 offsets = st.integers(0, 2**64 - 1)
 
 Codec = tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]
@@ -103,7 +103,7 @@ CODECS: dict[str, Codec] = {
         wire.decode_export_model,
     ),
     "exported": (st.binary(max_size=300).map(memoryview), encode_data, wire.decode_export_frame),
-    "audit": (offsets, wire.encode_read_audit, wire.decode_read_audit),
+    "audit": (st.integers(0, wire.AUDIT_START_MAX), wire.encode_read_audit, wire.decode_read_audit),
 }
 
 
