@@ -103,6 +103,11 @@ class Receiving:
         self._intake = intake
         self._held = held
 
+    @property
+    def received_chunks(self) -> int:
+        """How many chunks of this upload came, on whatever stream."""
+        return len(self._held.digests or ())
+
     def append(self, chunk: memoryview) -> None:
         """Take the next chunk. Raises WireError for one that is not the next of this layout, LateError when a newer
         stream took over.

@@ -191,7 +191,7 @@ class SimulatedWork:
                 return True
             stream = host.upload_open(name, encode_upload_open(UploadOpen(key, status.durable_bytes)))
             upload.stream = stream
-            upload.sent = len(stream.receiving.digests)
+            upload.sent = stream.receiving.received_chunks
         elif upload.sent < len(chunks):
             host.upload_chunk(upload.stream, encode_data(chunks[upload.sent]))
             upload.sent += 1

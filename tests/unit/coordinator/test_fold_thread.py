@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from coordinator.fold_thread import RETRIES, FoldThread
+from coordinator.folding import run_fold
 from coordinator.round.driver import FoldOrder
 from coordinator.round.effects import Folded, FoldFailed
 from coordinator.round.phases import Contribution, RoundFrame
 from coordinator.storage.faults import Fault
-from coordinator.storage.interface import Reader
-from coordinator.storage.memory_blobs import MemoryBlobs
+from coordinator.storage.interface import Reader, Spool
+from coordinator.storage.memory_blobs import MemoryBlobs, MemorySpool
 from shared.errors import DurabilityUnknown, StorageError
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.job import JobSpec, RoundPolicy
@@ -150,3 +151,29 @@ def test_closing_does_not_wait_for_a_disk_that_somebody_may_clear() -> None:
     assert blobs.asked.wait(5)
     assert folds.close(wait_s=5)
     assert reports.outcomes == []
+
+
+class _OneOpenFile(MemoryBlobs):
+    """Knows which spools are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spools: list[MemorySpool] = []
+
+    def spool(self, key: AttemptKey, participant: ParticipantId) -> Spool:
+        spool = super().spool(key, participant)
+        assert isinstance(spool, MemorySpool)
+        self.spools.append(spool)
+        return spool
+
+    def model(self, digest: Digest) -> Reader:
+        assert all(spool._closed for spool in self.spools), "a fold reads its survivors with one open file for each"
+        return super().model(digest)
+
+
+def test_a_fold_keeps_one_file_open_for_each_survivor() -> None:
+    blobs = _OneOpenFile()
+    order = _order(blobs)
+    blobs.spools.clear()
+    assert isinstance(run_fold(order, blobs), Folded)
+    assert blobs.spools
