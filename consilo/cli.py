@@ -21,6 +21,10 @@ from shared.build import build_info
 from shared.errors import FederationError
 from shared.terminal import printable
 
+# gRPC's own lines on standard error would stand between ours, which are JSON; what they say, our errors say. It reads
+# this when it is imported, which the groups do.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 COMMANDS = "consilo.commands"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

@@ -134,8 +134,9 @@ def first_complaint(error: ValidationError) -> str:
     first = complaints[0]
     path = ".".join(str(part) for part in first["loc"]) or "the document"
     got = "" if first["type"] in {"missing", "extra_forbidden", "value_error"} else f" (got {_shown(first['input'])})"
+    said = first["msg"].removeprefix("Value error, ")
     more = f"; and {len(complaints) - 1} more" if len(complaints) > 1 else ""
-    return f"{path}: {first['msg']}{got}{more}"
+    return f"{path}: {said}{got}{more}"
 
 
 def _shown(value: object) -> str:

@@ -69,6 +69,7 @@ HEARTBEAT_LEAST_S = 0.05  # more often is a busy loop
 SILENCE_MOST_S = 300.0  # longer, and a dead connection is found by nobody
 QUEUE_LIMIT = 1000  # messages; a session that cannot send for so long is ended
 
+_IDENTITY_ADVICE = "one side does not know the other: compare certificates and the allow-list with its operator"
 _STUBBORN = {
     RefusalReason.NO_COMMON_VERSION: "update Consilo on one of the two sides",
     RefusalReason.MISSING_CAPABILITY: "update Consilo on one of the two sides",
@@ -158,6 +159,9 @@ class SessionLoop:
             except RefusedError as error:
                 delay_s = STUBBORN_DELAY_S
                 log.warning("session_refused", address=self.address, detail=str(error))
+            except IdentityError as error:
+                delay_s = STUBBORN_DELAY_S
+                log.warning("session_refused", address=self.address, detail=f"{error}; {_IDENTITY_ADVICE}")
             except (UnreachableError, PeerError) as error:
                 log.warning("session_ended", address=self.address, detail=str(error))
             except (ConfigError, StorageError) as error:
@@ -244,10 +248,9 @@ class SessionLoop:
                 group.create_task(_beat(say, opened.welcome.heartbeat_s))
                 group.create_task(_end_when(full))
                 group.create_task(self._read(stream, opened))
-        except* FederationError as errors:
-            raise errors.exceptions[0] from None
-        except* grpc.aio.AioRpcError as failures:
-            raise failures.exceptions[0] from None
+        except ExceptionGroup as ended:
+            # Not `except*`: before Python 3.11.4 what is raised inside one comes out wrapped in a group again.
+            raise ended.exceptions[0] from None
         finally:
             self._rounds.disconnected()
             self._observer.session(open_now=False)
