@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from rich.live import Live
 from consilo.demo.daemons import Interrupts
 from consilo.demo.data import HOSPITALS_MAX, HOSPITALS_MIN
 from consilo.demo.federation import Outcome, Watcher, run
-from consilo.demo.folders import LOOPBACK, Federation, claim_folder, lay_out
+from consilo.demo.folders import Federation, claim_folder, lay_out
 from coordinator.client.views import ENDED, progress_screen, round_line, spec_of
 from shared.terminal import emit, facts, json_option, stderr_console, stdout_console, table
 from shared.wire.operations import JobDetail
@@ -117,7 +120,7 @@ def report(federation: Federation, outcome: Outcome) -> RenderableType:
         ("federated", f"{outcome.federated_accuracy:.3f}"),
         ("all rows in one place", f"{outcome.pooled_accuracy:.3f}"),
     ]
-    accuracy = table(("model", "accuracy"), rows, title="Accuracy on the same test rows, which nobody trained on")
+    accuracy = table(("model", "accuracy"), rows, title="Accuracy on common test rows")
     left_out = [f"{drop['participant']} in round {drop['round']}: {drop['reason']}" for drop in outcome.dropped]
     where = facts(
         [
@@ -126,15 +129,25 @@ def report(federation: Federation, outcome: Outcome) -> RenderableType:
             ("model", f"{outcome.model_path} ({str(outcome.model_digest)[:12]})"),
             ("audit log", f"{federation.audit_log} ({'verified' if outcome.audit_verified else 'DOES NOT VERIFY'})"),
             ("logs", federation.logs),
-            ("metrics", f"{federation.root / 'metrics'} (of a running coordinator: {_metrics_url(federation)})"),
+            ("metrics", f"{federation.root / 'metrics'} (as they were at the end)"),
             ("took", f"{outcome.seconds:.0f} s"),
         ]
     )
-    return Group(accuracy, where, _next_steps(federation))
+    return Group(accuracy, _WHOSE_ROWS, where, _next_steps(federation))
 
 
-def _metrics_url(federation: Federation) -> str:
-    return f"http://{LOOPBACK}:{federation.ports.coordinator_metrics}/metrics"
+_WHOSE_ROWS = (
+    "(evaluate.accuracy in the rounds is on the hospitals' own held-out rows, this table on test rows common to all.)\n"
+)
+
+
+def program() -> str:
+    """What to type for `consilo` where this ran: the name if a shell finds it, else the path as it was called."""
+    called = Path(sys.argv[0])
+    found = shutil.which("consilo")
+    if called.name != "consilo" or not called.exists() or (found is not None and called.samefile(found)):
+        return "consilo"
+    return shlex.quote(str(called))
 
 
 def _next_steps(federation: Federation) -> str:
@@ -142,5 +155,6 @@ def _next_steps(federation: Federation) -> str:
         "\nWhat to try next:\n"
         f"  less {federation.root}/README.txt     start these daemons by hand, end one, take one off the allow-list\n"
         f"  less {federation.hospital(federation.hospitals[0])}/participant.toml     what a hospital agrees to\n"
-        "  consilo demo --participants 6 --rounds 20 --seed 7 --keep my-federation"
+        f"  {program()} demo --participants 6 --rounds 20 --seed 7 --keep my-federation\n"
+        f"  rm -r {shlex.quote(str(federation.root))}     it stays until you remove it"
     )

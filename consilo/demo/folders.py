@@ -26,12 +26,14 @@ import numpy as np
 
 from consilo.demo.data import Dealt, Tumours, deal, load_tumours, write_rows
 from consilo.pki import Authority, create_authority
+from consilo.pki_request import REQUEST_FILE, make_request, read_request
 from shared.errors import ConfigError
 from shared.identity import Role
 from shared.job import DEFAULT_MIN_SURVIVORS, canonical_json
 
 CONSORTIUM = "hospitals.example"
 LOOPBACK = "127.0.0.1"
+HOSTS = (LOOPBACK, "localhost")
 TASK = "tumour"
 JOB_NAME = "tumour"
 # Enough steps for both sides of the comparison to settle: fewer epochs leave the federation behind, and smaller batches
@@ -144,11 +146,17 @@ def _write_credentials(federation: Federation, now: datetime) -> None:
     authority: Authority = create_authority(
         federation.root / "consortium" / "authority", consortium=CONSORTIUM, now=now
     )
-    hosts = (LOOPBACK, "localhost")
-    authority.issue(Role.COORDINATOR, "coordinator", out=federation.coordinator / "credentials", now=now, hosts=hosts)
-    authority.issue(Role.OPERATOR, "operator", out=federation.operator / "credentials", now=now)
-    for name in federation.hospitals:
-        authority.issue(Role.PARTICIPANT, name, out=federation.hospital(name) / "credentials", now=now)
+    members = [
+        (Role.COORDINATOR, "coordinator", federation.coordinator, HOSTS),
+        (Role.OPERATOR, "operator", federation.operator, ()),
+        *((Role.PARTICIPANT, name, federation.hospital(name), ()) for name in federation.hospitals),
+    ]
+    for role, name, folder, hosts in members:
+        # By requests, as in life: signing one again renews the certificates and keeps the keys.
+        credentials = folder / "credentials"
+        digest = make_request(credentials)
+        keys = read_request(credentials / REQUEST_FILE, expected=digest)
+        authority.certify(role, name, tls_key=keys.tls, signing_key=keys.signing, out=credentials, now=now, hosts=hosts)
     # Each gets a copy: the authority is on another machine in life.
     (federation.coordinator / "allowlist.toml").write_bytes(authority.allowlist_path.read_bytes())
     signing = federation.coordinator / "credentials" / "signing.crt"
@@ -282,7 +290,7 @@ Then, in one more terminal, as the operator:
     consilo job submit consortium/operator/job.toml --watch
     consilo job list
     consilo model list
-    consilo model export DIGEST model.safetensors
+    consilo model export DIGEST exported.safetensors
     consilo audit verify
 
 {_trials(federation)}
@@ -295,7 +303,29 @@ What is where:
     comparison                 what no federation has: common test rows, everybody's rows in one file
     logs                       what the daemons said while the demo ran
 
-The TLS certificates are valid for 30 days. `consilo pki issue consortium/authority ...` makes new ones.
+{_renewal(federation)}"""
+
+
+def _renewal(federation: Federation) -> str:
+    name = federation.hospitals[0]
+    credentials = f"hospitals/{name}/credentials"
+    hosts = " ".join(f"--dns {host}" for host in HOSTS)
+    return f"""\
+The TLS certificates are valid for 30 days, the signing certificates for a year. Signing a member's old request again
+makes new ones for the same keys, here for {name}:
+
+    consilo pki sign consortium/authority participant {name} {credentials}/{REQUEST_FILE} \\
+        --sha256 "$(sha256sum < {credentials}/{REQUEST_FILE} | cut -c-64)" --out {credentials}
+
+(In life the silo reads out the SHA-256, over another channel.) The coordinator's is signed in the same way, as
+`coordinator coordinator` and with {hosts}. Then give the coordinator the new allow-list and
+restart whose certificates are new:
+
+    cp consortium/authority/allowlist.toml consortium/coordinator/allowlist.new
+    mv consortium/coordinator/allowlist.new consortium/coordinator/allowlist.toml
+
+Never use `consilo pki issue` for a coordinator that has an audit log: it makes a new signing key, and a log is
+verified with one key.
 """
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from consilo.demo.cli import demo, line_writer, report
+from consilo.cli import main as consilo
+from consilo.demo.cli import demo, line_writer, program, report
 from consilo.demo.federation import Outcome
 from consilo.demo.folders import Federation, claim_folder, free_ports, lay_out
 from coordinator.client.job_file import load_job_file
@@ -85,6 +87,35 @@ def test_the_readme_names_files_that_are_there(federation: Federation) -> None:
     for word in named:
         path = word.rpartition("=")[2]
         assert (federation.root / path).is_file(), path
+
+
+def test_the_readmes_way_to_renew_keeps_the_keys(federation: Federation) -> None:
+    text = (federation.root / "README.txt").read_text()
+    command = text.partition("    consilo pki sign ")[2].partition("\n\n")[0].replace("\\\n", "")
+    words = shlex.split("pki sign " + command)
+    request = federation.hospital("hospital-a") / "credentials" / "request.pem"
+    words[words.index("--sha256") + 1] = str(Digest.of(request.read_bytes()))
+    arguments = [
+        str(federation.root / word) if word.startswith(("consortium/", "hospitals/")) else word for word in words
+    ]
+    signing = request.with_name("signing.key").read_bytes()
+    old = request.with_name("tls.crt").read_bytes()
+    assert CliRunner().invoke(consilo, arguments, catch_exceptions=False).exit_code == 0
+    assert request.with_name("signing.key").read_bytes() == signing
+    assert request.with_name("tls.crt").read_bytes() != old
+
+
+def test_the_program_is_named_as_it_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = tmp_path / "consilo"
+    called.write_text("#!/bin/sh\n")
+    called.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(called), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program() == "consilo"
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    assert program() == str(called)
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    assert program() == "consilo"
 
 
 def test_keys_are_for_their_owner_only(federation: Federation) -> None:
