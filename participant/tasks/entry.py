@@ -73,11 +73,14 @@ def import_task(entry: Entry, folders: Sequence[Path]) -> type[Task[Any]]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{entry.module}.".startswith(f"{error.name}."):
             raise  # something that the task itself imports
+        also = "".join(f" or in {folder}" for folder in folders)
         raise TaskError(
-            f"entry {entry}: no module {error.name!r} in {[str(folder) for folder in folders]} or among the installed "
-            "packages"
+            f"entry {entry}: no module {error.name!r} is installed here{also}: install the task's package into this "
+            "environment (pip install), or put its folder on PYTHONPATH"
         ) from None
-    found = getattr(module, entry.class_name, None)
+    if not hasattr(module, entry.class_name):
+        raise TaskError(f"entry {entry}: module {entry.module!r} has no class {entry.class_name!r}")
+    found = getattr(module, entry.class_name)
     if not (inspect.isclass(found) and issubclass(found, Task)):
         raise TaskError(f"entry {entry}: expected a subclass of consilo.Task, got {found!r}")
     if inspect.isabstract(found):
