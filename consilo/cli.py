@@ -98,7 +98,10 @@ def _extra_for(error: ModuleNotFoundError) -> str | None:
 def _missing(command: str, error: ModuleNotFoundError, entry: EntryPoint | None) -> str:
     extra = _extra_for(error)
     if extra is not None:
-        return f"`consilo {command}` needs {error.name}: pip install 'consilo[{extra}]'"
+        return (
+            f"`consilo {command}` needs {error.name}, which the extra {extra!r} brings: "
+            f"pip install '.[{extra}]' in the folder of Consilo's source"
+        )
     where = f" ({entry.value})" if entry else ""
     return f"`consilo {command}`{where} is not part of this installation: no module {error.name}"
 

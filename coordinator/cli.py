@@ -15,9 +15,10 @@ from shared.terminal import emit, json_option, table
 _config_option = click.option(
     "--config",
     "config",
-    required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The coordinator's configuration, such as coordinator.toml.",
+    default=Path("coordinator.toml"),
+    show_default=True,
+    help="The coordinator's configuration.",
 )
 
 

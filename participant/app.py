@@ -218,7 +218,9 @@ class Daemon:
         try:
             start_http_server(port, addr=host, registry=self._metrics.registry)
         except OSError as error:
-            raise ConfigError(f"metrics.listen {host}:{port} cannot be used: {error.strerror}") from None
+            raise ConfigError(
+                f'metrics.listen: cannot listen on {host}:{port} ({error.strerror}): choose another port, or "off"'
+            ) from None
 
     async def _close(self) -> None:
         await self._work.close()

@@ -83,8 +83,8 @@ def test_an_interrupt() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["job", "list"], r"pip install 'consilo[coordinator]'"),
-        (["sample", "late"], r"pip install 'consilo[participant]'"),
+        (["job", "list"], r"pip install '.[coordinator]'"),
+        (["sample", "late"], r"pip install '.[participant]'"),
         (["model", "list"], "not part of this installation"),
         (["wrong"], "not a command"),
         (["nothing"], "No such command"),
