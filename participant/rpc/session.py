@@ -199,7 +199,7 @@ class SessionLoop:
             software=self._software,
             open_rounds=self._rounds.open_rounds[:OPEN_ROUNDS_MAX],
         )
-        await stream.write(encode_participant_message(hello))
+        await _sent(stream, encode_participant_message(hello))
         answer = decode_coordinator_message(await _next_frame(stream))
         if isinstance(answer, Refused):
             raise _refusal(answer)
@@ -283,8 +283,17 @@ class SessionLoop:
 
 
 async def _write(stream: grpc.aio.StreamStreamCall[bytes, bytes], outgoing: asyncio.Queue[ParticipantMessage]) -> None:
-    while True:
-        await stream.write(encode_participant_message(await outgoing.get()))
+    while await _sent(stream, encode_participant_message(await outgoing.get())):
+        pass
+
+
+async def _sent(stream: grpc.aio.StreamStreamCall[bytes, bytes], frame: bytes) -> bool:
+    """Whether the frame went out; not when the call is over already, of which the reader says why."""
+    try:
+        await stream.write(frame)
+    except asyncio.InvalidStateError:
+        return False
+    return True
 
 
 async def _beat(say: Callable[[ParticipantMessage], None], heartbeat_s: float) -> None:
