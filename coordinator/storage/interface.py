@@ -17,7 +17,8 @@ After a `DurabilityUnknown` every further write raises it again: only a new proc
 A model is published *before* the transaction that names it. A published file that no record names is harmless (the fold
 is deterministic, so a resumed round makes the same file again); a record without its file would be a lost model.
 
-All verbs are called from one thread, the driver's; only `Blobs.spool` and `Blobs.model` handles are used from others.
+The verbs that write to `Store` are called from one thread, the conductor's. Of `Blobs`, the fold's thread stages,
+publishes and reads models, and transfer threads open spools and read models; two of them never work on one name.
 """
 
 from __future__ import annotations
