@@ -6,8 +6,9 @@ An update is a header and two sections, laid end to end:
 * section 1, *statistics*: one cell for each total that the job collects (`StatisticsLayout`).
 
 The header names the encoding of the sections. `PLAIN` is float32 deltas and float64 statistics, the weight in the
-header. Ring encodings (secure aggregation) keep the sections, the spool and the fold, and carry no weight in the
-header: there the weight is a cell of section 1. PROTOCOL.md section 6.
+header. The ring encodings (secure aggregation) are words of integers modulo a power of two, masked; section 1 is always
+of 64 bits there and ends with the range cells, and the header carries no weight, which is a cell of section 1.
+PROTOCOL.md section 6.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ TENSORS_MAX = 100_000
 TENSOR_NAME_MAX_BYTES = 512
 TENSOR_RANK_MAX = 16
 WEIGHT_MAX = 2.0**40  # examples; keeps float64 sums of weights exact to the last unit
+STATISTIC_BYTES = 8  # a cell of section 1: float64, or a word of 64 bits
+RANGE_EXPONENT_MIN = -31  # a tensor's largest |weight * delta| is tracked by its power of two, clamped to these
+RANGE_EXPONENT_MAX = 32
+RANGE_CELLS = RANGE_EXPONENT_MAX - RANGE_EXPONENT_MIN + 1
+RANGE_NONE = RANGE_EXPONENT_MIN - 1  # of a tensor that nobody changed: no cell is filled
 
 
 class DType(StrEnum):
@@ -133,13 +139,30 @@ class Encoding(IntEnum):
     """How the cells of an update are written. The number is the wire's."""
 
     PLAIN = 1
+    U32 = 2
+    U16 = 3
+    U64 = 4
+
+    @property
+    def masked(self) -> bool:
+        """Whether the cells are masked integers; else the coordinator reads them."""
+        return self is not Encoding.PLAIN
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of one cell of section 0."""
+        return _WORD_BYTES[self]
+
+
+_WORD_BYTES = {Encoding.PLAIN: 4, Encoding.U32: 4, Encoding.U16: 2, Encoding.U64: 8}
 
 
 @dataclass(frozen=True, slots=True)
 class StatisticsLayout:
     """The cells of section 1: for training and for evaluation, a total weight and one weighted sum per metric.
 
-    A cell holds `weight * mean`; the coordinator adds cells and divides totals: it never needs one silo's value.
+    A cell holds `weight * mean`; the coordinator adds cells and divides totals: it never needs one silo's value. In the
+    masked encodings the range cells follow these (`UpdateLayout.of_round`).
     """
 
     metrics: tuple[str, ...]
@@ -163,20 +186,28 @@ class UpdateLayout:
     statistics: int
     """Number of cells of section 1."""
 
+    @classmethod
+    def of_round(cls, *, encoding: Encoding, parameters: int, tensors: int, statistics: StatisticsLayout) -> UpdateLayout:
+        """The layout of a round with that many parameters in that many aggregated tensors; none of either when it is
+        there to evaluate.
+        """
+        ranges = RANGE_CELLS * tensors if encoding.masked else 0
+        return cls(encoding, parameters, statistics.cells + ranges)
+
     @property
     def parameter_bytes(self) -> int:
-        """Bytes of section 0: float32."""
-        return 4 * self.parameters
+        """Bytes of section 0."""
+        return self.encoding.word_bytes * self.parameters
 
     @property
     def total_bytes(self) -> int:
         """Bytes of both sections."""
-        return self.parameter_bytes + 8 * self.statistics
+        return self.parameter_bytes + STATISTIC_BYTES * self.statistics
 
     @property
     def chunks(self) -> int:
         """Number of digests in an update: each section is cut into chunks of CHUNK_BYTES, the last one shorter."""
-        return -(-self.parameter_bytes // CHUNK_BYTES) + -(-8 * self.statistics // CHUNK_BYTES)
+        return -(-self.parameter_bytes // CHUNK_BYTES) + -(-STATISTIC_BYTES * self.statistics // CHUNK_BYTES)
 
     @property
     def digest(self) -> Digest:
@@ -196,13 +227,15 @@ class UpdateHeader:
     """What is said about an update before its sections. Raises WireError for a weight that no update may have."""
 
     encoding: Encoding
-    weight: float
-    """Weight of this update in the mean, in examples. Plain encodings only."""
+    weight: float | None
+    """Weight of this update in the mean, in examples: of the plain encoding, and of no other."""
     contributors: int
     """How many participants the update stands for: 1, until relays exist."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and 0 < self.weight <= WEIGHT_MAX):
+        if (self.weight is None) is not self.encoding.masked:
+            raise WireError("the header of a plain update has its weight, that of a masked one has none")
+        if self.weight is not None and not (math.isfinite(self.weight) and 0 < self.weight <= WEIGHT_MAX):
             raise WireError(f"an update's weight is a finite number in (0, {WEIGHT_MAX:.0f}], got {self.weight}")
         if self.contributors != 1:
             raise WireError(f"an update stands for 1 contributor, got {self.contributors}")
