@@ -14,9 +14,7 @@ task's options is the task's own business; to move the folder, change these.
 from __future__ import annotations
 
 import json
-import shlex
 import socket
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from consilo.demo.data import Dealt, Tumours, deal, load_tumours, write_rows
+from consilo.demo.readme import readme
 from consilo.pki import Authority, create_authority
 from consilo.pki_request import REQUEST_FILE, make_request, read_request
 from shared.errors import ConfigError
@@ -136,7 +135,7 @@ def lay_out(root: Path, *, hospitals: int, rounds: int, seed: int, now: datetime
         _write_credentials(federation, now)
         _write_data(federation, tumours, dealt)
         _write_configurations(federation, dealt)
-        (root / "README.txt").write_text(_readme(federation), encoding="utf-8")
+        (root / "README.txt").write_text(readme(federation.hospitals, coordinator_hosts=HOSTS), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{root} cannot be written ({error.strerror})") from None
     return federation
@@ -268,78 +267,3 @@ local_epochs = {LOCAL_EPOCHS}
 batch_size = {BATCH_SIZE}
 learning_rate = {LEARNING_RATE}
 """
-
-
-def _readme(federation: Federation) -> str:
-    path = shlex.quote(str(Path(sys.executable).parent))
-    participants = "\n".join(
-        f"    consilo participant run --config hospitals/{name}/participant.toml" for name in federation.hospitals
-    )
-    return f"""\
-A federation of {len(federation.hospitals)} hospitals on this machine, made by `consilo demo`.
-
-Start it by hand, each daemon in a terminal of its own, all of them in this folder:
-
-    export PATH={path}:"$PATH"
-    consilo coordinator run --config consortium/coordinator/coordinator.toml
-{participants}
-
-Then, in one more terminal, as the operator:
-
-    export CONSILO_OPERATOR_CONFIG=consortium/operator/operator.toml
-    consilo job submit consortium/operator/job.toml --watch
-    consilo job list
-    consilo model list
-    consilo model export DIGEST exported.safetensors
-    consilo audit verify
-
-{_trials(federation)}
-What is where:
-
-    consortium/authority       the authority; in life on a machine that runs nothing else
-    consortium/coordinator     the coordinator: models, database and audit log in data/
-    consortium/operator        who submits jobs: the job file, the initial model
-    hospitals/*                one silo each: its rows, its credentials, its configuration
-    comparison                 what no federation has: common test rows, everybody's rows in one file
-    logs                       what the daemons said while the demo ran
-
-{_renewal(federation)}"""
-
-
-def _renewal(federation: Federation) -> str:
-    name = federation.hospitals[0]
-    credentials = f"hospitals/{name}/credentials"
-    hosts = " ".join(f"--dns {host}" for host in HOSTS)
-    return f"""\
-The TLS certificates are valid for 30 days, the signing certificates for a year. Signing a member's old request again
-makes new ones for the same keys, here for {name}:
-
-    consilo pki sign consortium/authority participant {name} {credentials}/{REQUEST_FILE} \\
-        --sha256 "$(sha256sum < {credentials}/{REQUEST_FILE} | cut -c-64)" --out {credentials}
-
-(In life the silo reads out the SHA-256, over another channel.) The coordinator's is signed in the same way, as
-`coordinator coordinator` and with {hosts}. Then give the coordinator the new allow-list and
-restart whose certificates are new:
-
-    cp consortium/authority/allowlist.toml consortium/coordinator/allowlist.new
-    mv consortium/coordinator/allowlist.new consortium/coordinator/allowlist.toml
-
-Never use `consilo pki issue` for a coordinator that has an audit log: it makes a new signing key, and a log is
-verified with one key.
-"""
-
-
-def _trials(federation: Federation) -> str:
-    hospital = federation.hospitals[-1]
-    lines = [
-        "Try what a federation must stand:\n",
-        "* End a hospital with Ctrl-C in the middle of a job, and start it again.",
-        f"* Take {hospital} off consortium/coordinator/allowlist.toml while a job runs.",
-        "* Change one byte of the log and verify it:",
-        "    consilo audit verify --log consortium/coordinator/data/audit.log \\",
-        "        --certificate consortium/coordinator/credentials/signing.crt",
-    ]
-    if len(federation.hospitals) > DEFAULT_MIN_SURVIVORS:
-        quorum = len(federation.hospitals) - 1
-        lines.insert(2, f"* Set quorum = {quorum} in consortium/operator/job.toml and leave {hospital} out.")
-    return "\n".join(lines) + "\n"
