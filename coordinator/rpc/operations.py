@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
 from contextlib import closing
-from typing import ParamSpec, TypeVar
 
 from coordinator.checkpoints import accept_initial_model
 from coordinator.conducting import ConductorThread
@@ -19,6 +18,7 @@ from coordinator.conductor import Conductor, JobView
 from coordinator.round.driver import phase_name
 from coordinator.round.phases import Aborted, Committed, Present, RoundState
 from coordinator.rpc.authorization import Call, TooMuch
+from coordinator.rpc.bulk import Bulk, next_frame
 from coordinator.rpc.server import Handlers, Incoming
 from coordinator.rpc.transfer import Frames
 from coordinator.storage.interface import Blobs, JobRecord, RoundRecord, Staged, Store
@@ -59,8 +59,6 @@ WATCH_LEAST_S = 0.2  # faster than people read, slower than messages come
 STALLED_S = 120.0  # a model without a chunk for so long is given up
 PUTS_MAX = 2  # at once: each is a staged file of its full size
 
-P = ParamSpec("P")
-T = TypeVar("T")
 _OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
 
 
@@ -83,7 +81,7 @@ class OperationsService:
         self._store = store
         self._blobs = blobs
         self._frames = frames
-        self._threads = threads
+        self._bulk = Bulk(threads)
         self._watches: set[asyncio.Event] = set()
         self._free_slots = [f"put-{slot}" for slot in range(PUTS_MAX)]
         self._loop = asyncio.get_running_loop()
@@ -162,7 +160,7 @@ class OperationsService:
             staged = await self._thread.call(self._blobs.stage, slot)
             try:
                 await self._take_model(call, opening, frames, staged)
-                index = await self._on_thread(_accepted, staged)
+                index = await self._bulk.run(_accepted, staged)
                 await self._thread.call(self._conductor.add_model, staged, opening.model, index, call.identity)
             finally:
                 self._thread.post(staged.discard)  # nothing happens when it was published
@@ -171,7 +169,7 @@ class OperationsService:
         return encode_put_model_response(stored=True)
 
     async def _take_model(self, call: Call, opening: PutModelOpen, frames: Incoming, staged: Staged) -> None:
-        await self._on_thread(staged.allocate, opening.model_bytes)
+        await self._bulk.run(staged.allocate, opening.model_bytes)
         sha256, offset = hashlib.sha256(), 0
         while (frame := await self._next_frame(frames)) is not None:
             call.recheck()
@@ -181,7 +179,7 @@ class OperationsService:
                 raise WireError("a chunk of a model has at least one byte, got an empty frame")
             if offset + len(frame) > opening.model_bytes:
                 raise WireError(f"the model has {opening.model_bytes} bytes, but more were sent")
-            await self._on_thread(_write, staged, offset, frame, sha256)
+            await self._bulk.run(_write, staged, offset, frame, sha256)
             offset += len(frame)
         if offset != opening.model_bytes:
             raise WireError(f"the model has {opening.model_bytes} bytes, but {offset} were sent")
@@ -221,15 +219,8 @@ class OperationsService:
     # --- parts --------------------------------------------------------------------------------------------------------
 
     async def _next_frame(self, frames: Incoming) -> PutModelFrame | None:
-        try:
-            async with asyncio.timeout(STALLED_S):
-                frame = await frames.read()
-        except TimeoutError:
-            raise LateError(f"no chunk came for {STALLED_S:g} s: send the model again") from None
+        frame = await next_frame(frames, stalled_s=STALLED_S, error=LateError, advice="send the model again")
         return None if frame is None else decode_put_model_frame(frame)
-
-    async def _on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
 
     def _changed(self) -> None:
         """On the conductor's thread."""

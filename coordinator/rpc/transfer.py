@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
 from coordinator.intake import Intake, UploadId
 from coordinator.rpc.authorization import Call, TooMuch
+from coordinator.rpc.bulk import Bulk, next_frame
 from coordinator.rpc.server import Handlers, Incoming
 from coordinator.storage.interface import Blobs
 from shared.errors import ConflictError, UnreachableError, WireError
@@ -45,9 +46,6 @@ TRANSFERS_MAX = (
 )
 FRAMES_KEPT = 16  # 16 MiB: participants that are further apart than this read the disk for themselves
 STALLED_S = 120.0  # an upload without a chunk for so long is given up; it goes on from what is durable
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class TransferCounter(Protocol):
@@ -137,7 +135,7 @@ class TransferService:
         self._thread = thread
         self._intake = intake
         self._frames = frames
-        self._threads = threads
+        self._bulk = Bulk(threads)
         self._counter = counter
         self._stalled_s = stalled_s
         self._open: Counter[ParticipantId] = Counter()
@@ -167,22 +165,22 @@ class TransferService:
             if not isinstance(opening, UploadOpen):
                 raise WireError("the first frame of an upload says which update it is; this stream began otherwise")
             grant = await self._thread.call(self._conductor.may_upload, call.participant, opening.key)
-            receiving = await self._on_thread(self._intake.open, grant.upload, grant.layout, opening.offset)
+            receiving = await self._bulk.run(self._intake.open, grant.upload, grant.layout, opening.offset)
             while (frame := await self._next(frames)) is not None:
                 call.recheck()
                 if isinstance(frame, UploadOpen):
                     raise WireError("an upload is opened once; after that its frames are chunks")
-                await self._on_thread(receiving.append, frame)
+                await self._bulk.run(receiving.append, frame)
                 self._counter.received("update", len(frame))
             # Durable before it is answered: a commit that follows must find all of it, also after a restart in between.
-            return encode_upload_response(await self._on_thread(receiving.sync))
+            return encode_upload_response(await self._bulk.run(receiving.sync))
 
     async def upload_status(self, call: Call, request: bytes) -> bytes:
         key = decode_upload_status_request(request)
         grant = await self._thread.call(self._conductor.may_upload, call.participant, key)
         if grant.committed:
             return encode_upload_status(UploadStatus(grant.layout.total_bytes, committed=True))
-        durable = await self._on_thread(self._intake.durable_bytes, grant.upload, grant.layout)
+        durable = await self._bulk.run(self._intake.durable_bytes, grant.upload, grant.layout)
         return encode_upload_status(UploadStatus(durable, committed=False))
 
     async def upload_commit(self, call: Call, request: bytes) -> bytes:
@@ -192,26 +190,19 @@ class TransferService:
         header = decode_upload_commit(wanted.commit.payload).header
         grant = await self._thread.call(self._conductor.may_upload, call.participant, wanted.key)
         upload: UploadId = grant.upload
-        update = await self._on_thread(self._intake.prove, upload, grant.layout, header)
+        update = await self._bulk.run(self._intake.prove, upload, grant.layout, header)
         acknowledged = await self._thread.call(
             self._conductor.offer_upload, call.participant, wanted.key, wanted.commit, update
         )
-        await self._on_thread(self._intake.rest, upload)  # a file for each committed update would use up the open ones
+        await self._bulk.run(self._intake.rest, upload)  # a file for each committed update would use up the open ones
         return encode_commit_response(acknowledged)
 
     async def _next(self, frames: Incoming) -> UploadFrame | None:
-        try:
-            async with asyncio.timeout(self._stalled_s):
-                frame = await frames.read()
-        except TimeoutError:
-            # Not LateError, which is final: what came is kept, and the same update may go on.
-            raise UnreachableError(
-                f"no chunk came for {self._stalled_s:g} s: ask the upload's status and go on"
-            ) from None
+        # Not LateError, which is final: what came is kept, and the same update may go on.
+        frame = await next_frame(
+            frames, stalled_s=self._stalled_s, error=UnreachableError, advice="ask the upload's status and go on"
+        )
         return None if frame is None else decode_upload_frame(frame)
-
-    async def _on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
 
     @contextmanager
     def _one_of_few(self, participant: ParticipantId) -> Iterator[None]:
