@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo
 
@@ -160,8 +160,10 @@ def _override(
 
 def _fields_of(model: type[BaseModel], section: str) -> dict[str, Any]:
     found = model.model_fields.get(section)
-    table = found.annotation if found else None
-    if not (isinstance(table, type) and issubclass(table, BaseModel)):
+    # A table that may be left out is written as `Table | None`.
+    kinds = (found.annotation, *get_args(found.annotation)) if found else ()
+    table = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    if table is None:
         return {}
     return {
         name: Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation

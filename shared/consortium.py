@@ -165,6 +165,11 @@ class Consortium:
         """The signing keys of whoever may coordinate."""
         return frozenset(key for member, key in self.members.items() if member.role is Role.COORDINATOR)
 
+    @property
+    def participants(self) -> int:
+        """How many members are participants."""
+        return sum(member.role is Role.PARTICIPANT for member in self.members)
+
     def require(self, identity: Identity, key: VerifyingKey) -> None:
         """Raises IdentityError unless `identity` is a member with exactly this signing key."""
         listed = self.members.get(identity)
@@ -175,6 +180,21 @@ class Consortium:
                 f"expected signing key {listed.fingerprint} of {identity}, as in the consortium's manifest, got "
                 f"{key.fingerprint}"
             )
+
+    def require_own(self, identity: Identity, key: VerifyingKey, *, source: str) -> None:
+        """The same of this process itself, at start. Raises ConfigError, which says what to do."""
+        if identity.consortium != self.name:
+            raise ConfigError(
+                f"{source}: expected the manifest of {identity.consortium}, as in the certificates, got that of "
+                f"{self.name}: take the one of your own consortium"
+            )
+        try:
+            self.require(identity, key)
+        except IdentityError as error:
+            raise ConfigError(
+                f"{source}: {error}. Have an officer make a manifest with this signing key (`consilo pki manifest`), "
+                "which every silo then has to pin, or take the listed key back into use"
+            ) from None
 
 
 def make_manifest(

@@ -15,12 +15,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from shared.errors import WireError
 from shared.hashing import tagged_hash
 from shared.ids import Digest, ParticipantId, TaskName, parse_participant_id, parse_task_name
+from shared.secagg.threshold import threshold
+from shared.update import Encoding
 
 MEMBERS_MAX = 1000  # the protocol is synchronous and meant for silos, not for phones
 METRICS_MAX = 64  # each is one cell of an update and one column of a dashboard
 JOBSPEC_MAX_BYTES = 256 * 1024  # it is kept whole in the journal of every member
 DEADLINE_MAX_S = 30 * 24 * 3600.0
 DEFAULT_MIN_SURVIVORS = 3  # a total over fewer says too much about each of them
+TWO_PARTY = 2  # members of which each learns the other's update by subtraction: never by default
+DEFAULT_MAX_WEIGHT = 2.0**24  # examples that one silo may count for; a liar within it owns the mean
+MAX_WEIGHT_MAX = 2.0**32
+DEFAULT_METRIC_BOUND = 1024.0
+METRIC_BOUND_MAX = 2.0**20
+WEIGHT_FRACTION_BITS = 8  # a masked weight is an integer of 1/256 examples
+METRIC_FRACTION_BITS = 12  # a masked metric is weighted and counted in 1/4096
+STATISTIC_LIMIT = 2**63 - 1  # section 1 is added modulo 2^64, as signed numbers
+NEEDS_EACH_UPDATE = frozenset({"krum", "multi_krum", "median", "trimmed_mean", "geomed", "centered_clip", "fltrust"})
 
 Member = Annotated[ParticipantId, AfterValidator(parse_participant_id)]
 Task = Annotated[TaskName, AfterValidator(parse_task_name)]
@@ -42,7 +53,10 @@ class RoundPolicy(Table):
     grace_s: float = Field(
         default=5.0, ge=0, le=DEADLINE_MAX_S, description="How long to wait for the rest once the quorum is Ready."
     )
-    upload_deadline_s: Seconds = Field(default=600.0, description="Time for the upload, from the start of the attempt.")
+    upload_deadline_s: Seconds = Field(default=600.0, description="Time for the upload, once it may begin.")
+    exchange_deadline_s: Seconds = Field(
+        default=30.0, description="Time for each short exchange of masking: keys, shares, and the survivors' word."
+    )
     min_survivors: int = Field(ge=1, description="The floor: with fewer updates the model does not change.")
     attempts: int = Field(default=2, ge=1, le=10, description="How often one round's upload may be tried.")
     aborted_rounds_allowed: int = Field(default=3, ge=0, le=1000, description="Aborted rounds before the job gives up.")
@@ -51,13 +65,58 @@ class RoundPolicy(Table):
 class StrategySpec(Table):
     """How updates become the next model ([strategy] in a job file)."""
 
-    name: Literal["fedavg"] = Field(default="fedavg", description="`fedavg`: the weighted mean of the updates.")
+    name: str = Field(
+        default="fedavg", pattern=r"^[a-z_]{1,32}$", description="`fedavg`: the weighted mean of the updates."
+    )
 
 
 class MaskingSpec(Table):
-    """How updates are protected on the way ([masking] in a job file)."""
+    """How updates are protected on the way ([masking] in a job file), with every default resolved."""
 
-    mode: Literal["plain"] = Field(default="plain", description="`plain`: the coordinator sees each update.")
+    mode: Literal["masked", "plain"] = Field(
+        default="masked",
+        description="`masked`: the coordinator sees totals only. `plain`: it sees each update; every silo must allow it.",
+    )
+    max_colluding: int = Field(
+        ge=0, description="c: how many members may pool what they know with the coordinator. 0 in a plain job."
+    )
+    encoding: Literal["u32", "u16", "u64"] = Field(
+        default="u32", description="Bits of a masked parameter. `u16` halves the bytes and rounds at random."
+    )
+    weights: Literal["examples", "equal"] = Field(
+        default="examples", description="`equal`: every silo counts the same, and not even the total count is sent."
+    )
+    max_weight: float = Field(
+        default=DEFAULT_MAX_WEIGHT,
+        ge=1.0,
+        le=MAX_WEIGHT_MAX,
+        allow_inf_nan=False,
+        description="The most examples that one silo counts for; a larger count is cut to it.",
+    )
+    metric_bound: float = Field(
+        default=DEFAULT_METRIC_BOUND,
+        gt=0,
+        le=METRIC_BOUND_MAX,
+        allow_inf_nan=False,
+        description="A silo's mean of a metric is cut to at most this, and to at least its negative.",
+    )
+    allow_two_party: bool = Field(
+        default=False, description="Allow two members, of which each learns the other's update."
+    )
+    allow_no_collusion: bool = Field(default=False, description="Allow max_colluding = 0 with three members or more.")
+    protocol: Literal["fedsecagg/v1"] = Field(default="fedsecagg/v1", description="The masking protocol.")
+    suite: Literal[1] = Field(
+        default=1, description="1: X25519, Ed25519, HKDF-SHA256, AES-256-GCM, AES-256-CTR, SHA-256."
+    )
+
+    @property
+    def masked(self) -> bool:
+        return self.mode == "masked"
+
+    @property
+    def profile(self) -> Encoding:
+        """The encoding of a round whose range is known."""
+        return Encoding[self.encoding.upper()] if self.masked else Encoding.PLAIN
 
 
 class JobSpec(Table):
@@ -73,7 +132,7 @@ class JobSpec(Table):
     metrics: tuple[MetricName, ...] = Field(default=(), max_length=METRICS_MAX)
     round: RoundPolicy
     strategy: StrategySpec = StrategySpec()
-    masking: MaskingSpec = MaskingSpec()
+    masking: MaskingSpec
     training: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -90,7 +149,23 @@ class JobSpec(Table):
                 f"round.min_survivors is {self.round.min_survivors}, above round.quorum {self.round.quorum}: "
                 "an attempt could start that can never end"
             )
+        _require_known_strategy(self.strategy.name, masked=self.masking.masked)
+        if self.masking.masked:
+            _require_sound_masking(self.masking, self.round, members)
+        elif self.masking.max_colluding:
+            raise ValueError("masking.max_colluding means nothing in a plain job: expected 0")
         return self
+
+    @property
+    def floor(self) -> int:
+        """The fewest updates that a total may be over: in a masked job never fewer than the threshold."""
+        least = self.round.min_survivors
+        return max(self.threshold, least) if self.masking.masked else least
+
+    @property
+    def threshold(self) -> int:
+        """t: how many members must help to open a total. From the members of the job, never from who is there."""
+        return threshold(len(self.members), self.masking.max_colluding)
 
     @property
     def initial_model(self) -> Digest:
@@ -100,6 +175,52 @@ class JobSpec(Table):
     def to_bytes(self) -> bytes:
         """The canonical JSON of this specification."""
         return canonical_json(self.model_dump(mode="json"))
+
+
+def _require_known_strategy(name: str, *, masked: bool) -> None:
+    if masked and name in NEEDS_EACH_UPDATE:
+        raise ValueError(
+            f"strategy.name {name!r} must see each update, and masking hides them: take fedavg, or a plain job"
+        )
+    if name != "fedavg":
+        raise ValueError(f"strategy.name: this version has 'fedavg', not {name!r}")
+
+
+def _require_sound_masking(masking: MaskingSpec, policy: RoundPolicy, members: int) -> None:
+    """The rules that make the threshold mean something (PROTOCOL.md section 7.2)."""
+    colluding = masking.max_colluding
+    if members < TWO_PARTY:
+        raise ValueError("a masked job has at least 2 members: with one, the total is the update")
+    if members == TWO_PARTY and not masking.allow_two_party:
+        raise ValueError(
+            "with 2 members each learns the other's update from the total: more members, or masking.allow_two_party"
+        )
+    if members > TWO_PARTY and colluding == 0 and not masking.allow_no_collusion:
+        raise ValueError(
+            "masking.max_colluding is 0: one member could help the coordinator to another's update; "
+            "leave the key out, or set masking.allow_no_collusion"
+        )
+    if colluding + 2 > members:
+        raise ValueError(
+            f"masking.max_colluding is {colluding} of {members} members: at least 2 must be left who do not collude"
+        )
+    needed = threshold(members, colluding)
+    least = TWO_PARTY if masking.allow_two_party else DEFAULT_MIN_SURVIVORS
+    if needed > members:
+        raise ValueError(f"masking.max_colluding {colluding} needs {needed} of {members} members to open a total")
+    if policy.min_survivors < least:
+        raise ValueError(f"round.min_survivors is {policy.min_survivors}, a masked total is over at least {least}")
+    if policy.quorum < needed:
+        raise ValueError(
+            f"round.quorum is {policy.quorum}, but {needed} of {members} members are needed to open a total "
+            f"(masking.max_colluding is {colluding})"
+        )
+    largest = members * masking.max_weight * 2**WEIGHT_FRACTION_BITS * masking.metric_bound * 2**METRIC_FRACTION_BITS
+    if largest > STATISTIC_LIMIT:
+        raise ValueError(
+            "the totals of metrics could overflow: lower masking.max_weight or masking.metric_bound "
+            f"(their product times the members is at most {STATISTIC_LIMIT // 2**20})"
+        )
 
 
 def canonical_json(value: Any) -> bytes:

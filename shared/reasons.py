@@ -16,6 +16,8 @@ class AbortReason(StrEnum):
     BELOW_FLOOR = "below_floor"  # every attempt ended with fewer updates than the floor
     OPERATOR = "operator"  # somebody with the operator role aborted the job
     FOLD_FAILED = "fold_failed"  # the updates could not be combined (non-finite total, no weight)
+    UNOPENABLE = "unopenable"  # silos began to open the total, and too few good shares came to end it
+    TOTAL_REFUSED = "total_refused"  # the opened total of weights is one that honest members cannot have
 
 
 class DropReason(StrEnum):
@@ -34,12 +36,17 @@ class DropReason(StrEnum):
     MODEL_UNAVAILABLE = "model_unavailable"  # the model could not be fetched, or is not the announced one
     DISK = "disk"
     LOST = "lost"  # it no longer holds what this round needs (restarted before its update was spooled)
+    OUT_OF_RANGE = "out_of_range"  # the update is too large even for the widest encoding
 
     ABSENT = "absent"  # never connected in this round
     DISCONNECTED = "disconnected"  # went away during this round and did not come back in time
     NOT_READY = "not_ready"  # connected, but training was not finished when the attempt started
     UPLOAD_LATE = "upload_late"  # Ready, but its update was not committed in time
     REVOKED = "revoked"  # taken off the allow-list
+    EXCHANGE_LATE = "exchange_late"  # Ready, but its keys or its shares did not come in time
+    ATTEMPT_LEFT = (
+        "attempt_left"  # Ready, but it left the attempt: it had lost its secrets, or refused what it was shown
+    )
 
 
 SAID_BY_PARTICIPANT = frozenset(
@@ -53,6 +60,7 @@ SAID_BY_PARTICIPANT = frozenset(
         DropReason.MODEL_UNAVAILABLE,
         DropReason.DISK,
         DropReason.LOST,
+        DropReason.OUT_OF_RANGE,
     }
 )
 """What a Withdraw may say; the other reasons are findings of the coordinator (and `declined` is said by Decline)."""
@@ -69,6 +77,26 @@ class ConsentRule(StrEnum):
     JOBSPEC_CHANGED = "jobspec_changed"  # another specification under a job id that this silo already knows
     ROUND_REPLAYED = "round_replayed"  # a round older than one already finished, or the same with other content
     TRAINING_TOO_LONG = "training_too_long"
+    JOURNAL_DOUBTFUL = "journal_doubtful"  # an empty or restored journal beside a signing key that was in use
+    NOT_IN_CONSORTIUM = "not_in_consortium"  # no manifest is pinned here, or a member is not in it
+    TWO_PARTY = "two_party"
+    NO_COLLUSION = "no_collusion"  # the job assumes that nobody colludes
+    COLLUSION_TOO_LOW = "collusion_too_low"  # the job assumes fewer colluding members than this silo does
+    SURVIVORS_TOO_FEW = "survivors_too_few"
+    JOB_STOPPED = "job_stopped"  # this silo found the coordinator's results wrong, and takes no further part
+
+
+class AttemptAbortReason(StrEnum):
+    """Why a participant left an attempt. It may take part in a higher one, with new keys."""
+
+    GONE = "gone"  # it restarted: the attempt's secrets were in memory only
+    EQUIVOCATION = "equivocation"  # a second message of one step, with other content
+    BAD_ATTEMPT = "bad_attempt"  # the attempt is not what this silo knows of the round
+    BAD_ROSTER = "bad_roster"
+    BAD_SHARES = "bad_shares"
+    BAD_SURVIVORS = "bad_survivors"
+    REPEATED_TOTAL = "repeated_total"  # another total on a model that this silo helped to open a total on before
+    RESEND_DIFFERS = "resend_differs"  # a chunk would have been sent a second time with other bytes
 
 
 class RefusalReason(StrEnum):

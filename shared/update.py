@@ -187,7 +187,9 @@ class UpdateLayout:
     """Number of cells of section 1."""
 
     @classmethod
-    def of_round(cls, *, encoding: Encoding, parameters: int, tensors: int, statistics: StatisticsLayout) -> UpdateLayout:
+    def of_round(
+        cls, *, encoding: Encoding, parameters: int, tensors: int, statistics: StatisticsLayout
+    ) -> UpdateLayout:
         """The layout of a round with that many parameters in that many aggregated tensors; none of either when it is
         there to evaluate.
         """

@@ -11,6 +11,9 @@
     [round]                              # quorum: all members; min_survivors: 3, or all of fewer members
     deadline_s = 600
 
+    [masking]                            # masked unless mode = "plain"; max_colluding: from the number of members
+    encoding = "u32"
+
     [training]                           # handed to the task as it is
     learning_rate = 0.05
 
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
@@ -43,6 +46,7 @@ from shared.job import (
     Task,
     first_complaint,
 )
+from shared.secagg.threshold import default_max_colluding
 from shared.wire.operations import PutModelOpen
 
 MODEL_PREFIX = "model:"
@@ -56,6 +60,7 @@ class RoundTable(Table):
     grace_s: float | None = None
     upload_deadline_s: float | None = None
     min_survivors: int | None = None
+    exchange_deadline_s: float | None = None
     attempts: int | None = None
     aborted_rounds_allowed: int | None = None
 
@@ -72,6 +77,28 @@ class RoundTable(Table):
             return RoundPolicy(**resolved)
         except ValidationError as error:
             raise ValueError(f"round.{first_complaint(error)}") from None
+
+
+class MaskingTable(Table):
+    """[masking]: what is left out is MaskingSpec's default, or depends on the members; bounds are MaskingSpec's."""
+
+    mode: Literal["masked", "plain"] = "masked"
+    max_colluding: int | None = None
+    encoding: str | None = None
+    weights: str | None = None
+    max_weight: float | None = None
+    metric_bound: float | None = None
+    allow_two_party: bool | None = None
+    allow_no_collusion: bool | None = None
+
+    def resolve(self, members: int) -> MaskingSpec:
+        """Raises ValueError."""
+        said: dict[str, Any] = self.model_dump(exclude_none=True)
+        colluding = default_max_colluding(members) if self.mode == "masked" and members > 1 else 0
+        try:
+            return MaskingSpec(**{"max_colluding": colluding, **said})
+        except ValidationError as error:
+            raise ValueError(f"masking.{first_complaint(error)}") from None
 
 
 class JobFile(Table):
@@ -92,7 +119,7 @@ class JobFile(Table):
     )
     round: RoundTable = Field(default=RoundTable(), description="The rules of a round.")
     strategy: StrategySpec = Field(default=StrategySpec(), description="How updates become the next model.")
-    masking: MaskingSpec = Field(default=MaskingSpec(), description="How updates are protected on the way.")
+    masking: MaskingTable = Field(default=MaskingTable(), description="How updates are protected on the way.")
     training: dict[str, JsonValue] = Field(default_factory=dict, description="Handed to the task as it is.")
 
     @model_validator(mode="after")
@@ -153,7 +180,7 @@ def _spec(path: Path, job: JobFile, initial: Digest) -> JobSpec:
             metrics=job.metrics,
             round=job.round.resolve(len(job.members)),
             strategy=job.strategy,
-            masking=job.masking,
+            masking=job.masking.resolve(len(job.members)),
             training=job.training,
         )
         _refuse_unwritable(spec)

@@ -21,9 +21,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from coordinator.round.phases import Contribution
+from coordinator.round.phases import Contribution, Dealt, Opening
 from shared.ids import AttemptKey, Digest, ParticipantId
 from shared.protocol.messages import (
+    AdvertiseKeys,
     AttemptStart,
     Envelope,
     RoundAborted,
@@ -31,9 +32,10 @@ from shared.protocol.messages import (
     RoundReply,
     RoundResult,
     Sealed,
+    UnmaskShares,
 )
 from shared.reasons import AbortReason, DropReason
-from shared.update import UpdateHeader
+from shared.update import Encoding, UpdateHeader
 
 # --- events -----------------------------------------------------------------------------------------------------------
 
@@ -79,6 +81,8 @@ class Folded:
     weight_total: float
     aggregate: Digest
     totals: Mapping[str, float]
+    top_cells: tuple[int, ...] = ()
+    """For each aggregated tensor, in a masked round of purpose `train`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,20 @@ class AttemptBegun:
 
 
 @dataclass(frozen=True, slots=True)
+class RosterFixed:
+    """U1, before the roster is sent. No other keys are taken in this attempt."""
+
+    adverts: Mapping[ParticipantId, Sealed[AdvertiseKeys]]
+
+
+@dataclass(frozen=True, slots=True)
+class SharesFixed:
+    """U2 and what it dealt, before the shares are delivered."""
+
+    dealt: Mapping[ParticipantId, Dealt]
+
+
+@dataclass(frozen=True, slots=True)
 class Contributed:
     """An update is in, before it is acknowledged."""
 
@@ -143,7 +161,24 @@ class SurvivorsFixed:
     survivors: tuple[ParticipantId, ...]
 
 
-Record: TypeAlias = MemberOut | AttemptBegun | Contributed | SurvivorsFixed
+@dataclass(frozen=True, slots=True)
+class BundleMade:
+    """Enough signatures over one list, before anybody is asked to open a share. From here on no other attempt."""
+
+    signatures: Mapping[ParticipantId, Envelope]
+
+
+@dataclass(frozen=True, slots=True)
+class SharesRevealed:
+    """One survivor's shares, before anything is done with them."""
+
+    participant: ParticipantId
+    word: Sealed[UnmaskShares]
+
+
+Record: TypeAlias = (
+    MemberOut | AttemptBegun | RosterFixed | SharesFixed | Contributed | SurvivorsFixed | BundleMade | SharesRevealed
+)
 
 # --- effects ----------------------------------------------------------------------------------------------------------
 
@@ -167,10 +202,12 @@ class AcknowledgeUpload:
 
 @dataclass(frozen=True, slots=True)
 class StartFold:
-    """Combine the survivors' updates, in this order."""
+    """Combine the survivors' updates, in this order; with an opening, take the masks off their sum."""
 
     attempt: AttemptKey
+    encoding: Encoding
     survivors: Mapping[ParticipantId, Contribution]
+    opening: Opening | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,19 @@
 """The states of a round at the coordinator: one frozen type per phase, holding exactly what exists in it.
 
-    Recruiting --quorum Ready--> Gracing --all Ready, or grace over--> Uploading --> Folding --> Committed
-        |                           |                                  |   ^  |         |
-        +--- deadline, declines ----+------ deadline: go with quorum --+   +--+         |
-        v                                                                 next attempt  |
-     Aborted <--------------------------- below the floor, fold failed, operator -------+
+    Recruiting --quorum Ready--> Gracing --all Ready, or grace over--> [Advertising --> Sharing -->] Uploading
+        |                           |                                       |              |            |   ^ next attempt
+        +--- deadline, declines ----+------ deadline: go with quorum        +--------------+------------+---+
+        v                                                                                               |
+     Aborted <-- below the floor, unopenable, fold failed, operator -- [Confirming --> Unmasking -->] Folding --> Committed
 
-*Recruiting* waits for Ready. *Gracing* has its quorum and waits a little for the rest. *Uploading* is one attempt: its
-cohort is who was Ready when it started, and from here on only the floor counts. *Folding* has its survivors fixed, on
-disk, for good. *Committed* and *Aborted* are final, and entered only together with the store's commit.
+*Recruiting* waits for Ready. *Gracing* has its quorum and waits a little for the rest. What follows is one attempt: its
+cohort is who was Ready when it started, and from here on only the floor counts. *Uploading* takes in updates. *Folding*
+has its survivors fixed, on disk, for good. *Committed* and *Aborted* are final, and entered only together with the
+store's commit.
 
-Secure aggregation adds Advertising and Sharing before Uploading, and Confirming and Unmasking between it and Folding.
+The states in brackets belong to masking (PROTOCOL.md section 5.11). *Advertising* collects fresh keys (U1), *Sharing*
+sealed shares (U2), *Confirming* the survivors' signatures that they were shown one list (U3), *Unmasking* the shares that
+open the one total. From the moment that Unmasking is entered no other attempt of this round can be.
 """
 
 from __future__ import annotations
@@ -19,13 +22,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from shared.identity import VerifyingKey
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 from shared.job import JobSpec
-from shared.protocol.messages import AttemptStart, Envelope, RoundPlan, Sealed
+from shared.protocol.messages import (
+    AdvertiseKeys,
+    AttemptStart,
+    Envelope,
+    RoundPlan,
+    Sealed,
+    ShareKeys,
+    UnmaskShares,
+    attempt_digest,
+)
 from shared.protocol.phases import Phase
-from shared.reasons import AbortReason, DropReason
+from shared.reasons import AbortReason, AttemptAbortReason, DropReason, Purpose
+from shared.secagg.sealing import SealedShare
 from shared.tensors import ModelIndex
-from shared.update import StatisticsLayout, UpdateHeader, UpdateLayout
+from shared.update import Encoding, StatisticsLayout, UpdateHeader, UpdateLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +50,15 @@ class RoundFrame:
     plan: Sealed[RoundPlan]
     index: ModelIndex
     """Of the model that the round starts from."""
-    layout: UpdateLayout
     statistics: StatisticsLayout
+    encoding: Encoding
+    """Of this round's attempts, until a member says that its update does not fit."""
+    consortium: bytes
+    """The digest of the manifest that this coordinator has; empty in a plain job."""
+    keys: Mapping[ParticipantId, VerifyingKey]
+    """By which the members sign: of the manifest; empty in a plain job."""
+    top_cells: tuple[int, ...] | None
+    """Of the previous result; None before the first, and in a plain job."""
 
     @property
     def key(self) -> RoundKey:
@@ -46,6 +67,20 @@ class RoundFrame:
     def index_of(self, participant: ParticipantId) -> int:
         """1-based position among the members. A stranger is a bug of the caller."""
         return self.spec.members.index(participant) + 1
+
+    def member_at(self, index: int) -> ParticipantId:
+        return self.spec.members[index - 1]
+
+    def layout(self, encoding: Encoding) -> UpdateLayout:
+        """Of this round's updates in that encoding."""
+        trains = self.plan.value.purpose is Purpose.TRAIN
+        tensors = sum(1 for _ in self.index.manifest.aggregated())
+        return UpdateLayout.of_round(
+            encoding=encoding,
+            parameters=self.index.manifest.parameters if trains else 0,
+            tensors=tensors if trains else 0,
+            statistics=self.statistics,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +125,52 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Roster:
+    """U1: whose keys the masks are made of."""
+
+    digest: Digest
+    """t1."""
+    adverts: Mapping[ParticipantId, Sealed[AdvertiseKeys]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What one member dealt: its signed word, and the sealed shares that it covers."""
+
+    word: Sealed[ShareKeys]
+    shares: tuple[SealedShare, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """What an attempt's masks depend on, complete: U2 is who dealt."""
+
+    roster: Roster
+    digest: Digest
+    """t2."""
+    dealt: Mapping[ParticipantId, Dealt]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Everything that opens one total, on the way to the fold."""
+
+    masking: Masking
+    survivors: Digest
+    """t3."""
+    revealed: Mapping[ParticipantId, UnmaskShares]
+
+
+Lefts: TypeAlias = Mapping[ParticipantId, AttemptAbortReason]
+
+
+@dataclass(frozen=True, slots=True)
 class Recruiting:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
+    misfits: frozenset[ParticipantId]
+    """Who is Ready with an update that is too large for this round's encoding."""
     deadline: float
     attempts_used: int
 
@@ -103,33 +180,95 @@ class Gracing:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
+    misfits: frozenset[ParticipantId]
     deadline: float
     attempts_used: int
     grace_ends: float
 
 
 @dataclass(frozen=True, slots=True)
-class Uploading:
+class _OfAttempt:
+    """What each state of an attempt has."""
+
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
+    misfits: frozenset[ParticipantId]
     attempt: Sealed[AttemptStart]
-    cohort: frozenset[ParticipantId]
-    contributions: Mapping[ParticipantId, Contribution]
-    deadline: float
+    lefts: Lefts
+    """Who left this attempt, though not the round."""
 
     @property
     def key(self) -> AttemptKey:
         return self.attempt.value.key
 
+    @property
+    def h0(self) -> Digest:
+        return attempt_digest(self.attempt)
+
+    @property
+    def layout(self) -> UpdateLayout:
+        return self.frame.layout(self.attempt.value.encoding)
+
 
 @dataclass(frozen=True, slots=True)
-class Folding:
-    frame: RoundFrame
-    conversations: Conversations
-    outs: Outs
-    attempt: Sealed[AttemptStart]
+class Advertising(_OfAttempt):
+    cohort: frozenset[ParticipantId]
+    adverts: Mapping[ParticipantId, Sealed[AdvertiseKeys]]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing(_OfAttempt):
+    roster: Roster
+    dealt: Mapping[ParticipantId, Dealt]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Uploading(_OfAttempt):
+    cohort: frozenset[ParticipantId]
+    """Who may upload: everybody who was Ready; in a masked attempt, U2."""
+    masking: Masking | None
+    contributions: Mapping[ParticipantId, Contribution]
+    deadline: float
+
+    @property
+    def transcript(self) -> Digest:
+        """What a commitment must name: t2, or h0 in the plain mode."""
+        return self.masking.digest if self.masking is not None else self.h0
+
+
+@dataclass(frozen=True, slots=True)
+class Confirming(_OfAttempt):
+    masking: Masking
     survivors: Mapping[ParticipantId, Contribution]
+    digest: Digest
+    """t3."""
+    signatures: Mapping[ParticipantId, Envelope]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unmasking(_OfAttempt):
+    masking: Masking
+    survivors: Mapping[ParticipantId, Contribution]
+    digest: Digest
+    bundle: tuple[Envelope, ...]
+    revealed: Mapping[ParticipantId, UnmaskShares]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Folding(_OfAttempt):
+    survivors: Mapping[ParticipantId, Contribution]
+    opening: Opening | None
+    """None in the plain mode."""
+
+    @property
+    def transcript(self) -> Digest:
+        """What the result names: t3, or h0 in the plain mode."""
+        return self.opening.survivors if self.opening is not None else self.h0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +283,6 @@ class Aborted:
     reason: AbortReason
 
 
-OpenState: TypeAlias = Recruiting | Gracing | Uploading | Folding
+AttemptState: TypeAlias = Advertising | Sharing | Uploading | Confirming | Unmasking | Folding
+OpenState: TypeAlias = Recruiting | Gracing | AttemptState
 RoundState: TypeAlias = OpenState | Committed | Aborted

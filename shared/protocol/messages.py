@@ -8,16 +8,19 @@ those bytes, never over a value written again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Generic, TypeAlias, TypeVar
 
 from shared.hashing import tagged_hash
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey, TaskName
-from shared.reasons import AbortReason, ConsentRule, DropReason, Purpose, RefusalReason
+from shared.reasons import AbortReason, AttemptAbortReason, ConsentRule, DropReason, Purpose, RefusalReason
+from shared.secagg.sealing import SealedShare
 from shared.update import Encoding
 
 PROTOCOL_VERSIONS = (1,)  # what this code speaks; a session uses the highest that both sides have
 CAPABILITY_PLAIN = "encoding-plain"  # updates in the plain encoding
-CAPABILITIES = (CAPABILITY_PLAIN,)
+CAPABILITY_MASKED = "encoding-masked"  # secure aggregation, suite 1
+CAPABILITIES = (CAPABILITY_PLAIN, CAPABILITY_MASKED)
 SUITE_1 = 1  # X25519, Ed25519, HKDF-SHA256, AES-256-GCM, AES-256-CTR, SHA-256
 SIGNER_COORDINATOR = 0
 NONCE_BYTES = 32
@@ -112,8 +115,42 @@ class Withdraw:
     reason: DropReason
 
 
-RoundReply: TypeAlias = Consent | Decline | Progress | Ready | Withdraw
-ParticipantMessage: TypeAlias = Hello | Heartbeat | RoundReply
+class CheckpointKind(IntEnum):
+    """What a checkpoint counts. The number is the wire's."""
+
+    CHAIN = 1  # size: the last round whose result was verified; root: the digest of that result
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a participant has verified what the coordinator did. Two of one size have one root."""
+
+    kind: CheckpointKind
+    size: int
+    root: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class AdvertiseKeys:
+    """The public keys of one participant, fresh for this attempt. Sealed."""
+
+    attempt: Digest
+    index: int
+    mask_key: bytes
+    share_key: bytes
+    nonce: bytes
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShareKeys:
+    """What a participant dealt: commitments, and the root over the sealed shares that travel beside it. Sealed."""
+
+    attempt: Digest
+    roster: Digest
+    index: int
+    self_commitment: Digest
+    shares_root: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +158,71 @@ class UploadCommit:
     """A participant's signed word for its update: which attempt, which bytes. Sealed."""
 
     attempt: Digest
+    transcript: Digest
+    """The delivery digest t2, under which the update is masked; in the plain mode h0 again."""
     index: int
     header: bytes
     update: Digest
     chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencySignature:
+    """This participant was shown these survivors, and no others. Sealed; one for each attempt."""
+
+    attempt: Digest
+    survivors: Digest
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnmaskShares:
+    """What opens the total: shares of the self seeds of survivors, and of the mask seeds of who dropped. Sealed."""
+
+    attempt: Digest
+    survivors: Digest
+    index: int
+    self_shares: tuple[tuple[int, bytes], ...]
+    mask_shares: tuple[tuple[int, bytes], ...]
+    """(position, share), ascending; no position is in both."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAbort:
+    """The participant left this attempt, and why. Sealed."""
+
+    attempt: Digest
+    index: int
+    reason: AttemptAbortReason
+
+
+class AnswerKind(IntEnum):
+    """Which sealed message of an attempt an `AttemptAnswer` carries. The number is the wire's."""
+
+    ADVERTISE_KEYS = 1
+    SHARE_KEYS = 2
+    CONSISTENCY_SIGNATURE = 3
+    UNMASK_SHARES = 4
+    ATTEMPT_ABORT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAnswer:
+    """A sealed word of one participant about one attempt, still shut: the receiver knows whose key opens it."""
+
+    attempt: AttemptKey
+    kind: AnswerKind
+    envelope: Envelope
+    shares: tuple[SealedShare, ...] = ()
+    """Beside SHARE_KEYS only: one for each on the roster, in their order."""
+
+    @property
+    def key(self) -> RoundKey:
+        return self.attempt.round
+
+
+RoundReply: TypeAlias = Consent | Decline | Progress | Ready | Withdraw | AttemptAnswer
+ParticipantMessage: TypeAlias = Hello | Heartbeat | RoundReply
 
 
 # --- said by the coordinator ------------------------------------------------------------------------------------------
@@ -177,7 +275,7 @@ class AttemptStart:
     plan: Digest
     jobspec: Digest
     consortium: bytes
-    """Digest of the consortium manifest; empty in the plain mode."""
+    """Digest of the consortium manifest, 32 bytes; empty in the plain mode."""
     model: Digest
     previous_result: Digest
     members: tuple[ParticipantId, ...]
@@ -185,15 +283,50 @@ class AttemptStart:
     """0 in the plain mode, where it has no meaning."""
     layout: Digest
     encoding: Encoding
+    exchange_deadline_s: float
     upload_deadline_s: float
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRoster:
+    """Who takes part in the masking (U1): their own signed keys."""
+
+    key: AttemptKey
+    adverts: tuple[Envelope, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredShare:
+    """One dealer's sealed share for the receiver, with its place under that dealer's signed root."""
+
+    dealer: int
+    share: SealedShare
+    path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareDelivery:
+    """Who dealt (U2), by their own signed word, and what they dealt to the receiver."""
+
+    key: AttemptKey
+    dealers: tuple[Envelope, ...]
+    shares: tuple[DeliveredShare, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SurvivorList:
-    """Whose updates are in the total: proven by their own signed commitments."""
+    """Whose updates are in the total (U3): proven by their own signed commitments."""
 
     key: AttemptKey
     commits: tuple[Envelope, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyBundle:
+    """Enough survivors say that they were shown the same list: now shares may be opened."""
+
+    key: AttemptKey
+    signatures: tuple[Envelope, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +336,15 @@ class RoundResult:
     key: RoundKey
     purpose: Purpose
     attempt: Digest
+    transcript: Digest
+    """The survivors digest t3; in the plain mode h0 again."""
     survivors: tuple[int, ...]
     """1-based positions among the job's members, ascending."""
     weight_total: float
+    top_cells: tuple[int, ...]
+    """For each aggregated tensor the exponent of the largest |weight * delta| (range tracking); empty in the plain mode
+    and for a round of purpose `evaluate`.
+    """
     aggregate: Digest
     next_model: Digest
     """For a round of purpose `evaluate`, the model that was evaluated."""
@@ -221,7 +360,8 @@ class RoundAborted:
 
 
 SealedMessage: TypeAlias = Sealed[RoundPlan] | Sealed[AttemptStart] | Sealed[RoundResult] | Sealed[RoundAborted]
-RoundBroadcast: TypeAlias = SealedMessage | SurvivorList
+Exchange: TypeAlias = KeyRoster | ShareDelivery | SurvivorList | ConsistencyBundle
+RoundBroadcast: TypeAlias = SealedMessage | Exchange
 CoordinatorMessage: TypeAlias = Sealed[Welcome] | Refused | Heartbeat | RoundBroadcast
 
 

@@ -24,7 +24,7 @@ from shared.ids import (
     parse_round_number,
 )
 from shared.pb.v1 import session_pb2 as pb
-from shared.reasons import AbortReason, ConsentRule, DropReason, Purpose, RefusalReason
+from shared.reasons import AbortReason, AttemptAbortReason, ConsentRule, DropReason, Purpose, RefusalReason
 
 CONTROL_MAX_BYTES = 4 * 1024 * 1024  # a plan carries a specification (256 KiB); a survivor list of 1,000 has 300 KiB
 TEXT_MAX_CHARS = 1024
@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 _WIRE_ENUMS: dict[type[StrEnum], tuple[EnumTypeWrapper, str]] = {
     AbortReason: (pb.AbortReason, "ABORT_REASON_"),
+    AttemptAbortReason: (pb.AttemptAbortReason, "ATTEMPT_ABORT_REASON_"),
     ConsentRule: (pb.ConsentRule, "CONSENT_RULE_"),
     DropReason: (pb.DropReason, "DROP_REASON_"),
     Purpose: (pb.Purpose, "PURPOSE_"),
@@ -74,6 +75,15 @@ def checked(message: Message, name: str, parser: Callable[[Any], T]) -> T:
         return parser(getattr(message, name))
     except ValueError as error:
         raise WireError(f"{type(message).__name__}.{name}: {error}") from None
+
+
+def exactly(message: Message, name: str, count: int) -> bytes:
+    """A required field of exactly `count` bytes."""
+    need(message, name)
+    value = bytes(getattr(message, name))
+    if len(value) != count:
+        raise WireError(f"{type(message).__name__}.{name} has {count} bytes, got {len(value)}")
+    return value
 
 
 def text(message: Message, name: str, *, limit: int = TEXT_MAX_CHARS) -> str:

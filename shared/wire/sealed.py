@@ -11,23 +11,40 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from shared.errors import IdentityError, WireError
-from shared.ids import parse_participant_id
+from shared.ids import DIGEST_BYTES, parse_participant_id
 from shared.job import JOBSPEC_MAX_BYTES, MEMBERS_MAX
 from shared.pb.v1 import session_pb2 as pb
 from shared.protocol.messages import (
     CAPABILITIES,
     NONCE_BYTES,
+    AdvertiseKeys,
+    AttemptAbort,
     AttemptStart,
+    ConsistencySignature,
     Envelope,
     RoundAborted,
     RoundPlan,
     RoundResult,
     Sealed,
+    ShareKeys,
+    UnmaskShares,
     UploadCommit,
     Welcome,
 )
 from shared.reasons import AbortReason, Purpose
-from shared.update import Encoding, UpdateHeader
+from shared.update import RANGE_EXPONENT_MAX, RANGE_NONE, TENSORS_MAX, Encoding, UpdateHeader
+from shared.wire.attempts import (
+    decode_advertise_keys,
+    decode_attempt_abort,
+    decode_consistency_signature,
+    decode_share_keys,
+    decode_unmask_shares,
+    encode_advertise_keys,
+    encode_attempt_abort,
+    encode_consistency_signature,
+    encode_share_keys,
+    encode_unmask_shares,
+)
 from shared.wire.fields import (
     attempt_key,
     checked,
@@ -48,7 +65,20 @@ CERTIFICATE_MAX_BYTES = 16 * 1024
 HEADER_MAX_BYTES = 256
 CHUNKS_MAX = 2**31 - 1
 
-SealedValue = TypeVar("SealedValue", Welcome, RoundPlan, AttemptStart, UploadCommit, RoundResult, RoundAborted)
+SealedValue = TypeVar(
+    "SealedValue",
+    Welcome,
+    RoundPlan,
+    AttemptStart,
+    AdvertiseKeys,
+    ShareKeys,
+    UploadCommit,
+    ConsistencySignature,
+    UnmaskShares,
+    AttemptAbort,
+    RoundResult,
+    RoundAborted,
+)
 
 
 class Signer(Protocol):
@@ -145,12 +175,15 @@ def encode_attempt_start(value: AttemptStart) -> bytes:
         layout_digest=value.layout.raw,
         encoding=pb.Encoding.Name(int(value.encoding)),
         upload_deadline_s=value.upload_deadline_s,
+        exchange_deadline_s=value.exchange_deadline_s,
     ).SerializeToString(deterministic=True)
 
 
 def decode_attempt_start(payload: bytes) -> AttemptStart:
     message = parse(pb.AttemptStart, payload)
     need(message, "version", "suite", "consortium_digest", "max_colluding")
+    if len(message.consortium_digest) not in {0, DIGEST_BYTES}:
+        raise WireError(f"AttemptStart.consortium_digest has {DIGEST_BYTES} bytes, or none in the plain mode")
     return AttemptStart(
         version=message.version,
         suite=message.suite,
@@ -167,6 +200,7 @@ def decode_attempt_start(payload: bytes) -> AttemptStart:
         max_colluding=message.max_colluding,
         layout=digest(message, "layout_digest"),
         encoding=_encoding(message),
+        exchange_deadline_s=duration_s(message, "exchange_deadline_s"),
         upload_deadline_s=duration_s(message, "upload_deadline_s"),
     )
 
@@ -174,6 +208,7 @@ def decode_attempt_start(payload: bytes) -> AttemptStart:
 def encode_upload_commit(value: UploadCommit) -> bytes:
     return pb.UploadCommit(
         attempt_digest=value.attempt.raw,
+        transcript_digest=value.transcript.raw,
         index=value.index,
         header=value.header,
         update_digest=value.update.raw,
@@ -188,6 +223,7 @@ def decode_upload_commit(payload: bytes) -> UploadCommit:
         raise WireError(f"an UploadCommit is out of its limits (header {len(message.header)} B, index {message.index})")
     return UploadCommit(
         attempt=digest(message, "attempt_digest"),
+        transcript=digest(message, "transcript_digest"),
         index=message.index,
         header=message.header,
         update=digest(message, "update_digest"),
@@ -200,8 +236,10 @@ def encode_round_result(value: RoundResult) -> bytes:
         key=pb_key(value.key),
         purpose=to_wire(value.purpose),
         attempt_digest=value.attempt.raw,
+        transcript_digest=value.transcript.raw,
         survivors=value.survivors,
         weight_total=value.weight_total,
+        top_cells=value.top_cells,
         aggregate_digest=value.aggregate.raw,
         next_model_digest=value.next_model.raw,
     ).SerializeToString(deterministic=True)
@@ -215,12 +253,17 @@ def decode_round_result(payload: bytes) -> RoundResult:
         raise WireError("RoundResult.survivors are ascending positions from 1")
     if not math.isfinite(message.weight_total):
         raise WireError("RoundResult.weight_total is not finite")
+    top_cells = tuple(few(message, "top_cells", TENSORS_MAX))
+    if not all(RANGE_NONE <= cell <= RANGE_EXPONENT_MAX for cell in top_cells):
+        raise WireError(f"RoundResult.top_cells are exponents from {RANGE_NONE} to {RANGE_EXPONENT_MAX}")
     return RoundResult(
         key=round_key(message),
         purpose=from_wire(message, "purpose", Purpose),
         attempt=digest(message, "attempt_digest"),
+        transcript=digest(message, "transcript_digest"),
         survivors=survivors,
         weight_total=message.weight_total,
+        top_cells=top_cells,
         aggregate=digest(message, "aggregate_digest"),
         next_model=digest(message, "next_model_digest"),
     )
@@ -249,8 +292,9 @@ def encode_update_header(value: UpdateHeader) -> bytes:
 
 def decode_update_header(data: bytes) -> UpdateHeader:
     message = parse(pb.UpdateHeader, data)
-    need(message, "weight", "contributors")
-    return UpdateHeader(encoding=_encoding(message), weight=message.weight, contributors=message.contributors)
+    need(message, "contributors")
+    weight = message.weight if message.HasField("weight") else None
+    return UpdateHeader(encoding=_encoding(message), weight=weight, contributors=message.contributors)
 
 
 def _encoding(message: pb.AttemptStart | pb.UpdateHeader) -> Encoding:
@@ -264,7 +308,12 @@ _CODECS: dict[type, tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]]] 
     Welcome: ("welcome", encode_welcome, decode_welcome),
     RoundPlan: ("round-plan", encode_round_plan, decode_round_plan),
     AttemptStart: ("attempt-start", encode_attempt_start, decode_attempt_start),
+    AdvertiseKeys: ("advertise-keys", encode_advertise_keys, decode_advertise_keys),
+    ShareKeys: ("share-keys", encode_share_keys, decode_share_keys),
     UploadCommit: ("upload-commit", encode_upload_commit, decode_upload_commit),
+    ConsistencySignature: ("consistency-signature", encode_consistency_signature, decode_consistency_signature),
+    UnmaskShares: ("unmask-shares", encode_unmask_shares, decode_unmask_shares),
+    AttemptAbort: ("attempt-abort", encode_attempt_abort, decode_attempt_abort),
     RoundResult: ("round-result", encode_round_result, decode_round_result),
     RoundAborted: ("round-aborted", encode_round_aborted, decode_round_aborted),
 }

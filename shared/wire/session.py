@@ -12,18 +12,21 @@ from typing import TypeAlias, assert_never
 
 from shared.errors import WireError
 from shared.ids import parse_task_name
-from shared.job import MEMBERS_MAX
 from shared.pb.v1 import session_pb2 as pb
 from shared.protocol.messages import (
     NONCE_BYTES,
     SIGNER_COORDINATOR,
+    AttemptAnswer,
     AttemptStart,
     Consent,
+    ConsistencyBundle,
     CoordinatorMessage,
     Decline,
     Envelope,
+    Exchange,
     Heartbeat,
     Hello,
+    KeyRoster,
     ParticipantMessage,
     Progress,
     Ready,
@@ -32,13 +35,25 @@ from shared.protocol.messages import (
     RoundPlan,
     RoundResult,
     SealedMessage,
+    ShareDelivery,
     SurvivorList,
     Welcome,
     Withdraw,
 )
 from shared.reasons import SAID_BY_PARTICIPANT, ConsentRule, DropReason, RefusalReason
+from shared.wire.exchanges import (
+    answer_of,
+    bundle_of,
+    delivery_of,
+    pb_answer,
+    pb_bundle,
+    pb_delivery,
+    pb_roster,
+    pb_survivors,
+    roster_of,
+    survivors_of,
+)
 from shared.wire.fields import (
-    attempt_key,
     checked,
     digest,
     few,
@@ -78,7 +93,7 @@ class ShutEnvelope:
     envelope: Envelope
 
 
-IncomingMessage: TypeAlias = ShutEnvelope | Refused | Heartbeat | SurvivorList
+IncomingMessage: TypeAlias = ShutEnvelope | Refused | Heartbeat | Exchange
 
 
 def encode_participant_message(message: ParticipantMessage) -> bytes:
@@ -104,6 +119,8 @@ def _participant_frame(message: ParticipantMessage) -> pb.SessionRequest:
             return pb.SessionRequest(
                 withdraw=pb.Withdraw(key=pb_key(key), plan_digest=plan.raw, reason=to_wire(reason))
             )
+        case AttemptAnswer():
+            return pb.SessionRequest(attempt_answer=pb_answer(message))
         case _:
             assert_never(message)
 
@@ -147,6 +164,8 @@ def decode_participant_message(data: bytes) -> ParticipantMessage:
             if reason not in SAID_BY_PARTICIPANT:
                 raise WireError(f"Withdraw.reason: {reason} is not for a participant to say")
             return Withdraw(round_key(frame.withdraw), digest(frame.withdraw, "plan_digest"), reason)
+        case "attempt_answer":
+            return answer_of(frame.attempt_answer)
         case _:
             raise WireError("a SessionRequest without a message that this version knows")
 
@@ -180,12 +199,14 @@ def _coordinator_frame(message: CoordinatorMessage) -> pb.SessionResponse:
             return pb.SessionResponse(refused=pb.Refused(reason=to_wire(reason), detail=detail))
         case Heartbeat():
             return pb.SessionResponse(heartbeat=pb.Heartbeat())
-        case SurvivorList(key, commits):
-            return pb.SessionResponse(
-                survivor_list=pb.SurvivorList(
-                    key=pb_key(key.round), attempt=key.attempt, commits=[pb_envelope(commit) for commit in commits]
-                )
-            )
+        case KeyRoster():
+            return pb.SessionResponse(key_roster=pb_roster(message))
+        case ShareDelivery():
+            return pb.SessionResponse(share_delivery=pb_delivery(message))
+        case SurvivorList():
+            return pb.SessionResponse(survivor_list=pb_survivors(message))
+        case ConsistencyBundle():
+            return pb.SessionResponse(consistency_bundle=pb_bundle(message))
         case _:
             frame = pb.SessionResponse()
             getattr(frame, _ENVELOPE_FIELDS[type(message.value)]).CopyFrom(pb_envelope(message.envelope))
@@ -200,9 +221,14 @@ def decode_coordinator_message(data: bytes) -> IncomingMessage:
             return Refused(from_wire(frame.refused, "reason", RefusalReason), text(frame.refused, "detail"))
         case "heartbeat":
             return Heartbeat()
+        case "key_roster":
+            return roster_of(frame.key_roster)
+        case "share_delivery":
+            return delivery_of(frame.share_delivery)
         case "survivor_list":
-            commits = few(frame.survivor_list, "commits", MEMBERS_MAX)
-            return SurvivorList(attempt_key(frame.survivor_list), tuple(map(envelope_of, commits)))
+            return survivors_of(frame.survivor_list)
+        case "consistency_bundle":
+            return bundle_of(frame.consistency_bundle)
         case None:
             raise WireError("a SessionResponse without a message that this version knows")
         case field:
