@@ -106,7 +106,7 @@ class Masks:
 
 
 def pair_sign(own: int, other: int) -> int:
-    """The sign of the common mask of two participants in the upload of `own`: +1 when the other one's index is higher."""
+    """The sign of the common mask of two participants in the upload of `own`: +1 when the other index is higher."""
     if own == other:
         raise RuntimeError(f"participant {own} has no common mask with itself")
     return 1 if other > own else -1

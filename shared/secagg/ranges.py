@@ -1,8 +1,8 @@
 """Range cells: how a round learns the largest |weight * delta| of each tensor, and nothing else of it.
 
-Each tensor has RANGE_CELLS words in section 1, one for each power of two. A silo puts fresh uniform words into every cell
-up to its own, and zeros above. In the sum, a cell is zero when nobody reached it and uniform otherwise: the largest
-non-zero one is the maximum, and how many silos reached a cell, or which, does not show.
+Each tensor has RANGE_CELLS words in section 1, one for each power of two. A silo puts fresh uniform words into every
+cell up to its own, and zeros above. In the sum, a cell is zero when nobody reached it and uniform otherwise: the
+largest non-zero one is the maximum, and how many silos reached a cell, or which, does not show.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Shamir secret sharing over the integers modulo the Mersenne prime 2^521 - 1.
 
-A secret of 32 bytes is the constant term of a polynomial of degree `threshold - 1` with uniform coefficients; the share
-of holder x is its value at x. That many shares determine the polynomial, and fewer say nothing. Holders are counted from
-1: the value at 0 is the secret.
+A secret of 32 bytes is the constant term of a polynomial of degree `threshold - 1` with uniform coefficients; the
+share of holder x is its value at x. That many shares determine the polynomial, and fewer say nothing. Holders are
+counted from 1: the value at 0 is the secret.
 """
 
 from __future__ import annotations
