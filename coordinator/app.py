@@ -45,7 +45,7 @@ from coordinator.rpc.session import SessionService
 from coordinator.rpc.sessions import Sessions
 from coordinator.rpc.transfer import Frames, TransferService
 from coordinator.settings import CoordinatorSettings
-from coordinator.startup import Credentials, Records, check_identity, open_allowlist, open_records
+from coordinator.startup import Credentials, Records, check_consortium, check_identity, open_allowlist, open_records
 from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
@@ -97,6 +97,7 @@ def run(settings: CoordinatorSettings) -> None:
     raise_open_files()
     clock = SystemClock()
     credentials = check_identity(settings, clock)
+    check_consortium(settings, credentials.signing)
     allowlist = open_allowlist(settings)
     with open_records(settings.coordinator.data_dir, signing_key=credentials.signing.key, clock=clock) as records:
         process = _Process(
@@ -225,7 +226,7 @@ class _Process:
             conductor=conductor, thread=thread, intake=intake, frames=frames, threads=threads, counter=self._metrics
         )
         operations = OperationsService(
-            conductor=conductor,
+            desk=conductor.desk,
             thread=thread,
             store=self._records.store,
             blobs=self._records.blobs,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from coordinator.audit import compare, verify_lines
 from coordinator.settings import CoordinatorSettings
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE, check_identity, open_allowlist
+from coordinator.startup import AUDIT_FILE, DATABASE_FILE, check_consortium, check_identity, open_allowlist
 from coordinator.storage.sql import SqlStore
 from shared.clock import Clock
 from shared.config import split_address
@@ -34,6 +34,7 @@ def run_checks(settings: CoordinatorSettings, clock: Clock) -> Iterator[Finding]
     """Look at everything, in the order in which a start would meet it."""
     checks: dict[str, Callable[[], str]] = {
         "credentials": lambda: _credentials(settings, clock),
+        "consortium": lambda: _consortium(settings, clock),
         "allow-list": lambda: _allowlist(settings),
         "data folder": lambda: _data_folder(settings.coordinator.data_dir),
         "database": lambda: _database(settings.coordinator.data_dir),
@@ -52,6 +53,13 @@ def _credentials(settings: CoordinatorSettings, clock: Clock) -> str:
     credentials = check_identity(settings, clock)
     tls, signing = credentials.tls.expires.date(), credentials.signing.expires.date()
     return f"{credentials.tls.identity.uri}; TLS until {tls}, signing until {signing}"
+
+
+def _consortium(settings: CoordinatorSettings, clock: Clock) -> str:
+    consortium = check_consortium(settings, check_identity(settings, clock).signing)
+    if consortium is None:
+        return "no manifest under [consortium]: masked jobs wait"
+    return f"{consortium.name}; {consortium.participants} participants; digest {consortium.digest}"
 
 
 def _allowlist(settings: CoordinatorSettings) -> str:

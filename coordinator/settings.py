@@ -35,6 +35,12 @@ class AccessTable(Table):
     allowlist: LocalPath = Field(description="The allow-list that `consilo pki` writes. Followed while running.")
 
 
+class ConsortiumTable(Table):
+    """[consortium]: whose signing keys the silos believe. Without it masked jobs wait."""
+
+    manifest: LocalPath = Field(description="The manifest that the silos pinned; `consilo pki manifest` writes it.")
+
+
 class CoordinatorSettings(Table):
     """The whole file."""
 
@@ -42,5 +48,8 @@ class CoordinatorSettings(Table):
     tls: TlsTable = Field(description="Credentials for connections.")
     signing: SigningTable = Field(description="Credentials for messages.")
     access: AccessTable = Field(description="Who is let in.")
+    consortium: ConsortiumTable | None = Field(
+        default=None, description="Whose signing keys the silos believe; masked jobs need it."
+    )
     metrics: MetricsTable = metrics_table(DEFAULT_METRICS)
     log: LogTable = Field(default=LogTable(), description="Lines on standard error.")

@@ -16,6 +16,7 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.storage.files import AppendFile, FileBlobs
 from coordinator.storage.sql import SqlStore
 from shared.clock import Clock
+from shared.consortium import Consortium
 from shared.errors import AuditError, ConfigError
 from shared.identity import AllowlistFile, Role, SigningKey
 from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
@@ -62,6 +63,20 @@ def check_identity(settings: CoordinatorSettings, clock: Clock) -> Credentials:
         now=clock.now(),
     )
     return Credentials(tls, signing)
+
+
+def check_consortium(settings: CoordinatorSettings, signing: CheckedSigning) -> Consortium | None:
+    """The manifest of [consortium], in which this coordinator is; None without one. Raises ConfigError.
+
+    Nothing is pinned here: a coordinator with another manifest than the silos' is one that every silo declines.
+    """
+    if settings.consortium is None:
+        return None
+    consortium = Consortium.load(settings.consortium.manifest, pinned=None)
+    consortium.require_own(
+        signing.certificate.identity, signing.certificate.verifying_key, source=str(settings.consortium.manifest)
+    )
+    return consortium
 
 
 def open_allowlist(settings: CoordinatorSettings) -> AllowlistFile:

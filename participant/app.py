@@ -23,6 +23,7 @@ from prometheus_client import start_http_server
 
 from participant.consent import Policy
 from participant.journal import SqliteJournal
+from participant.membership import check_consortium
 from participant.metrics import ParticipantMetrics
 from participant.round.driver import Driver, Surroundings
 from participant.round.effects import Event
@@ -36,6 +37,7 @@ from participant.tasks.runner import TaskRunner
 from participant.work import AsyncWork, Means
 from shared.build import build_info
 from shared.clock import SystemClock
+from shared.consortium import Consortium
 from shared.entropy import SystemEntropy
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 from shared.identity import Role
@@ -94,9 +96,17 @@ def lock_folder(folder: Path) -> Iterator[None]:
 class Daemon:
     """One participant, running."""
 
-    def __init__(self, settings: ParticipantSettings, checked: Checked, *, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: ParticipantSettings,
+        checked: Checked,
+        *,
+        consortium: Consortium | None,
+        environment: Mapping[str, str],
+    ) -> None:
         self._settings = settings
         self._checked = checked
+        self._consortium = consortium
         self._build = build_info(environment=environment)
         self._metrics = ParticipantMetrics(build=self._build)
         self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -208,6 +218,13 @@ class Daemon:
             allow_plain=table.allow_plain,
             allowed_jobs=table.allowed_jobs,
             max_deadline_s=table.max_deadline_s,
+            minimum_survivors=table.minimum_survivors,
+            minimum_colluding=None if table.minimum_colluding == "auto" else table.minimum_colluding,
+            allow_two_party=table.allow_two_party,
+            allow_no_collusion=table.allow_no_collusion,
+            allowed_repeats=table.allowed_repeats,
+            consortium=self._consortium,
+            journal_doubtful=False,
         )
 
     def _serve_metrics(self) -> None:
@@ -244,5 +261,6 @@ async def run_daemon(settings: ParticipantSettings, *, environment: Mapping[str,
     """Check, lock, run. Raises ConfigError, StorageError or DurabilityUnknown."""
     os.umask(0o077)  # whatever is written from here on, by tasks too, is for this user alone
     checked = check_identity(settings)
+    consortium = check_consortium(settings, checked.signing)
     with lock_folder(settings.participant.data_dir):
-        await Daemon(settings, checked, environment=environment).run()
+        await Daemon(settings, checked, consortium=consortium, environment=environment).run()

@@ -63,6 +63,7 @@ def check(config_path: Path, *, as_json: bool) -> None:
 
 def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]]:
     from participant.app import check_identity, lock_folder
+    from participant.membership import check_consortium
     from participant.tasks.catalogue import task_definitions
     from participant.tasks.contract import TaskDefinition, TaskFailed
     from participant.tasks.runner import TaskRunner
@@ -72,6 +73,12 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]
     def credentials() -> str:
         checked = check_identity(settings)
         return f"{checked.tls.identity.uri}, TLS until {checked.tls.expires:%Y-%m-%d}"
+
+    def consortium() -> str:
+        found = check_consortium(settings, check_identity(settings).signing)
+        if found is None:
+            return "no manifest is pinned under [consortium]: masked jobs are declined"
+        return f"{found.name}, {found.participants} participants, digest {found.digest} as pinned"
 
     def folder() -> str:
         with lock_folder(settings.participant.data_dir):
@@ -91,7 +98,11 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]
 
         return asyncio.run(start())
 
-    checks: list[tuple[str, Callable[[], str]]] = [("credentials", credentials), ("data folder", folder)]
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("credentials", credentials),
+        ("consortium", consortium),
+        ("data folder", folder),
+    ]
     for name, definition in task_definitions(settings).items():
         checks.append((f"task {name}", lambda definition=definition: task(definition)))  # type: ignore[misc]
     return checks

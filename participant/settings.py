@@ -7,15 +7,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, field_validator
 
 from shared.config import Address, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
-from shared.job import DEADLINE_MAX_S, MEMBERS_MAX, Member, Table, Task
+from shared.ids import Digest, JobId, parse_job_id
+from shared.job import DEADLINE_MAX_S, DEFAULT_MIN_SURVIVORS, MEMBERS_MAX, Member, Table, Task
 
 DEFAULT_METRICS = "127.0.0.1:9465"
 DEFAULT_MINIMUM_MEMBERS = 3  # of two, each can compute the other's part from the total
 DEFAULT_MAX_DEADLINE_S = 24 * 3600.0
 THREADS_MAX = 1024
+REPEATS_MAX = 1000  # a person writes each of them
+
+
+def _colluding(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MEMBERS_MAX):
+        raise ValueError(f'expected "auto" or a number from 0 to {MEMBERS_MAX}, got {value!r}')
+    return value
+
+
+Colluding = Annotated[Literal["auto"] | int, BeforeValidator(_colluding)]
+Job = Annotated[JobId, AfterValidator(parse_job_id)]
 
 
 class ParticipantTable(Table):
@@ -63,6 +75,29 @@ class PolicyTable(Table):
     allow_plain: bool = Field(
         default=False, description="Take part in jobs without masking, where the coordinator sees this silo's update."
     )
+    minimum_survivors: int = Field(
+        default=DEFAULT_MIN_SURVIVORS,
+        ge=2,
+        le=MEMBERS_MAX,
+        description="Updates that a masked total must be over at least.",
+    )
+    minimum_colluding: Colluding = Field(
+        default="auto",
+        description="Colluding members that a masked job must withstand at least; `auto`: the default for its members.",
+    )
+    allow_two_party: bool = Field(
+        default=False,
+        description="Take part in masked jobs of two members, of which each learns the other's update from the total.",
+    )
+    allow_no_collusion: bool = Field(
+        default=False,
+        description="Take part in masked jobs where one member could help the coordinator to another's update.",
+    )
+    allowed_repeats: tuple[Job, ...] = Field(
+        default=(),
+        max_length=REPEATS_MAX,
+        description="Ids of jobs that may total other members' updates to a model that was totalled before.",
+    )
     allowed_jobs: tuple[Annotated[str, Field(pattern=r"^[a-z0-9*?-]{1,63}$")], ...] = Field(
         default=("*",), description="Names of jobs, with * and ? for parts of a name; anything else is declined."
     )
@@ -78,12 +113,28 @@ class PolicyTable(Table):
     )
 
 
+class ConsortiumTable(Table):
+    """[consortium]: whose signing keys this silo believes. Without it every masked job is declined."""
+
+    manifest: LocalPath = Field(description="The consortium's manifest, as `consilo pki manifest` wrote it.")
+    digest: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="Its digest, as an officer of the consortium said it (64 hex digits)."
+    )
+
+    @property
+    def pinned(self) -> Digest:
+        return Digest.parse(self.digest)
+
+
 class ParticipantSettings(Table):
     """The whole file."""
 
     participant: ParticipantTable = Field(description="Who this is and whom it dials.")
     tls: TlsTable = Field(description="Credentials for connections.")
     signing: SigningTable = Field(description="Credentials for messages.")
+    consortium: ConsortiumTable | None = Field(
+        default=None, description="Whose signing keys are believed; masked jobs need it."
+    )
     tasks: dict[Task, TaskTable] = Field(default_factory=dict, description="What this silo is willing to run.")
     training: TrainingTable = Field(default=TrainingTable(), description="On what hardware.")
     policy: PolicyTable = Field(default=PolicyTable(), description="What this silo takes part in.")

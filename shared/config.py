@@ -16,6 +16,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo
@@ -161,7 +162,8 @@ def _override(
 def _fields_of(model: type[BaseModel], section: str) -> dict[str, Any]:
     found = model.model_fields.get(section)
     # A table that may be left out is written as `Table | None`.
-    kinds = (found.annotation, *get_args(found.annotation)) if found else ()
+    kind: Any = found.annotation if found else None
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     table = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     if table is None:
         return {}

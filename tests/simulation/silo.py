@@ -259,6 +259,8 @@ class Silo:
             allow_plain=True,
             allowed_jobs=("*",),
             max_deadline_s=3600.0,
+            minimum_survivors=2,
+            journal_doubtful=False,
         )
         around = Surroundings(
             policy=policy,

@@ -12,10 +12,12 @@ from coordinator.settings import CoordinatorSettings
 from participant.settings import ParticipantSettings
 from shared.config import load_config, split_address
 from shared.errors import ConfigError
+from shared.ids import Digest
 
 SAMPLES = Path(__file__).parents[3] / "deploy" / "samples"
 COORDINATOR = SAMPLES / "coordinator.minimal.toml"
 PARTICIPANT = SAMPLES / "participant.minimal.toml"
+PARTICIPANT_FULL = SAMPLES / "participant.full.toml"
 
 
 def _coordinator(path: Path = COORDINATOR, **environment: str) -> CoordinatorSettings:
@@ -38,7 +40,7 @@ def test_the_minimal_samples_have_the_documented_defaults() -> None:
 
 def test_the_full_samples_say_the_defaults() -> None:
     assert _coordinator(SAMPLES / "coordinator.full.toml") == _coordinator()
-    full, minimal = _participant(SAMPLES / "participant.full.toml"), _participant()
+    full, minimal = _participant(PARTICIPANT_FULL), _participant()
     assert full.model_copy(update={"tasks": minimal.tasks}) == minimal
 
 
@@ -47,9 +49,10 @@ def test_the_full_samples_name_every_key(model: type[BaseModel]) -> None:
     name = model.__name__.removesuffix("Settings").lower()
     text = (SAMPLES / f"{name}.full.toml").read_text()
     for section, field in model.model_fields.items():
-        table = field.annotation
         assert f"[{section}" in text
-        if isinstance(table, type) and issubclass(table, BaseModel):
+        for table in (field.annotation, *typing.get_args(field.annotation)):
+            if section == "tasks" or not (isinstance(table, type) and issubclass(table, BaseModel)):
+                continue
             for key in table.model_fields:
                 assert f"\n{key} = " in text.partition(f"[{section}]")[2], f"{section}.{key}"
 
@@ -78,6 +81,26 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
     assert settings.tls.paths.key == tmp_path / "credentials" / "tls.key"
     assert settings.access.allowlist == Path("/etc/allowlist.toml")
     assert settings.coordinator.data_dir == tmp_path / ".." / "elsewhere"
+
+
+def test_a_table_that_may_be_left_out(tmp_path: Path) -> None:
+    text = PARTICIPANT.read_text()
+    (tmp_path / "participant.toml").write_text(text[: text.index("[consortium]")])
+    assert _participant(tmp_path / "participant.toml").consortium is None
+    there = {"CONSILO_CONSORTIUM__MANIFEST": "m.json", "CONSILO_CONSORTIUM__DIGEST": 64 * "1"}
+    table = _participant(tmp_path / "participant.toml", **there).consortium
+    assert table is not None
+    assert (table.manifest, table.pinned) == (tmp_path / "m.json", Digest(32 * b"\x11"))
+    with pytest.raises(ConfigError, match=r"CONSILO_CONSORTIUM__PIN: no such key; .*digest, manifest"):
+        _participant(CONSILO_CONSORTIUM__PIN="1")
+
+
+def test_how_many_colluding_members_a_silo_wants_withstood() -> None:
+    assert _participant().policy.minimum_colluding == "auto"
+    assert _participant(CONSILO_POLICY__MINIMUM_COLLUDING="2").policy.minimum_colluding == 2
+    assert _participant(CONSILO_POLICY__MINIMUM_COLLUDING="auto").policy.minimum_colluding == "auto"
+    allowed = _participant(CONSILO_POLICY__ALLOWED_REPEATS='["heart-2", "heart-3"]').policy.allowed_repeats
+    assert allowed == ("heart-2", "heart-3")
 
 
 def test_the_environment_takes_the_place_of_keys() -> None:
@@ -113,7 +136,16 @@ def test_the_environment_takes_the_place_of_keys() -> None:
         ("[policy]", "[policy]\nminimum_members = '3'", r"valid integer \(got '3'\)"),
         ("[policy]", "[policy]\nminimum_members = true", r"valid integer \(got True\)"),
         ("[policy]", "[policy]\nmax_deadline_s = inf", r"policy.max_deadline_s"),
-        ("allow_plain = true", "allow_plain = 1", r"policy.allow_plain: .*\(got 1\)"),
+        ("allow_plain = false", "allow_plain = 1", r"policy.allow_plain: .*\(got 1\)"),
+        ("[policy]", "[policy]\nminimum_survivors = 1", r"policy.minimum_survivors: .*equal to 2 \(got 1\)"),
+        ("[policy]", "[policy]\nminimum_colluding = 'all'", r"minimum_colluding: expected \"auto\" or .*got 'all'"),
+        ("[policy]", "[policy]\nminimum_colluding = -1", r"minimum_colluding: expected \"auto\" or .*got -1"),
+        ("[policy]", "[policy]\nminimum_colluding = true", r"minimum_colluding: expected \"auto\" or .*got True"),
+        ("[policy]", "[policy]\nallowed_repeats = ['Heart 1']", r"policy.allowed_repeats.0: .*a job id has"),
+        ('manifest = "consortium.json"', "", r"consortium.manifest: Field required"),
+        (f'digest = "{64 * "0"}"', "", r"consortium.digest: Field required"),
+        (f'digest = "{64 * "0"}"', 'digest = "00 00"', r"consortium.digest: .*pattern.*\(got '00 00'\)"),
+        ("[consortium]", "[consortium]\npin = 1", r"consortium.pin: unknown key; expected one of digest, manifest"),
         ('id = "hospital-a"', "", r"participant.id: Field required"),
         ('id = "hospital-a"', 'id = "Hospital A"', r"participant.id: .*a-z"),
         (":8443", "", r"participant.coordinators.0: .*expected host:port"),
@@ -130,7 +162,7 @@ def test_the_environment_takes_the_place_of_keys() -> None:
 )
 def test_mistakes_in_a_file(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     path = tmp_path / "participant.toml"
-    text = PARTICIPANT.read_text()
+    text = PARTICIPANT.read_text() + "\n[policy]\nallow_plain = false\n"
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(ConfigError, match=complaint) as caught:

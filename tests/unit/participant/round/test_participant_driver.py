@@ -78,6 +78,8 @@ class Daemon:
             allow_plain=True,
             allowed_jobs=("*",),
             max_deadline_s=3600.0,
+            minimum_survivors=2,
+            journal_doubtful=False,
         )
         around = Surroundings(
             policy=policy, journal=self.journal, work=self.work, observer=Unobserved(), own_key=key_of(A).verifying_key
