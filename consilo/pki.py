@@ -1,8 +1,9 @@
 """A consortium's authority: who it is, and the credentials that it issues.
 
-Theory of operation. One folder holds the authority: `ca.crt`, `ca.key` and `allowlist.toml`. The authority names its
-consortium in its own certificate, so that a leaf for another consortium cannot come from it by a slip. For each member
-it issues two certificates with the same name and different keys:
+Theory of operation. One folder holds the authority: `ca.crt`, `ca.key`, `allowlist.toml`, and in `signing/` a copy of
+each member's signing certificate, from which `consilo.pki_manifest` makes the consortium's manifest. The authority
+names its consortium in its own certificate, so that a leaf for another consortium cannot come from it by a slip. For
+each member it issues two certificates with the same name and different keys:
 
 * `tls.crt`, P-256, for connections. Thirty days: gRPC in Python cannot check revocation lists, so the allow-list and a
   short life stand in for them. Participants and operators may only dial (clientAuth), the coordinator may only be
@@ -56,6 +57,7 @@ CLOCK_SKEW = timedelta(minutes=5)  # silos' clocks differ; a fresh certificate m
 AUTHORITY_CERTIFICATE = "ca.crt"
 AUTHORITY_KEY = "ca.key"
 ALLOWLIST = "allowlist.toml"
+SIGNING_FOLDER = "signing"
 
 LeafKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -212,6 +214,9 @@ class Authority:
         write_file(out / "tls.crt", _pem(tls), mode=0o644)
         write_file(out / "signing.crt", _pem(signing), mode=0o644)
         write_file(out / AUTHORITY_CERTIFICATE, self.ca_pem, mode=0o644)
+        kept = signing_certificate_path(self.folder, identity)
+        make_folder(kept.parent)
+        write_file(kept, _pem(signing), mode=0o644)
         entry = AllowedEntry(identity, fingerprint_of(tls), fingerprint_of(signing))
         self.allow(entry)
         return Issued(out, entry, tls.not_valid_after_utc, signing.not_valid_after_utc)
@@ -278,6 +283,11 @@ class Authority:
             return Identity(self.consortium, role, name)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+
+def signing_certificate_path(folder: Path, identity: Identity) -> Path:
+    """Where an authority's folder keeps a member's signing certificate."""
+    return folder / SIGNING_FOLDER / identity.role / f"{identity.name}.crt"
 
 
 def render_allowlist(allowlist: Allowlist) -> bytes:

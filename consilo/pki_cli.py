@@ -18,6 +18,7 @@ from consilo.pki import (
     Issued,
     create_authority,
 )
+from consilo.pki_manifest import MANIFEST, aloud, write_manifest
 from consilo.pki_request import REQUEST_FILE, make_request, read_request
 from shared.certificates import fingerprint_of
 from shared.identity import Allowlist, Role
@@ -179,6 +180,38 @@ def list_members(folder: Path, *, as_json: bool) -> None:
         as_json=as_json,
         render=lambda: table(columns, rows, title=allowlist.consortium),
     )
+
+
+@pki.command()
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help=f"Where it goes.  [default: DIR/{MANIFEST}]"
+)
+@json_option
+def manifest(folder: Path, out: Path | None, *, as_json: bool) -> None:
+    """Write the manifest of DIR's participants and coordinators, signed by its officer.
+
+    Send the file to every silo and to the coordinator, and read its digest to each silo over another channel: the
+    silo pins it in participant.toml. The officer's key is made on first use and stays in DIR.
+    """
+    written = write_manifest(Authority.load(folder), out=out or folder / MANIFEST, now=datetime.now(UTC))
+    consortium = written.consortium
+    made = {
+        "consortium": consortium.name,
+        "manifest": str(written.path),
+        "digest": str(consortium.digest),
+        "participants": consortium.participants,
+        "coordinators": len(consortium.coordinator_keys),
+        "officer_sha256": str(written.officer),
+        "changed": written.before != consortium.digest,
+    }
+    shown = {
+        **{key: value for key, value in made.items() if key != "changed"},
+        "read_aloud": aloud(consortium.digest),
+    }
+    emit(made, as_json=as_json, render=lambda: facts(shown.items()))
+    if not as_json and written.before not in {None, consortium.digest}:
+        click.echo(f"It took the place of {written.before}: every silo has to pin the new digest.", err=True)
 
 
 def _show(issued: Issued, folder: Path, *, as_json: bool) -> None:

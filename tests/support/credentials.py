@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from consilo.pki import Authority, Issued, create_authority, write_file
+from consilo.pki_manifest import WrittenManifest, write_manifest
 from shared.certificates import CLIENT_AUTH
 from shared.identity import Role, SigningKey
 from shared.tls import TlsPaths
@@ -76,6 +77,10 @@ class Consortium:
         """New keys in the same folder, and on the allow-list."""
         hosts = LOCAL_HOSTS if role is Role.COORDINATOR else ()
         return self.authority.issue(role, name, out=self._folder(role, name), now=self.now, hosts=hosts)
+
+    def manifest(self) -> WrittenManifest:
+        """The manifest of everybody who was issued so far, in the authority's folder; the same file each time."""
+        return write_manifest(self.authority, out=self.folder / "authority" / "consortium.json", now=self.now)
 
     def expired(self, name: str = "expired") -> Credentials:
         """A participant's TLS leaf that ended yesterday."""
