@@ -24,7 +24,7 @@ from shared.ids import (
     RoundNumber,
     TaskName,
 )
-from shared.job import JobSpec, RoundPolicy, jobspec_digest
+from shared.job import JobSpec, MaskingSpec, RoundPolicy, jobspec_digest
 from shared.protocol.messages import (
     PROTOCOL_VERSIONS,
     SUITE_1,
@@ -41,6 +41,7 @@ from shared.protocol.messages import (
     result_digest,
 )
 from shared.reasons import AbortReason, Purpose
+from shared.secagg.threshold import default_max_colluding, threshold
 from shared.secret import Secret
 from shared.tensors import ModelIndex, encode_header, read_index
 from shared.update import DType, Encoding, ModelManifest, StatisticsLayout, TensorSpec, UpdateHeader, UpdateLayout
@@ -54,6 +55,8 @@ STRANGER = ParticipantId("hospital-z")
 TASK = TaskName("heart")
 ELEMENTS = 8
 METRICS = ("loss",)
+PLAIN = MaskingSpec(mode="plain", max_colluding=0)
+CONSORTIUM = Digest.of(b"the manifest of the consortium").raw
 
 T = TypeVar("T", RoundPlan, AttemptStart, UploadCommit, RoundResult, RoundAborted)
 
@@ -86,9 +89,14 @@ def model_values(file: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float64
 
 
 def make_spec(
-    *, members: Sequence[ParticipantId] = MEMBERS, rounds: int = 2, elements: int = ELEMENTS, **policy: Any
+    *,
+    members: Sequence[ParticipantId] = MEMBERS,
+    rounds: int = 2,
+    elements: int = ELEMENTS,
+    masking: MaskingSpec = PLAIN,
+    **policy: Any,
 ) -> JobSpec:
-    """A job with two attempts of a minute, ten minutes to train, five seconds of grace."""
+    """A job with two attempts of a minute, ten minutes to train, five seconds of grace; plain, unless told."""
     defaults: dict[str, Any] = {"quorum": 3, "min_survivors": 2, "deadline_s": 600.0, "upload_deadline_s": 60.0}
     return JobSpec(
         name="heart",
@@ -99,7 +107,22 @@ def make_spec(
         initial=str(Digest.of(initial_model(elements))),
         metrics=METRICS,
         round=RoundPolicy(**(defaults | policy)),
+        masking=masking,
     )
+
+
+def make_masked_spec(
+    *, members: Sequence[ParticipantId] = MEMBERS, masking: dict[str, Any] | None = None, **changed: Any
+) -> JobSpec:
+    """The same job, masked: c as by default, a floor of the threshold, and exchanges of half a minute.
+
+    `masking` changes single keys of that table; the rest is as in `make_spec`.
+    """
+    table: dict[str, Any] = {"max_colluding": default_max_colluding(len(members)), **(masking or {})}
+    needed = threshold(len(members), table["max_colluding"])
+    least = 2 if table.get("allow_two_party") else 3
+    policy = {"quorum": max(needed, least), "min_survivors": least, **changed}
+    return make_spec(members=members, masking=MaskingSpec(**table), **policy)
 
 
 def make_plan(
@@ -124,24 +147,57 @@ def make_plan(
     return seal(replace(plan, **changed), signer=signer, index=0)
 
 
-def layout(purpose: Purpose = Purpose.TRAIN) -> UpdateLayout:
-    parameters = ELEMENTS if purpose is Purpose.TRAIN else 0
-    return UpdateLayout(Encoding.PLAIN, parameters, StatisticsLayout(METRICS).cells)
-
-
-def make_frame(*, number: int = 1, purpose: Purpose = Purpose.TRAIN, **policy: Any) -> RoundFrame:
-    spec = make_spec(**policy)
-    return RoundFrame(
-        spec=spec,
-        plan=make_plan(spec, number=number, purpose=purpose),
-        index=initial_index(),
-        layout=layout(purpose),
+def layout(purpose: Purpose = Purpose.TRAIN, encoding: Encoding = Encoding.PLAIN) -> UpdateLayout:
+    """Of an update of the model with one tensor of ELEMENTS."""
+    trains = purpose is Purpose.TRAIN
+    return UpdateLayout.of_round(
+        encoding=encoding,
+        parameters=ELEMENTS if trains else 0,
+        tensors=1 if trains else 0,
         statistics=StatisticsLayout(METRICS),
     )
 
 
+def make_frame(*, number: int = 1, purpose: Purpose = Purpose.TRAIN, **policy: Any) -> RoundFrame:
+    """A round of a plain job."""
+    return frame_of(make_spec(**policy), number=number, purpose=purpose)
+
+
+def make_masked_frame(
+    *, number: int = 1, purpose: Purpose = Purpose.TRAIN, top_cells: tuple[int, ...] | None = None, **changed: Any
+) -> RoundFrame:
+    """A round of a masked job: in U64 without the ranges of a round before it, else in the job's encoding."""
+    return frame_of(make_masked_spec(**changed), number=number, purpose=purpose, top_cells=top_cells)
+
+
+def frame_of(
+    spec: JobSpec,
+    *,
+    number: int = 1,
+    purpose: Purpose = Purpose.TRAIN,
+    top_cells: tuple[int, ...] | None = None,
+) -> RoundFrame:
+    """What the coordinator fixes of a round of that job."""
+    masked = spec.masking.masked
+    ranged = top_cells is not None or not masked
+    return RoundFrame(
+        spec=spec,
+        plan=make_plan(spec, number=number, purpose=purpose),
+        index=initial_index(),
+        statistics=StatisticsLayout(METRICS),
+        encoding=spec.masking.profile if ranged else Encoding.U64,
+        consortium=CONSORTIUM if masked else b"",
+        keys={member: key_of(member).verifying_key for member in spec.members} if masked else {},
+        top_cells=top_cells,
+    )
+
+
 def make_offer(participant: ParticipantId = A, *, plan: Sealed[RoundPlan] | None = None, **policy: Any) -> Offer:
-    spec = make_spec(**policy)
+    return offer_of(make_spec(**policy), participant, plan=plan)
+
+
+def offer_of(spec: JobSpec, participant: ParticipantId = A, *, plan: Sealed[RoundPlan] | None = None) -> Offer:
+    """The plan of that job's round as this member looked at it."""
     plan = plan or make_plan(spec)
     return Offer(plan, plan_digest(plan), spec, spec.members.index(participant) + 1)
 
@@ -151,7 +207,12 @@ def spooled(weight: float = 1.0, statistics: tuple[float, ...] = (1.0, 0.5, 1.0,
 
 
 def start_of(plan: Sealed[RoundPlan], spec: JobSpec, /, *, attempt: int = 1, **changed: Any) -> Sealed[AttemptStart]:
-    """The announcement that an honest coordinator makes, with some fields changed."""
+    """The announcement that an honest coordinator makes, with some fields changed.
+
+    Of a masked job: in the encoding of a first round, unless `encoding` says another.
+    """
+    masked = spec.masking.masked
+    encoding = changed.get("encoding", Encoding.U64 if masked else Encoding.PLAIN)
     fields: dict[str, Any] = {
         "version": PROTOCOL_VERSIONS[-1],
         "suite": SUITE_1,
@@ -159,27 +220,41 @@ def start_of(plan: Sealed[RoundPlan], spec: JobSpec, /, *, attempt: int = 1, **c
         "purpose": plan.value.purpose,
         "plan": plan_digest(plan),
         "jobspec": jobspec_digest(plan.value.jobspec),
-        "consortium": b"",
+        "consortium": CONSORTIUM if masked else b"",
         "model": plan.value.model,
         "previous_result": result_digest(plan.value.previous_result),
         "members": spec.members,
-        "max_colluding": 0,
-        "layout": layout(plan.value.purpose).digest,
-        "encoding": Encoding.PLAIN,
+        "max_colluding": spec.masking.max_colluding,
+        "layout": layout(plan.value.purpose, encoding).digest,
+        "encoding": encoding,
+        "exchange_deadline_s": spec.round.exchange_deadline_s,
         "upload_deadline_s": spec.round.upload_deadline_s,
     }
     return coordinator_seal(AttemptStart(**(fields | changed)))
 
 
 def commit_of(
-    participant: ParticipantId, start: Sealed[AttemptStart], *, content: bytes = b"update", weight: float = 1.0
+    participant: ParticipantId,
+    start: Sealed[AttemptStart],
+    *,
+    content: bytes = b"update",
+    weight: float = 1.0,
+    transcript: Digest | None = None,
 ) -> tuple[Envelope, UpdateHeader, Digest]:
-    """A member's signed word for an update, as an `UploadOffered` carries it."""
-    header = UpdateHeader(Encoding.PLAIN, weight, 1)
+    """A member's signed word for an update, as an `UploadOffered` carries it. `transcript` is t2, and h0 unless given;
+    a masked update has no weight to say.
+    """
+    encoding = start.value.encoding
+    header = UpdateHeader(encoding, None if encoding.masked else weight, 1)
     update = Digest.of(content + participant.encode())
     index = start.value.members.index(participant) + 1
     commit = UploadCommit(
-        attempt=attempt_digest(start), index=index, header=encode_update_header(header), update=update, chunks=2
+        attempt=attempt_digest(start),
+        transcript=transcript or attempt_digest(start),
+        index=index,
+        header=encode_update_header(header),
+        update=update,
+        chunks=2,
     )
     return seal(commit, signer=key_of(participant), index=index).envelope, header, update
 
@@ -195,8 +270,10 @@ def result_of(
         "key": start.value.key.round,
         "purpose": purpose,
         "attempt": attempt_digest(start),
+        "transcript": attempt_digest(start),
         "survivors": tuple(survivors),
         "weight_total": float(len(survivors)),
+        "top_cells": (),
         "aggregate": Digest.of(b"aggregate"),
         "next_model": Digest.of(b"next model"),
     }
