@@ -14,7 +14,7 @@ from contextlib import closing
 
 from coordinator.checkpoints import accept_initial_model
 from coordinator.conducting import ConductorThread
-from coordinator.conductor import Conductor, JobView
+from coordinator.desk import Desk, JobView
 from coordinator.round.driver import phase_name
 from coordinator.round.phases import Aborted, Committed, Present, RoundState
 from coordinator.rpc.authorization import Call, TooMuch
@@ -68,7 +68,7 @@ class OperationsService:
     def __init__(
         self,
         *,
-        conductor: Conductor,
+        desk: Desk,
         thread: ConductorThread,
         store: Store,
         blobs: Blobs,
@@ -76,7 +76,7 @@ class OperationsService:
         threads: Executor,
     ) -> None:
         """`store` is only read, and on the conductor's thread."""
-        self._conductor = conductor
+        self._desk = desk
         self._thread = thread
         self._store = store
         self._blobs = blobs
@@ -105,16 +105,16 @@ class OperationsService:
 
     async def submit_job(self, call: Call, request: bytes) -> bytes:
         wanted = decode_submit_job(request)
-        view = await self._thread.call(self._conductor.submit_job, wanted.job, wanted.spec, call.identity)
+        view = await self._thread.call(self._desk.submit_job, wanted.job, wanted.spec, call.identity)
         return encode_submit_job_response(_job_status(view))
 
     async def list_jobs(self, _call: Call, request: bytes) -> bytes:
         decode_list_jobs(request)
-        records = await self._thread.call(self._conductor.jobs)
+        records = await self._thread.call(self._desk.jobs)
         return encode_list_jobs_response([_record_status(record, record.reason) for record in records])
 
     async def get_job(self, _call: Call, request: bytes) -> bytes:
-        view = await self._thread.call(self._conductor.job_view, decode_get_job(request))
+        view = await self._thread.call(self._desk.job_view, decode_get_job(request))
         return encode_get_job_response(_detail(view, already_said=0))
 
     async def watch_job(self, call: Call, request: bytes) -> AsyncIterator[bytes]:
@@ -125,7 +125,7 @@ class OperationsService:
         try:
             while True:
                 woken.clear()
-                view = await self._thread.call(self._conductor.job_view, job)
+                view = await self._thread.call(self._desk.job_view, job)
                 detail = _detail(view, already_said=rounds_said)
                 message = encode_watch_job_response(detail)
                 if message != said:
@@ -142,7 +142,7 @@ class OperationsService:
 
     async def abort_job(self, call: Call, request: bytes) -> bytes:
         wanted = decode_abort_job(request)
-        view = await self._thread.call(self._conductor.abort_job, wanted.job, wanted.reason, call.identity)
+        view = await self._thread.call(self._desk.abort_job, wanted.job, wanted.reason, call.identity)
         return encode_abort_job_response(_job_status(view))
 
     # --- models -------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class OperationsService:
         opening = await self._next_frame(frames)
         if not isinstance(opening, PutModelOpen):
             raise WireError("the first frame of a model says which one it is; this stream began otherwise")
-        if await self._thread.call(self._conductor.has_model, opening.model):
+        if await self._thread.call(self._desk.has_model, opening.model):
             return encode_put_model_response(stored=False)
         if not self._free_slots:
             raise TooMuch(f"{PUTS_MAX} models are being taken in already: try again when they are done")
@@ -161,7 +161,7 @@ class OperationsService:
             try:
                 await self._take_model(call, opening, frames, staged)
                 index = await self._bulk.run(_accepted, staged)
-                await self._thread.call(self._conductor.add_model, staged, opening.model, index, call.identity)
+                await self._thread.call(self._desk.add_model, staged, opening.model, index, call.identity)
             finally:
                 self._thread.post(staged.discard)  # nothing happens when it was published
         finally:

@@ -110,7 +110,7 @@ class Process:
     @property
     def driver(self) -> RoundDriver | None:
         """The open round of the one job."""
-        job = self.conductor._running.get(JOB)
+        job = self.conductor._jobs.running.get(JOB)
         return None if job is None else job.driver
 
 
@@ -138,8 +138,8 @@ class Host:
         staged.allocate(len(model))
         staged.write_at(0, memoryview(model))
         conductor = self.up().conductor
-        conductor.add_model(staged, Digest.of(model), initial_index(self.shape.elements), OPERATOR)
-        conductor.submit_job(JOB, self.spec.to_bytes(), OPERATOR)
+        conductor.desk.add_model(staged, Digest.of(model), initial_index(self.shape.elements), OPERATOR)
+        conductor.desk.submit_job(JOB, self.spec.to_bytes(), OPERATOR)
 
     def start(self) -> None:
         """A new process, unless it dies at once."""

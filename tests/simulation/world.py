@@ -184,7 +184,7 @@ class World:
         if process is None or a % 4:
             return
         try:
-            self.host.call(process.conductor.abort_job, JOB, "enough", OPERATOR)
+            self.host.call(process.conductor.desk.abort_job, JOB, "enough", OPERATOR)
         except (ConflictError, UnreachableError):
             return
 

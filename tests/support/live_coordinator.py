@@ -82,7 +82,7 @@ class LiveCoordinator:
             staged = self.blobs.stage("initial")
             staged.allocate(len(content))
             staged.write_at(0, memoryview(content))
-            self.conductor.add_model(staged, digest, read_index(MemoryReader(content)), OPERATOR)
+            self.conductor.desk.add_model(staged, digest, read_index(MemoryReader(content)), OPERATOR)
 
         await self.thread.call(take)
         return digest, content
@@ -100,7 +100,7 @@ class LiveCoordinator:
             metrics=("loss",),
             round=RoundPolicy(quorum=needed, min_survivors=needed),
         )
-        await self.thread.call(self.conductor.submit_job, JobId(job), spec.to_bytes(), OPERATOR)
+        await self.thread.call(self.conductor.desk.submit_job, JobId(job), spec.to_bytes(), OPERATOR)
         return spec
 
 
@@ -166,7 +166,7 @@ async def live_coordinator(
             stalled_s=stalled_s,
         )
         operations = OperationsService(
-            conductor=conductor, thread=thread, store=store, blobs=blobs, frames=frames, threads=threads
+            desk=conductor.desk, thread=thread, store=store, blobs=blobs, frames=frames, threads=threads
         )
         server = CoordinatorServer(
             services={

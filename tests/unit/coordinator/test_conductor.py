@@ -86,7 +86,7 @@ class _Machine:
         staged = self.blobs.stage("initial")
         staged.allocate(len(content))
         staged.write_at(0, memoryview(content))
-        self.conductor.add_model(staged, Digest.of(content), initial_index(elements), OPERATOR)
+        self.conductor.desk.add_model(staged, Digest.of(content), initial_index(elements), OPERATOR)
         return Digest.of(content)
 
     def connect(self) -> None:
@@ -95,7 +95,7 @@ class _Machine:
             self.conductor.session_opened(member, enrolled, key_of(member).verifying_key, ())
 
     def phase_of(self, job: JobId) -> RoundState | None:
-        return self.conductor.job_view(job).live
+        return self.conductor.desk.job_view(job).live
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def machine() -> _Machine:
     made = _Machine()
     lost = made.add_model(8)
     made.add_model(9)
-    made.conductor.submit_job(HEART, make_spec(elements=8).to_bytes(), OPERATOR)
-    made.conductor.submit_job(LUNG, make_spec(elements=9, members=OTHERS).to_bytes(), OPERATOR)
+    made.conductor.desk.submit_job(HEART, make_spec(elements=8).to_bytes(), OPERATOR)
+    made.conductor.desk.submit_job(LUNG, make_spec(elements=9, members=OTHERS).to_bytes(), OPERATOR)
     made.blobs._models.pop(lost)
     return made
 
@@ -117,7 +117,7 @@ def _bring_back(machine: _Machine) -> None:
 
 def test_a_lost_model_stops_its_job_and_no_other(machine: _Machine) -> None:
     machine.connect()
-    view = machine.conductor.job_view(HEART)
+    view = machine.conductor.desk.job_view(HEART)
     assert view.record.state is JobState.RUNNING
     assert view.waits_for.startswith("cannot go on: there is no model")
     assert isinstance(machine.phase_of(LUNG), Recruiting)
@@ -130,7 +130,7 @@ def test_it_is_tried_again_when_time_passes(machine: _Machine) -> None:
     machine.clock.advance(TROUBLE_RETRY_S)
     machine.conductor.tick()
     assert isinstance(machine.phase_of(HEART), Recruiting)
-    assert machine.conductor.job_view(HEART).waits_for == ""
+    assert machine.conductor.desk.job_view(HEART).waits_for == ""
 
 
 def test_a_start_goes_on_without_it_and_takes_the_open_round_up_later(machine: _Machine) -> None:
@@ -138,7 +138,7 @@ def test_a_start_goes_on_without_it_and_takes_the_open_round_up_later(machine: _
     machine.connect()
     machine.blobs._models.pop(Digest.of(initial_model(8)))
     machine.restart().start()
-    assert machine.conductor.job_view(HEART).waits_for.startswith("cannot go on")
+    assert machine.conductor.desk.job_view(HEART).waits_for.startswith("cannot go on")
     assert isinstance(machine.phase_of(LUNG), Recruiting)
     key = AttemptKey(RoundKey(HEART, RoundNumber(1)), AttemptNumber(1))
     with pytest.raises(UnreachableError, match="cannot go on now"):
@@ -163,7 +163,7 @@ def test_what_nobody_can_know_still_ends_the_process(machine: _Machine) -> None:
 def test_a_word_about_a_finished_round_is_late(machine: _Machine) -> None:
     _bring_back(machine)
     machine.connect()
-    machine.conductor.abort_job(HEART, "enough", OPERATOR)
+    machine.conductor.desk.abort_job(HEART, "enough", OPERATOR)
     word = Consent(RoundKey(HEART, RoundNumber(1)), Digest(bytes(32)))
     with pytest.raises(LateError):
         machine.conductor.received(A, f"session-{A}", word)

@@ -169,7 +169,7 @@ def test_our_own_trouble_is_told_without_its_text(
                 f"localhost:{live.port}", channel_credentials(consortium.operator().tls), options=OPTIONS
             ) as channel,
         ):
-            live.conductor.jobs = failing  # type: ignore[assignment, method-assign] # the cheapest way to a failure
+            live.conductor.desk.jobs = failing  # type: ignore[assignment, method-assign] # the cheapest way to a failure
             listing: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
                 "/consilo.v1.OperationsService/ListJobs"
             )

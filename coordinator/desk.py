@@ -1,0 +1,150 @@
+"""The operators' desk: what an operator may have done, and what one sees.
+
+Each verb is a record first (the job, its end, the model, with who asked, in the audit log) and then a change of the
+table of jobs; after it the conductor looks what can go on now. The desk runs on the conductor's thread like everything
+that touches jobs.
+
+An abort is for good, whatever state the job is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from coordinator.checkpoints import describe_initial
+from coordinator.cohort import assess
+from coordinator.intake import Intake
+from coordinator.jobs import Jobs, QueuedJob
+from coordinator.planning import Planning
+from coordinator.registry import Registry
+from coordinator.round.driver import RoundDriver, Surroundings
+from coordinator.round.effects import AbortAsked
+from coordinator.round.phases import RoundState
+from coordinator.storage.interface import Blobs, JobRecord, ModelRecord, RoundRecord, Staged
+from shared.errors import ConflictError
+from shared.identity import Identity
+from shared.ids import Digest, JobId, ParticipantId
+from shared.job import jobspec_digest, parse_jobspec
+from shared.reasons import AbortReason, JobState
+from shared.tensors import ModelIndex
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as an operator sees it."""
+
+    record: JobRecord
+    waits_for: str
+    rounds: Sequence[RoundRecord]
+    live: RoundState | None
+    progress: Mapping[ParticipantId, int]
+    """How far members say that they are in the live round, in percent; only those whose policy lets them say it."""
+
+
+class Desk:
+    """The verbs of operators."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        around: Surroundings,
+        planning: Planning,
+        registry: Registry,
+        blobs: Blobs,
+        intake: Intake,
+        go_on: Callable[[], None],
+    ) -> None:
+        self._jobs = jobs
+        self._around = around
+        self._store = around.store
+        self._audit = around.audit
+        self._planning = planning
+        self._registry = registry
+        self._blobs = blobs
+        self._intake = intake
+        self._go_on = go_on
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    def submit_job(self, job: JobId, spec_bytes: bytes, submitter: Identity) -> JobView:
+        """Queue a job. Raises WireError, ConflictError (known id, other bytes) or UnknownError (no initial model)."""
+        spec = parse_jobspec(spec_bytes)
+        known = self._jobs.known(job)
+        if known is None:
+            self._store.model(spec.initial_model)
+            record = JobRecord(
+                job=job,
+                spec=spec_bytes,
+                submitted_by=submitter.uri,
+                submitted_at=self._around.clock.now().isoformat(timespec="seconds"),
+                state=JobState.QUEUED,
+                reason="",
+            )
+            facts = {"job": job, "jobspec": str(jobspec_digest(spec_bytes)), "by": submitter.uri}
+            entry = self._audit.entry("job_submitted", facts)
+            if self._store.submit_job(record, entry):
+                self._audit.accept(entry)
+            self._jobs.queued[job] = QueuedJob(record, spec)
+            self._go_on()
+        elif known.spec != spec_bytes:
+            raise ConflictError(f"job {job} exists with another specification: choose another id")
+        return self.job_view(job)
+
+    def abort_job(self, job: JobId, reason: str, operator: Identity) -> JobView:
+        """End a job now. Raises UnknownError, or ConflictError for one that has ended."""
+        record = self._store.job(job)
+        if record.state in {JobState.COMPLETED, JobState.ABORTED}:
+            raise ConflictError(f"job {job} is {record.state} already")
+        asked = self._audit.entry("job_abort_asked", {"job": job, "by": operator.uri, "reason": reason})
+        self._store.append_audit(asked)  # first: whatever is aborted from here on, the log says who asked
+        self._audit.accept(asked)
+        running = self._jobs.running.get(job)
+        said = f"{AbortReason.OPERATOR}: {reason}" if reason else str(AbortReason.OPERATOR)
+        if running is not None and running.driver is not None:
+            self._abort_round(running.driver)
+        entry = self._audit.entry("job_aborted", {"job": job})
+        self._store.set_job_state(job, JobState.ABORTED, said, entry)
+        self._audit.accept(entry)
+        self._jobs.running.pop(job, None)
+        self._jobs.queued.pop(job, None)
+        self._go_on()
+        return self.job_view(job)
+
+    def jobs(self) -> Sequence[JobRecord]:
+        """All jobs, those that are over too."""
+        return self._store.jobs()
+
+    def job_view(self, job: JobId) -> JobView:
+        """Raises UnknownError."""
+        record = self._store.job(job)
+        waits_for, live = self._jobs.waits_for.get(job, ""), None
+        running = self._jobs.running.get(job)
+        if running is not None and running.driver is not None:
+            live = running.driver.state
+        if running is not None and running.trouble:
+            waits_for = f"cannot go on: {running.trouble}"
+        elif running is not None and running.driver is None:
+            waits_for = assess(running.spec, self._registry.offers()).explain(running.spec)
+        progress = dict(running.progress) if running is not None else {}
+        return JobView(record, waits_for, self._store.rounds(job), live, progress)
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    def has_model(self, model: Digest) -> bool:
+        """Whether a model is on record."""
+        return any(record.digest == model for record in self._store.models())
+
+    def add_model(self, staged: Staged, digest: Digest, index: ModelIndex, submitter: Identity) -> None:
+        """Take an initial model: complete, verified to be `digest`, and accepted with this index."""
+        self._blobs.publish(staged, digest)
+        entry = self._audit.entry("model_added", {"model": str(digest), "by": submitter.uri})
+        if self._store.add_model(ModelRecord(digest, describe_initial(digest=digest, index=index)), entry):
+            self._audit.accept(entry)
+
+    # --- ending a round -----------------------------------------------------------------------------------------------
+
+    def _abort_round(self, driver: RoundDriver) -> None:
+        driver.handle(AbortAsked())
+        self._intake.forget(driver.frame.key)

@@ -1,0 +1,120 @@
+"""The jobs that are not over, and finding among them, and in the store, what a caller speaks of.
+
+A caller names a round by its key. It may be open and going on, open and not to be taken up now, over, or none of the
+caller's: each is another answer, and callers of the conductor get the same one everywhere because it is given here. A
+member hears of the rounds of its own jobs only; for anybody else there is no such round.
+
+Whoever changes the table is the conductor or its desk; what is found may be handed events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coordinator.planning import History
+from coordinator.round.driver import RoundDriver
+from coordinator.round.phases import Uploading
+from coordinator.storage.interface import COMMITTED, JobRecord, RoundRecord, Store
+from shared.errors import LateError, PeerError, PhaseError, UnknownError, UnreachableError
+from shared.ids import AttemptKey, JobId, ParticipantId, RoundKey
+from shared.job import JobSpec, parse_jobspec
+from shared.protocol.messages import RoundAborted, RoundResult, Sealed
+from shared.wire.sealed import decode_envelope, reopen
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job that waits for its turn."""
+
+    record: JobRecord
+    spec: JobSpec
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job whose rounds are run."""
+
+    record: JobRecord
+    spec: JobSpec
+    history: History
+    driver: RoundDriver | None = None
+    read: bool = True
+    """Whether `history` and `driver` are what the store says."""
+    trouble: str = ""
+    retry_at: float = float("inf")
+    progress: dict[ParticipantId, int] = field(default_factory=dict)
+
+
+class Jobs:
+    """The table. Its store is only read."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.running: dict[JobId, RunningJob] = {}
+        self.queued: dict[JobId, QueuedJob] = {}
+        self.waits_for: Mapping[JobId, str] = {}
+        """Why each queued job waits."""
+
+    def known(self, job: JobId) -> JobRecord | None:
+        """A job's record, whatever became of it."""
+        try:
+            return self._store.job(job)
+        except UnknownError:
+            return None
+
+    # --- rounds -------------------------------------------------------------------------------------------------------
+
+    def driver_of(self, key: RoundKey) -> RoundDriver | None:
+        """What drives a round, while it is open and going on."""
+        job = self.running.get(key.job)
+        driver = job.driver if job is not None else None
+        return driver if driver is not None and driver.frame.key == key and not driver.finished else None
+
+    def rounds_of(self, participant: ParticipantId) -> Sequence[RoundDriver]:
+        """The rounds at hand in jobs that this participant is a member of."""
+        jobs = [job for job in self.running.values() if participant in job.spec.members]
+        return [job.driver for job in jobs if job.driver is not None]
+
+    def require_round(self, participant: ParticipantId, key: RoundKey) -> RoundRecord:
+        """A word about a round that is over is late; about one that never was, or is not theirs, it is unknown."""
+        known = self.known(key.job)
+        if known is None or participant not in parse_jobspec(known.spec).members:
+            raise UnknownError(f"there is no round {key} for {participant}")
+        return self._store.round(key)
+
+    def outcome_of(
+        self, participant: ParticipantId, key: RoundKey
+    ) -> Sealed[RoundResult] | Sealed[RoundAborted] | None:
+        """How a round ended, in the bytes in which it was broadcast. None while it is open, and for one that this
+        coordinator never had: that is not ours to end.
+        """
+        try:
+            record = self.require_round(participant, key)
+        except PeerError:
+            return None
+        if not record.outcome:
+            return None
+        envelope = decode_envelope(record.result)
+        return reopen(RoundResult, envelope) if record.outcome == COMMITTED else reopen(RoundAborted, envelope)
+
+    # --- uploads ------------------------------------------------------------------------------------------------------
+
+    def uploading(self, participant: ParticipantId, key: AttemptKey) -> Uploading:
+        """The attempt in which a participant may send its update.
+
+        Raises LateError, PhaseError, UnknownError, or UnreachableError while the round cannot go on.
+        """
+        driver = self.driver_of(key.round)
+        if driver is None:
+            if self.require_round(participant, key.round).outcome:
+                raise LateError(f"round {key.round} is over")
+            raise UnreachableError(f"round {key.round} cannot go on now: try again")
+        if participant not in driver.frame.spec.members:
+            raise UnknownError(f"there is no round {key.round} for {participant}")
+        state = driver.state
+        if not isinstance(state, Uploading) or state.key != key:
+            raise LateError(f"attempt {key} takes no uploads now")
+        if participant not in state.cohort or participant in state.outs:
+            raise PhaseError(f"{participant} is not in the cohort of attempt {key}")
+        return state
