@@ -56,7 +56,8 @@ def _credentials(settings: CoordinatorSettings, clock: Clock) -> str:
 
 
 def _consortium(settings: CoordinatorSettings, clock: Clock) -> str:
-    consortium = check_consortium(settings, check_identity(settings, clock).signing)
+    signing = check_identity(settings, clock).signing if settings.consortium else None
+    consortium = check_consortium(settings, signing) if signing else None
     if consortium is None:
         return "no manifest under [consortium]: masked jobs wait"
     return f"{consortium.name}; {consortium.participants} participants; digest {consortium.digest}"

@@ -75,7 +75,8 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]
         return f"{checked.tls.identity.uri}, TLS until {checked.tls.expires:%Y-%m-%d}"
 
     def consortium() -> str:
-        found = check_consortium(settings, check_identity(settings).signing)
+        signing = check_identity(settings).signing if settings.consortium else None
+        found = check_consortium(settings, signing) if signing else None
         if found is None:
             return "no manifest is pinned under [consortium]: masked jobs are declined"
         return f"{found.name}, {found.participants} participants, digest {found.digest} as pinned"

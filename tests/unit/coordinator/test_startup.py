@@ -1,4 +1,4 @@
-"""What lies in a data folder is opened by the key that began its log, and by no other."""
+"""What lies in a data folder is opened by the key that began its log, and by no other; and who a coordinator is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.startup import open_records
+from coordinator.checks import run_checks
+from coordinator.settings import CoordinatorSettings
+from coordinator.startup import check_consortium, check_identity, open_records
 from shared.clock import SystemClock
+from shared.config import load_config
 from shared.errors import ConfigError
+from shared.identity import Role
+from tests.support.credentials import Consortium
 from tests.support.rounds import key_of
 
 
@@ -28,3 +33,41 @@ def test_another_signing_key_is_refused_before_it_writes_a_line(tmp_path: Path) 
     with open_records(tmp_path / "data", signing_key=key_of("coordinator"), clock=clock) as records:
         assert records.audit.size == 1
     assert (tmp_path / "data" / "audit.log").read_bytes() == log
+
+
+def _settings(consortium: Consortium, folder: Path, *, manifest: Path | None) -> CoordinatorSettings:
+    tls, member = consortium.coordinator().tls, consortium.coordinator()
+    table = f'[consortium]\nmanifest = "{manifest}"\n' if manifest else ""
+    (folder / "coordinator.toml").write_text(
+        '[coordinator]\nid = "coordinator"\ndata_dir = "data"\n'
+        f'[tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\nca = "{tls.ca}"\n'
+        f'[signing]\ncertificate = "{member.signing_certificate}"\nkey = "{member.signing_key_path}"\n'
+        f'[access]\nallowlist = "{consortium.allowlist}"\n{table}'
+    )
+    return load_config(folder / "coordinator.toml", CoordinatorSettings, environment={})
+
+
+def _found(settings: CoordinatorSettings) -> tuple[bool, str]:
+    return next((found.ok, found.detail) for found in run_checks(settings, SystemClock()) if found.name == "consortium")
+
+
+def test_a_coordinator_is_in_the_manifest_that_it_was_given(tmp_path: Path) -> None:
+    consortium, clock = Consortium(tmp_path / "pki"), SystemClock()
+    consortium.participant("hospital-a")
+    without = _settings(consortium, tmp_path, manifest=None)
+    assert check_consortium(without, check_identity(without, clock).signing) is None
+    assert _found(without) == (True, "no manifest under [consortium]: masked jobs wait")
+
+    written = consortium.manifest()
+    settings = _settings(consortium, tmp_path, manifest=written.path)
+    assert check_consortium(settings, check_identity(settings, clock).signing) == written.consortium
+    assert _found(settings) == (True, f"hearts.example; 1 participants; digest {written.consortium.digest}")
+
+    listed = check_identity(settings, clock).signing.certificate.verifying_key.fingerprint
+    consortium.reissue(Role.COORDINATOR, "coordinator")
+    signing = check_identity(settings, clock).signing
+    with pytest.raises(ConfigError, match=f"{listed} .*got {signing.certificate.verifying_key.fingerprint}"):
+        check_consortium(settings, signing)
+    assert not _found(settings)[0]
+    with pytest.raises(ConfigError, match=r"absent\.json: expected the consortium's manifest"):
+        check_consortium(_settings(consortium, tmp_path, manifest=tmp_path / "absent.json"), signing)
