@@ -4,7 +4,10 @@ Each verb is a record first (the job, its end, the model, with who asked, in the
 table of jobs; after it the conductor looks what can go on now. The desk runs on the conductor's thread like everything
 that touches jobs.
 
-An abort is for good, whatever state the job is in.
+An abort is for good, whatever state the job is in. Its open round ends with it, in the store and for the members, also
+when the round cannot be taken up because its model is lost; a fold that waits for its turn is dropped. Only a journal
+that cannot be read keeps a job from being aborted, with the error that says so: how far its round went is not known
+then, and nothing may be said of it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from coordinator.checkpoints import describe_initial
 from coordinator.cohort import assess
 from coordinator.intake import Intake
-from coordinator.jobs import Jobs, QueuedJob
+from coordinator.jobs import Jobs, QueuedJob, RunningJob
 from coordinator.planning import Planning
 from coordinator.registry import Registry
 from coordinator.round.driver import RoundDriver, Surroundings
@@ -102,8 +105,11 @@ class Desk:
         self._audit.accept(asked)
         running = self._jobs.running.get(job)
         said = f"{AbortReason.OPERATOR}: {reason}" if reason else str(AbortReason.OPERATOR)
-        if running is not None and running.driver is not None:
-            self._abort_round(running.driver)
+        driver = self._open_round(running) if running is not None else None
+        if driver is not None:
+            driver.handle(AbortAsked())
+            self._around.folds.drop(driver.frame.key)  # not before the abort is true: without it the fold is needed
+            self._intake.forget(driver.frame.key)
         entry = self._audit.entry("job_aborted", {"job": job})
         self._store.set_job_state(job, JobState.ABORTED, said, entry)
         self._audit.accept(entry)
@@ -145,6 +151,14 @@ class Desk:
 
     # --- ending a round -----------------------------------------------------------------------------------------------
 
-    def _abort_round(self, driver: RoundDriver) -> None:
-        driver.handle(AbortAsked())
-        self._intake.forget(driver.frame.key)
+    def _open_round(self, job: RunningJob) -> RoundDriver | None:
+        """The open round of a job. One that cannot be taken up is restored as far as its journal goes, and not resumed:
+        nothing is asked of its members, who only hear of its end.
+        """
+        if job.driver is not None or job.read:
+            return job.driver
+        taken = self._planning.take_up_to_abort(job.record.job, job.spec)
+        if taken.open is None:
+            return None
+        present = self._registry.connected.keys() & set(job.spec.members)
+        return RoundDriver.restored(taken.open, earlier=taken.history.finished, present=present, around=self._around)

@@ -1,4 +1,8 @@
-"""Folds on a thread of their own: seconds of arithmetic must not keep a message waiting."""
+"""Folds on a thread of their own: seconds of arithmetic must not keep a message waiting.
+
+An order waits for its turn, and its round may be aborted meanwhile; its updates are removed then. `drop` says so: an
+order that was not begun is forgotten, and one that was is reported as ever, but what it stumbles over is no trouble.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +43,21 @@ class FoldThread:
         self._on_unknown = on_unknown
         self._retry_s = retry_s
         self._orders: queue.SimpleQueue[FoldOrder | None] = queue.SimpleQueue()
+        self._wanted: dict[RoundKey, FoldOrder] = {}  # the newest order of each round that was not dropped
+        self._lock = threading.Lock()  # held for `_wanted` only
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="fold", daemon=True)
         self._thread.start()
 
     def start(self, order: FoldOrder) -> None:
+        with self._lock:
+            self._wanted[order.attempt.round] = order
         self._orders.put(order)
+
+    def drop(self, key: RoundKey) -> None:
+        """See `Folds`. From any thread; does not wait for a fold that was begun."""
+        with self._lock:
+            self._wanted.pop(key, None)
 
     def close(self, *, wait_s: float) -> bool:
         """Stop after the fold at hand, or leave it: the next start folds again. Whether it ended in time."""
@@ -55,9 +68,21 @@ class FoldThread:
 
     def _loop(self) -> None:
         while (order := self._orders.get()) is not None and not self._closing.is_set():
+            if not self._is_wanted(order):
+                continue
             outcome = self._outcome(order)
+            self._done(order)
             if outcome is not None:
                 self._report(order.attempt.round, outcome)
+
+    def _is_wanted(self, order: FoldOrder) -> bool:
+        with self._lock:
+            return self._wanted.get(order.attempt.round) is order
+
+    def _done(self, order: FoldOrder) -> None:
+        with self._lock:
+            if self._wanted.get(order.attempt.round) is order:
+                del self._wanted[order.attempt.round]
 
     def _outcome(self, order: FoldOrder) -> Folded | FoldFailed | None:
         for attempts_left in reversed(range(RETRIES + 1)):
@@ -67,13 +92,19 @@ class FoldThread:
                 self._on_unknown(error)
                 return None
             except StorageError as error:
+                if not self._is_wanted(order):
+                    break
                 _log.warning("fold_storage_failed", attempt=str(order.attempt), left=attempts_left, reason=str(error))
                 if attempts_left and self._closing.wait(self._retry_s):
                     return None
             except FederationError as error:
-                _log.error("fold_failed", attempt=str(order.attempt), error=type(error).__name__, reason=str(error))
+                if self._is_wanted(order):
+                    _log.error("fold_failed", attempt=str(order.attempt), error=type(error).__name__, reason=str(error))
                 break
             except Exception:  # noqa: BLE001 - a bug must end this round with a reason, and not leave it open for good
-                _log.exception("internal_error", doing="fold", attempt=str(order.attempt))
+                if self._is_wanted(order):
+                    _log.exception("internal_error", doing="fold", attempt=str(order.attempt))
                 break
+            if not self._is_wanted(order):
+                break  # dropped while this thread waited
         return FoldFailed(AbortReason.FOLD_FAILED)

@@ -28,7 +28,8 @@ from coordinator.round.effects import (
 )
 from coordinator.round.journal import decode_record, encode_plan, encode_record, restore
 from coordinator.round.machine import Seal, Transition, begin, next_deadline, step
-from coordinator.round.phases import Aborted, Committed, Contribution, RoundFrame, RoundState
+from coordinator.round.members import linked
+from coordinator.round.phases import Aborted, Committed, Contribution, Present, RoundFrame, RoundState
 from coordinator.scheduler import EndJob, FinishedRound, next_step
 from coordinator.storage.interface import COMMITTED, ModelRecord, RoundAbort, RoundCommit, Store
 from shared.clock import Clock
@@ -58,6 +59,10 @@ class Folds(Protocol):
     """Runs folds elsewhere and reports `Folded` or `FoldFailed` for the round later."""
 
     def start(self, order: FoldOrder) -> None: ...
+
+    def drop(self, key: RoundKey) -> None:
+        """A round was aborted: its fold is not begun any more. One that was begun already is reported as ever."""
+        ...
 
 
 class Observer(Protocol):
@@ -129,11 +134,26 @@ class RoundDriver:
     @classmethod
     def resume(cls, frame: RoundFrame, *, earlier: tuple[FinishedRound, ...], around: Surroundings) -> RoundDriver:
         """Go on with a round that a former process left open."""
-        records = [decode_record(entry) for entry in around.store.journal_of(frame.key)[1:]]
-        restored = restore(frame, records, around.clock.monotonic())
+        restored = _restore(frame, around)
         driver = cls(state=restored.state, earlier=earlier, around=around)
         driver.apply(restored)
         return driver
+
+    @classmethod
+    def restored(
+        cls,
+        frame: RoundFrame,
+        *,
+        earlier: tuple[FinishedRound, ...],
+        present: Collection[ParticipantId],
+        around: Surroundings,
+    ) -> RoundDriver:
+        """A round that a former process left open and that only is to be ended: nothing of it is started again."""
+        state = _restore(frame, around).state
+        for member in present:
+            if not isinstance(state, Committed | Aborted):
+                state = linked(state, member, Present())
+        return cls(state=state, earlier=earlier, around=around)
 
     @property
     def frame(self) -> RoundFrame:
@@ -260,6 +280,11 @@ class RoundDriver:
         self._timing.move("ending", now)
         spent = {phase: round(seconds, 6) for phase, seconds in self._timing.spent_s.items()}
         return {"phases_s": spent, "duration_s": round(now - self._timing.started, 6)}
+
+
+def _restore(frame: RoundFrame, around: Surroundings) -> Transition:
+    records = [decode_record(entry) for entry in around.store.journal_of(frame.key)[1:]]
+    return restore(frame, records, around.clock.monotonic())
 
 
 def phase_name(state: RoundState) -> str:

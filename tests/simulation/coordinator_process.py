@@ -57,6 +57,9 @@ class _Folds:
     def start(self, order: FoldOrder) -> None:
         self.orders.append(order)
 
+    def drop(self, key: RoundKey) -> None:
+        """The hard case: every fold that is dropped was begun already, and ends when a history says so."""
+
 
 class _Outbox:
     def __init__(self, links: Mapping[ParticipantId, Link]) -> None:

@@ -17,16 +17,19 @@ from coordinator.round.phases import Recruiting, RoundState
 from coordinator.storage.faults import Fault, FaultPlan
 from coordinator.storage.memory import MemoryBlobs, MemoryStore
 from shared.clock import ManualClock
-from shared.errors import DurabilityUnknown, LateError, UnreachableError
+from shared.errors import DurabilityUnknown, LateError, StorageError, UnreachableError
 from shared.identity import Identity, Role
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber
-from shared.protocol.messages import Consent, RoundBroadcast
-from shared.reasons import JobState, Purpose
+from shared.protocol.messages import Consent, RoundAborted, RoundBroadcast, Sealed
+from shared.reasons import AbortReason, DropReason, JobState, Purpose
 from tests.support.rounds import (
     COORDINATOR_KEY,
     MEMBERS,
     TASK,
     A,
+    B,
+    C,
+    D,
     coordinator_seal,
     initial_index,
     initial_model,
@@ -44,15 +47,21 @@ class _Outside:
 
     def __init__(self) -> None:
         self.sent: list[tuple[ParticipantId, RoundBroadcast]] = []
+        self.dropped: list[RoundKey] = []
+        self.ended: list[tuple[RoundKey, str, Mapping[str, object]]] = []
 
     def send(self, participant: ParticipantId, message: RoundBroadcast) -> None:
         self.sent.append((participant, message))
 
     def start(self, order: FoldOrder) -> None: ...
 
+    def drop(self, key: RoundKey) -> None:
+        self.dropped.append(key)
+
     def moved(self, state: RoundState) -> None: ...
 
-    def finished(self, key: RoundKey, purpose: Purpose, outcome: str, summary: Mapping[str, object]) -> None: ...
+    def finished(self, key: RoundKey, purpose: Purpose, outcome: str, summary: Mapping[str, object]) -> None:
+        self.ended.append((key, outcome, summary))
 
 
 class _Machine:
@@ -167,3 +176,47 @@ def test_a_word_about_a_finished_round_is_late(machine: _Machine) -> None:
     word = Consent(RoundKey(HEART, RoundNumber(1)), Digest(bytes(32)))
     with pytest.raises(LateError):
         machine.conductor.received(A, f"session-{A}", word)
+
+
+def test_a_round_that_cannot_be_taken_up_ends_with_its_job(machine: _Machine) -> None:
+    _bring_back(machine)
+    machine.connect()
+    lost = machine.blobs._models.pop(Digest.of(initial_model(8)))
+    machine.restart().start()
+    machine.conductor.session_opened(A, Enrolled("session-2", frozenset({TASK})), key_of(A).verifying_key, ())
+    machine.outside.sent.clear()
+    round_key = RoundKey(HEART, RoundNumber(1))
+
+    view = machine.conductor.desk.abort_job(HEART, "its model is lost", OPERATOR)
+    assert (view.record.state, view.record.reason) == (JobState.ABORTED, "operator: its model is lost")
+    assert [record.outcome for record in view.rounds] == [AbortReason.OPERATOR]
+    (ended,) = [ended for ended in machine.outside.ended if ended[0] == round_key]
+    dropped = {B: DropReason.DISCONNECTED, C: DropReason.DISCONNECTED, D: DropReason.DISCONNECTED}
+    assert ended[1:] == (AbortReason.OPERATOR, ended[2])
+    assert ended[2]["dropped"] == {A: DropReason.NOT_READY, **dropped}
+    told = [message for participant, message in machine.outside.sent if participant == A]
+    assert len(told) == 1
+    assert isinstance(told[0], Sealed)
+    assert isinstance(told[0].value, RoundAborted)
+    # Who comes later hears of it too, and a start with the model back finds nothing to go on with.
+    machine.blobs._models[Digest.of(lost)] = lost
+    machine.restart().start()
+    machine.outside.sent.clear()
+    machine.conductor.session_opened(B, Enrolled("session-3", frozenset({TASK})), key_of(B).verifying_key, [round_key])
+    assert [participant for participant, _ in machine.outside.sent] == [B]
+    assert machine.phase_of(HEART) is None
+
+
+def test_a_failed_write_leaves_such_a_round_to_be_aborted_again(machine: _Machine) -> None:
+    _bring_back(machine)
+    machine.connect()
+    machine.blobs._models.pop(Digest.of(initial_model(8)))
+    machine.restart().start()
+    machine.faults.inject("abort_round", Fault.FAILED_NOT_PERSISTED)
+    with pytest.raises(StorageError):
+        machine.conductor.desk.abort_job(HEART, "", OPERATOR)
+    assert machine.conductor.desk.job_view(HEART).record.state is JobState.RUNNING
+    assert machine.outside.dropped == []  # a round that goes on needs its fold
+    machine.conductor.desk.abort_job(HEART, "", OPERATOR)
+    assert machine.store.round(RoundKey(HEART, RoundNumber(1))).outcome == AbortReason.OPERATOR
+    assert machine.outside.dropped == [RoundKey(HEART, RoundNumber(1))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from coordinator.round.phases import Contribution, RoundFrame
 from coordinator.storage.faults import Fault
 from coordinator.storage.interface import Reader, Spool
 from coordinator.storage.memory_blobs import MemoryBlobs, MemorySpool
-from shared.errors import DurabilityUnknown, StorageError
+from shared.errors import DurabilityUnknown, StorageError, UnknownError
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.job import JobSpec, RoundPolicy
 from shared.protocol.messages import Envelope, RoundPlan, Sealed
@@ -177,3 +178,57 @@ def test_a_fold_keeps_one_file_open_for_each_survivor() -> None:
     blobs.spools.clear()
     assert isinstance(run_fold(order, blobs), Folded)
     assert blobs.spools
+
+
+class _SlowBlobs(_FlakyBlobs):
+    """A fold that has opened its updates waits for the test before it reads the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def model(self, digest: Digest) -> Reader:
+        self.asked.set()
+        assert self.go_on.wait(5)
+        return super().model(digest)
+
+
+def test_an_order_that_is_dropped_before_its_turn_is_not_begun(capfd: pytest.CaptureFixture[str]) -> None:
+    blobs, heard = _SlowBlobs(), threading.Semaphore(0)
+    first = _order(blobs)
+    second_key = AttemptKey(RoundKey(JobId("lung-1"), RoundNumber(1)), AttemptNumber(1))
+    outcomes: list[tuple[RoundKey, Folded | FoldFailed]] = []
+
+    def report(key: RoundKey, outcome: Folded | FoldFailed) -> None:
+        outcomes.append((key, outcome))
+        heard.release()
+
+    folds = FoldThread(blobs=blobs, report=report, on_unknown=lambda _: None)
+    folds.start(first)
+    folds.start(replace(first, attempt=second_key))
+    assert blobs.asked.wait(5)  # the first one is under way, the second one waits
+    folds.drop(second_key.round)
+    blobs.drop_spools(second_key.round)
+    blobs.go_on.set()
+    assert heard.acquire(timeout=5)
+    folds.start(first)  # what comes after the dropped one has its turn
+    assert heard.acquire(timeout=5)
+    assert folds.close(wait_s=5)
+    assert [key for key, _ in outcomes] == [KEY.round, KEY.round]
+    assert not [spool for spool in blobs._spools if spool[0] == second_key]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [StorageError("gone"), UnknownError("gone"), RuntimeError("gone")])
+def test_what_a_dropped_fold_stumbles_over_is_no_trouble(error: Exception, capfd: pytest.CaptureFixture[str]) -> None:
+    blobs, reports = _SlowBlobs(), _Reports()
+    order = _order(blobs)
+    blobs.errors = [error]
+    folds = FoldThread(blobs=blobs, report=reports.report, on_unknown=reports.unknown.append, retry_s=3600)
+    folds.start(order)
+    assert blobs.asked.wait(5)
+    folds.drop(KEY.round)
+    blobs.go_on.set()
+    assert reports.came.wait(5)  # reported, so that what it left in the spools is removed
+    assert folds.close(wait_s=5)
+    assert capfd.readouterr().err == ""
