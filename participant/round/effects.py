@@ -2,19 +2,32 @@
 
 As at the coordinator: effects are performed in the order given, each complete before the next. The records are
 durable before what depends on them is said: the plan before Consent, the update before Ready, the attempt before its
-upload, the end before the spool is erased. `Say` is dropped while there is no session; what still matters is said
-again when the coordinator repeats its own part.
+upload (masked: before its keys), the opening before the shares, the end before the spool is erased. `Say` is dropped
+while there is no session; what still matters is said again when the coordinator repeats its own part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from participant.round.phases import Offer, SpooledUpdate
-from shared.ids import Digest
-from shared.protocol.messages import AttemptStart, RoundAborted, RoundReply, RoundResult, Sealed, SurvivorList
-from shared.reasons import DropReason
+from participant.consent import VerifiedResult
+from participant.round.phases import Offer, Opening, Protection, SpooledUpdate
+from shared.ids import Digest, ParticipantId
+from shared.protocol.messages import (
+    AttemptStart,
+    ConsistencyBundle,
+    Envelope,
+    KeyRoster,
+    RoundAborted,
+    RoundReply,
+    RoundResult,
+    Sealed,
+    ShareDelivery,
+    SurvivorList,
+)
+from shared.reasons import AttemptAbortReason, DropReason
 
 # --- events -----------------------------------------------------------------------------------------------------------
 
@@ -47,21 +60,44 @@ class AttemptAnnounced:
 
 
 @dataclass(frozen=True, slots=True)
+class RosterCame:
+    roster: KeyRoster
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryCame:
+    delivery: ShareDelivery
+
+
+@dataclass(frozen=True, slots=True)
 class UploadAcknowledged:
     attempt: Digest
+    commit: Envelope | None
+    """The signed word that was acknowledged; None when the coordinator says that it has it from an earlier call."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadImpossible:
-    """The spool cannot be sent: unreadable, or not what it was."""
+    """The spool cannot be sent. A DropReason (it is unreadable, or not what it was) ends the round for this silo; an
+    AttemptAbortReason (a chunk would differ from what was sent) only this attempt.
+    """
 
     attempt: Digest
-    reason: DropReason
+    reason: DropReason | AttemptAbortReason
 
 
 @dataclass(frozen=True, slots=True)
 class SurvivorsListed:
     survivors: SurvivorList
+    opened_before: Collection[frozenset[ParticipantId]]
+    """The survivors of each total that this silo helped to open on the same task, model and purpose, in any job."""
+    repeats_allowed: bool
+    """Whether the silo's policy lets this job open another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleCame:
+    bundle: ConsistencyBundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +121,12 @@ Event: TypeAlias = (
     | WorkDone
     | WorkFailed
     | AttemptAnnounced
+    | RosterCame
+    | DeliveryCame
     | UploadAcknowledged
     | UploadImpossible
     | SurvivorsListed
+    | BundleCame
     | ResultCame
     | AbortCame
     | PassedOver
@@ -109,8 +148,19 @@ class RecordUpdate:
 
 @dataclass(frozen=True, slots=True)
 class RecordAttempt:
+    """`core`: what all masked attempts of the round have in common; None in a plain job."""
+
     offer: Offer
     attempt: Sealed[AttemptStart]
+    core: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOpening:
+    """On record before a share is said: from here on this silo helps to open no other total of this round."""
+
+    offer: Offer
+    opening: Opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +169,25 @@ class RecordEnd:
 
     offer: Offer
     survived: bool
+    verified: VerifiedResult | None
+    """The result that ended it, when it was one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopJob:
+    """The silo takes no further part in the job: what it was shown cannot be true."""
+
+    offer: Offer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Somebody at the silo should know: the coordinator said what an honest one does not. `what` is a fixed name."""
+
+    offer: Offer
+    what: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +205,7 @@ class StartUpload:
     offer: Offer
     update: SpooledUpdate
     attempt: Sealed[AttemptStart]
+    protection: Protection
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +222,17 @@ class Erase:
     offer: Offer
 
 
-Effect: TypeAlias = RecordPlan | RecordUpdate | RecordAttempt | RecordEnd | Say | StartWork | StartUpload | Stop | Erase
+Effect: TypeAlias = (
+    RecordPlan
+    | RecordUpdate
+    | RecordAttempt
+    | RecordOpening
+    | RecordEnd
+    | StopJob
+    | Alarm
+    | Say
+    | StartWork
+    | StartUpload
+    | Stop
+    | Erase
+)
