@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from shared.errors import TaskError, WireError
 from shared.ids import Digest
 from shared.secagg.masking import KeyStream, pieces, scratch
-from shared.secagg.ring import WORD, Integers, Words
+from shared.secagg.ring import WORD, Words
 from shared.secagg.transcript import encoding_key
 from shared.secret import Secret
 from shared.update import RANGE_EXPONENT_MAX, RANGE_EXPONENT_MIN, RANGE_NONE, Encoding
@@ -99,15 +99,18 @@ def fits(largest: Sequence[float], exponents: Sequence[int]) -> bool:
     return all(value <= math.ldexp(1.0, exponent) for value, exponent in zip(largest, exponents, strict=True))
 
 
-def decode(total: Integers, *, scale_exponent: int, weight_total: int) -> Float64s:
-    """The weighted mean, `total / (S * weight_total / 2^8)`, float64, of the signed sum of one tensor's words.
+def decode(
+    total: NDArray[np.signedinteger[Any]], *, scale_exponent: int, weight_total: int, out: Float64s | None = None
+) -> Float64s:
+    """The weighted mean, `total / (S * weight_total / 2^8)`, float64, of the signed sum of one tensor's words; in `out`
+    when it is given.
 
     `weight_total` is the sum of the survivors' w_q. Off the true mean of the rounded products by no more than
     `n / (2 S sum(w))` for words rounded to nearest, `n / (S sum(w))` for stochastic ones.
     """
     if weight_total <= 0:
         raise RuntimeError(f"a sum of weights is above 0, got {weight_total}")
-    return total / math.ldexp(float(weight_total), scale_exponent - WEIGHT_SCALE_BITS)
+    return np.divide(total, math.ldexp(float(weight_total), scale_exponent - WEIGHT_SCALE_BITS), out=out)
 
 
 def encode_metric(mean: float, weight_q: int, bound: float) -> int:
