@@ -110,7 +110,8 @@ def decode(
     """
     if weight_total <= 0:
         raise RuntimeError(f"a sum of weights is above 0, got {weight_total}")
-    return np.divide(total, math.ldexp(float(weight_total), scale_exponent - WEIGHT_SCALE_BITS), out=out)
+    mean: Float64s = np.divide(total, math.ldexp(float(weight_total), scale_exponent - WEIGHT_SCALE_BITS), out=out)
+    return mean
 
 
 def encode_metric(mean: float, weight_q: int, bound: float) -> int:

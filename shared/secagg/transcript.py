@@ -59,7 +59,7 @@ def core_digest(
     jobspec: Digest,
     consortium: Digest | None,
     model: Digest,
-    previous_result: Digest | None,
+    previous_result: Digest,
     members: Sequence[str],
     max_colluding: int,
     parameters: int,
@@ -68,9 +68,9 @@ def core_digest(
     """What all attempts of a round have in common: a silo that took part in one refuses another core for ever.
 
     `H("core", job, jobspec, consortium, u64 number, model, LP(member_1) || .., u64 max_colluding, u64 parameters,
-    u64 statistics, dp, purpose, previous_result)`. `dp` is an empty part until there is such a thing; so is a digest
-    that does not exist (None). `members` as given: sorted. `parameters` and `statistics` are numbers of cells; the
-    encoding is left out because a round may change it once, to u64.
+    u64 statistics, dp, purpose, previous_result)`. `dp` is an empty part until there is such a thing; so is the
+    consortium's digest in the plain mode (None). `members` as given: sorted. `parameters` and `statistics` are numbers
+    of cells; the encoding is left out because a round may change it once, to u64.
     """
     return tagged_hash(
         "core",
@@ -85,7 +85,7 @@ def core_digest(
         _u64(statistics),
         b"",
         purpose.encode(),
-        b"" if previous_result is None else previous_result.raw,
+        previous_result.raw,
     )
 
 
