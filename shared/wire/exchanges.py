@@ -22,7 +22,7 @@ from shared.protocol.messages import (
 )
 from shared.secagg.sealing import CIPHERTEXT_BYTES, SealedShare
 from shared.wire.attempts import position
-from shared.wire.fields import attempt_key, checked, digest, exactly, few, need, pb_key
+from shared.wire.fields import attempt_key, checked, digest, exactly, few, need, parse, pb_key
 from shared.wire.sealed import envelope_of, pb_envelope
 
 PATH_MAX = 16  # steps in a tree of at most 2^16 leaves; MEMBERS_MAX needs 10
@@ -47,6 +47,16 @@ def answer_of(message: pb.AttemptAnswer) -> AttemptAnswer:
     if shares and kind is not AnswerKind.SHARE_KEYS:
         raise WireError("sealed shares come beside SHARE_KEYS and no other answer")
     return AttemptAnswer(attempt_key(message), kind, envelope_of(message.envelope), tuple(map(_sealed, shares)))
+
+
+def encode_sealed_shares(shares: Sequence[SealedShare]) -> bytes:
+    """What one dealer dealt, as the coordinator's journal keeps it."""
+    return pb.AttemptAnswer(shares=map(_pb_sealed, shares)).SerializeToString(deterministic=True)
+
+
+def decode_sealed_shares(data: bytes) -> tuple[SealedShare, ...]:
+    """Raises WireError."""
+    return tuple(map(_sealed, few(parse(pb.AttemptAnswer, data), "shares", MEMBERS_MAX)))
 
 
 def pb_roster(roster: KeyRoster) -> pb.KeyRoster:

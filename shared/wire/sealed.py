@@ -293,8 +293,11 @@ def encode_update_header(value: UpdateHeader) -> bytes:
 def decode_update_header(data: bytes) -> UpdateHeader:
     message = parse(pb.UpdateHeader, data)
     need(message, "contributors")
+    encoding = _encoding(message)
+    if not encoding.masked:
+        need(message, "weight")
     weight = message.weight if message.HasField("weight") else None
-    return UpdateHeader(encoding=_encoding(message), weight=weight, contributors=message.contributors)
+    return UpdateHeader(encoding=encoding, weight=weight, contributors=message.contributors)
 
 
 def _encoding(message: pb.AttemptStart | pb.UpdateHeader) -> Encoding:

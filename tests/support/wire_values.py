@@ -16,9 +16,21 @@ from shared.pb.v1 import transfer_pb2 as pb_transfer
 from shared.protocol import messages
 from shared.protocol.messages import Envelope
 from shared.protocol.phases import Phase
-from shared.reasons import SAID_BY_PARTICIPANT, AbortReason, ConsentRule, JobState, Purpose, RefusalReason
-from shared.update import Encoding, UpdateHeader
-from shared.wire import operations, sealed, session, transfer
+from shared.reasons import (
+    SAID_BY_PARTICIPANT,
+    AbortReason,
+    AttemptAbortReason,
+    ConsentRule,
+    JobState,
+    Purpose,
+    RefusalReason,
+)
+from shared.secagg.keys import PUBLIC_KEY_BYTES
+from shared.secagg.sealing import CIPHERTEXT_BYTES, SealedShare
+from shared.secagg.sharing import SHARE_BYTES
+from shared.update import RANGE_EXPONENT_MAX, RANGE_NONE, Encoding, UpdateHeader
+from shared.wire import attempts as wire_attempts
+from shared.wire import exchanges, operations, sealed, session, transfer
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -34,6 +46,40 @@ keys = st.builds(RoundKey, labels.map(JobId), counters.map(RoundNumber))
 attempts = st.builds(AttemptKey, keys, counters.map(AttemptNumber))
 envelopes = st.builds(Envelope, blobs, st.binary(min_size=64, max_size=64), st.integers(0, 1000))
 purposes = st.sampled_from(Purpose)
+positions = st.integers(1, 1000)
+
+
+def exactly(count: int) -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=count, max_size=count)
+
+
+few_envelopes = st.lists(envelopes, max_size=3).map(tuple)
+sealed_shares = st.builds(
+    SealedShare,
+    holder=positions,
+    ciphertext=exactly(CIPHERTEXT_BYTES),
+    self_commitment=digests,
+    mask_commitment=digests,
+)
+delivered_shares = st.builds(
+    messages.DeliveredShare,
+    dealer=positions,
+    share=sealed_shares,
+    path=st.lists(exactly(exchanges.HASH_BYTES), max_size=exchanges.PATH_MAX).map(tuple),
+)
+answers = st.builds(messages.AttemptAnswer, attempts, st.sampled_from(messages.AnswerKind), envelopes) | st.builds(
+    messages.AttemptAnswer,
+    attempts,
+    st.just(messages.AnswerKind.SHARE_KEYS),
+    envelopes,
+    st.lists(sealed_shares, max_size=3).map(tuple),
+)
+rosters = st.builds(messages.KeyRoster, attempts, few_envelopes)
+deliveries = st.builds(
+    messages.ShareDelivery, attempts, few_envelopes, st.lists(delivered_shares, max_size=2).map(tuple)
+)
+survivor_lists = st.builds(messages.SurvivorList, attempts, few_envelopes)
+bundles = st.builds(messages.ConsistencyBundle, attempts, few_envelopes)
 
 hellos = st.builds(
     messages.Hello,
@@ -53,11 +99,15 @@ participant_messages = st.one_of(
     st.builds(messages.Progress, keys, digests, st.integers(0, 100)),
     st.builds(messages.Ready, keys, digests, st.booleans()),
     st.builds(messages.Withdraw, keys, digests, st.sampled_from(sorted(SAID_BY_PARTICIPANT))),
+    answers,
 )
 plain_coordinator_messages = st.one_of(
     st.builds(messages.Refused, st.sampled_from(RefusalReason), texts),
     st.just(messages.Heartbeat()),
-    st.builds(messages.SurvivorList, attempts, st.lists(envelopes, max_size=3).map(tuple)),
+    rosters,
+    deliveries,
+    survivor_lists,
+    bundles,
 )
 welcomes = st.builds(
     messages.Welcome,
@@ -89,36 +139,101 @@ attempt_starts = st.builds(
     purpose=purposes,
     plan=digests,
     jobspec=digests,
-    consortium=blobs,
+    consortium=st.just(b"") | nonces,
     model=digests,
     previous_result=digests,
     members=members,
     max_colluding=uint32s,
     layout=digests,
     encoding=st.sampled_from(Encoding),
+    exchange_deadline_s=durations,
     upload_deadline_s=durations,
 )
-upload_commits = st.builds(
-    messages.UploadCommit, digests, st.integers(1, 1000), blobs, digests, st.integers(0, sealed.CHUNKS_MAX)
+checkpoints = st.builds(messages.Checkpoint, st.sampled_from(messages.CheckpointKind), uint64s, digests)
+adverts = st.builds(
+    messages.AdvertiseKeys,
+    attempt=digests,
+    index=positions,
+    mask_key=exactly(PUBLIC_KEY_BYTES),
+    share_key=exactly(PUBLIC_KEY_BYTES),
+    nonce=nonces,
+    checkpoint=st.none() | checkpoints,
 )
+dealings = st.builds(
+    messages.ShareKeys,
+    attempt=digests,
+    roster=digests,
+    index=positions,
+    self_commitment=digests,
+    shares_root=digests,
+)
+upload_commits = st.builds(
+    messages.UploadCommit,
+    attempt=digests,
+    transcript=digests,
+    index=positions,
+    header=blobs,
+    update=digests,
+    chunks=st.integers(0, sealed.CHUNKS_MAX),
+)
+consistency_signatures = st.builds(messages.ConsistencySignature, attempt=digests, survivors=digests, index=positions)
+attempt_aborts = st.builds(
+    messages.AttemptAbort, attempt=digests, index=positions, reason=st.sampled_from(AttemptAbortReason)
+)
+
+
+@st.composite
+def _openings(draw: st.DrawFn) -> messages.UnmaskShares:
+    """Shares of distinct members, each of one kind."""
+    dealers = sorted(draw(st.sets(positions, max_size=5)))
+    opened = [(dealer, draw(exactly(SHARE_BYTES)), draw(st.booleans())) for dealer in dealers]
+    return messages.UnmaskShares(
+        attempt=draw(digests),
+        survivors=draw(digests),
+        index=draw(positions),
+        self_shares=tuple((dealer, share) for dealer, share, survived in opened if survived),
+        mask_shares=tuple((dealer, share) for dealer, share, survived in opened if not survived),
+    )
+
+
+openings = _openings()
 round_results = st.builds(
     messages.RoundResult,
     key=keys,
     purpose=purposes,
     attempt=digests,
-    survivors=st.sets(st.integers(1, 1000), max_size=5).map(lambda found: tuple(sorted(found))),
+    transcript=digests,
+    survivors=st.sets(positions, max_size=5).map(lambda found: tuple(sorted(found))),
     weight_total=st.floats(allow_nan=False, allow_infinity=False),
+    top_cells=st.lists(st.integers(RANGE_NONE, RANGE_EXPONENT_MAX), max_size=5).map(tuple),
     aggregate=digests,
     next_model=digests,
 )
 round_aborts = st.builds(messages.RoundAborted, keys, digests, st.sampled_from(AbortReason))
 headers = st.builds(
     UpdateHeader,
-    encoding=st.sampled_from(Encoding),
+    encoding=st.just(Encoding.PLAIN),
     weight=st.floats(0, 2.0**40, exclude_min=True),
     contributors=st.just(1),
+) | st.builds(
+    UpdateHeader,
+    encoding=st.sampled_from([encoding for encoding in Encoding if encoding.masked]),
+    weight=st.none(),
+    contributors=st.just(1),
 )
-sealed_values = st.one_of(welcomes, round_plans, attempt_starts, upload_commits, round_results, round_aborts)
+sealed_values = st.one_of(
+    welcomes,
+    round_plans,
+    attempt_starts,
+    adverts,
+    dealings,
+    upload_commits,
+    consistency_signatures,
+    openings,
+    attempt_aborts,
+    round_results,
+    round_aborts,
+)
 
 job_statuses = st.builds(
     operations.JobStatus,
@@ -165,7 +280,21 @@ class Codec:
     message: type[Message]
 
 
+def _frames(values: st.SearchStrategy[Any]) -> Codec:
+    """One kind of what the coordinator says unsigned, by itself: so it is damaged as often as any other."""
+    return Codec(
+        values, session.encode_coordinator_message, session.decode_coordinator_message, pb_session.SessionResponse
+    )
+
+
 SESSION: dict[str, Codec] = {
+    "attempt answer": Codec(
+        answers, session.encode_participant_message, session.decode_participant_message, pb_session.SessionRequest
+    ),
+    "key roster": _frames(rosters),
+    "share delivery": _frames(deliveries),
+    "survivor list": _frames(survivor_lists),
+    "consistency bundle": _frames(bundles),
     "participant message": Codec(
         participant_messages,
         session.encode_participant_message,
@@ -186,6 +315,27 @@ SESSION: dict[str, Codec] = {
     ),
     "upload commit": Codec(
         upload_commits, sealed.encode_upload_commit, sealed.decode_upload_commit, pb_session.UploadCommit
+    ),
+    "advertise keys": Codec(
+        adverts, wire_attempts.encode_advertise_keys, wire_attempts.decode_advertise_keys, pb_session.AdvertiseKeys
+    ),
+    "share keys": Codec(
+        dealings, wire_attempts.encode_share_keys, wire_attempts.decode_share_keys, pb_session.ShareKeys
+    ),
+    "consistency signature": Codec(
+        consistency_signatures,
+        wire_attempts.encode_consistency_signature,
+        wire_attempts.decode_consistency_signature,
+        pb_session.ConsistencySignature,
+    ),
+    "unmask shares": Codec(
+        openings, wire_attempts.encode_unmask_shares, wire_attempts.decode_unmask_shares, pb_session.UnmaskShares
+    ),
+    "attempt abort": Codec(
+        attempt_aborts,
+        wire_attempts.encode_attempt_abort,
+        wire_attempts.decode_attempt_abort,
+        pb_session.AttemptAbort,
     ),
     "round result": Codec(
         round_results, sealed.encode_round_result, sealed.decode_round_result, pb_session.RoundResult

@@ -13,9 +13,13 @@ from shared.identity import SigningKey
 from shared.ids import COUNTER_MAX
 from shared.job import JOBSPEC_MAX_BYTES, MEMBERS_MAX
 from shared.pb.v1 import session_pb2 as pb
-from shared.protocol.messages import Envelope, RoundAborted, Welcome
+from shared.protocol.messages import (
+    Envelope,
+    RoundAborted,
+    Welcome,
+)
 from shared.secret import Secret
-from shared.update import CHUNK_BYTES
+from shared.update import CHUNK_BYTES, RANGE_EXPONENT_MAX, RANGE_NONE, TENSORS_MAX, Encoding, UpdateHeader
 from shared.wire.fields import CONTROL_MAX_BYTES, DURATION_MAX_S, TEXT_MAX_CHARS
 from shared.wire.sealed import (
     CERTIFICATE_MAX_BYTES,
@@ -47,10 +51,9 @@ from shared.wire.transfer import (
     decode_upload_frame,
     encode_data,
 )
+from tests.support.wire_fields import DIGEST, ENVELOPE, KEY, Write, collection, writer
 
-KEY = {"job_id": "heart", "round": 1}
-DIGEST = bytes(32)
-ENVELOPE: dict[str, Any] = {"payload": b"", "signature": bytes(64), "signer": 0}
+SIGNING = SigningKey.from_seed(Secret(bytes(range(32))))
 HELLO: dict[str, Any] = {"nonce": bytes(32), "signing_certificate": b"", "software": ""}
 WELCOME: dict[str, Any] = {
     "version": 1,
@@ -87,6 +90,7 @@ START: dict[str, Any] = {
     "layout_digest": DIGEST,
     "encoding": "ENCODING_PLAIN",
     "upload_deadline_s": 1.0,
+    "exchange_deadline_s": 1.0,
 }
 COMMIT: dict[str, Any] = {
     "attempt_digest": DIGEST,
@@ -94,6 +98,7 @@ COMMIT: dict[str, Any] = {
     "header": b"",
     "update_digest": DIGEST,
     "chunks": 1,
+    "transcript_digest": DIGEST,
 }
 RESULT: dict[str, Any] = {
     "key": KEY,
@@ -103,6 +108,7 @@ RESULT: dict[str, Any] = {
     "weight_total": 1.0,
     "aggregate_digest": DIGEST,
     "next_model_digest": DIGEST,
+    "transcript_digest": DIGEST,
 }
 HEADER: dict[str, Any] = {"encoding": "ENCODING_PLAIN", "weight": 1.0, "contributors": 1}
 
@@ -129,22 +135,10 @@ def refused(**changed: Any) -> bytes:
     return pb.SessionResponse(refused=message).SerializeToString()
 
 
-def survivor_list(**changed: Any) -> bytes:
-    fields: dict[str, Any] = {"key": KEY, "attempt": 1, "commits": [ENVELOPE]} | changed
-    message = pb.SurvivorList(**fields)
-    return pb.SessionResponse(survivor_list=message).SerializeToString()
-
-
-def writer(message: type[Any], fields: dict[str, Any]) -> Callable[..., bytes]:
-    def write(**changed: Any) -> bytes:
-        data: bytes = message(**fields | changed).SerializeToString()
-        return data
-
-    return write
-
+survivor_list = collection("survivor_list", pb.SurvivorList, "commits")
 
 # Who reads, who writes, and for each field: values at the limit, values above it.
-LIMITS: dict[str, tuple[Callable[[bytes], Any], Callable[..., bytes], list[Any], list[Any]]] = {
+LIMITS: dict[str, tuple[Callable[[bytes], Any], Write, list[Any], list[Any]]] = {
     "Hello.versions": (decode_participant_message, hello, [[1] * VERSIONS_MAX], [[1] * (VERSIONS_MAX + 1)]),
     "Hello.capabilities": (
         decode_participant_message,
@@ -185,7 +179,7 @@ LIMITS: dict[str, tuple[Callable[[bytes], Any], Callable[..., bytes], list[Any],
         [{"job_id": "", "round": 1}, {"job_id": "heart", "round": 0}, {"job_id": "heart", "round": COUNTER_MAX + 1}],
     ),
     "Progress.plan_digest": (decode_participant_message, progress, [bytes(32)], [b"", bytes(31), bytes(33)]),
-    "Decline.rule": (decode_participant_message, decline, [1, 8], [0, 9, -1]),
+    "Decline.rule": (decode_participant_message, decline, [1, 15], [0, 16, -1]),
     "Refused.reason": (decode_coordinator_message, refused, [1, 8], [0, 9, -1]),
     "Refused.detail": (decode_coordinator_message, refused, ["x" * TEXT_MAX_CHARS], ["x" * (TEXT_MAX_CHARS + 1)]),
     "SurvivorList.commits": (
@@ -241,7 +235,19 @@ LIMITS: dict[str, tuple[Callable[[bytes], Any], Callable[..., bytes], list[Any],
         [["a"] * MEMBERS_MAX],
         [["a"] * (MEMBERS_MAX + 1), ["A"]],
     ),
-    "AttemptStart.encoding": (decode_attempt_start, writer(pb.AttemptStart, START), [1], [0, 2]),
+    "AttemptStart.encoding": (decode_attempt_start, writer(pb.AttemptStart, START), [1, 4], [0, 5, -1]),
+    "AttemptStart.consortium_digest": (
+        decode_attempt_start,
+        writer(pb.AttemptStart, START),
+        [b"", bytes(32)],
+        [bytes(1), bytes(31), bytes(33)],
+    ),
+    "AttemptStart.exchange_deadline_s": (
+        decode_attempt_start,
+        writer(pb.AttemptStart, START),
+        [5e-324, DURATION_MAX_S],
+        [0.0, -1.0, math.nan, math.inf, DURATION_MAX_S + 1],
+    ),
     "AttemptStart.attempt": (decode_attempt_start, writer(pb.AttemptStart, START), [1], [0, COUNTER_MAX + 1]),
     "UploadCommit.index": (
         decode_upload_commit,
@@ -262,6 +268,24 @@ LIMITS: dict[str, tuple[Callable[[bytes], Any], Callable[..., bytes], list[Any],
         [[], [1, 3], [MEMBERS_MAX], range(1, MEMBERS_MAX + 1)],
         [[0], [2, 1], [1, 1], [MEMBERS_MAX + 1]],
     ),
+    "UploadCommit.transcript_digest": (
+        decode_upload_commit,
+        writer(pb.UploadCommit, COMMIT),
+        [bytes(32)],
+        [b"", bytes(31), bytes(33)],
+    ),
+    "RoundResult.transcript_digest": (
+        decode_round_result,
+        writer(pb.RoundResult, RESULT),
+        [bytes(32)],
+        [b"", bytes(31), bytes(33)],
+    ),
+    "RoundResult.top_cells": (
+        decode_round_result,
+        writer(pb.RoundResult, RESULT),
+        [[], [RANGE_NONE, RANGE_EXPONENT_MAX], [0] * TENSORS_MAX],
+        [[RANGE_NONE - 1], [RANGE_EXPONENT_MAX + 1], [0] * (TENSORS_MAX + 1), [2**31 - 1], [-(2**31)]],
+    ),
     "RoundResult.weight_total": (
         decode_round_result,
         writer(pb.RoundResult, RESULT),
@@ -275,7 +299,7 @@ LIMITS: dict[str, tuple[Callable[[bytes], Any], Callable[..., bytes], list[Any],
         [0.0, -1.0, math.nan, math.inf, 2.0**40 + 1],
     ),
     "UpdateHeader.contributors": (decode_update_header, writer(pb.UpdateHeader, HEADER), [1], [0, 2]),
-    "UpdateHeader.encoding": (decode_update_header, writer(pb.UpdateHeader, HEADER), [1], [0, 2]),
+    "UpdateHeader.encoding": (decode_update_header, writer(pb.UpdateHeader, HEADER), [1], [0, 5, -1]),
 }
 
 
@@ -312,9 +336,26 @@ def test_a_chunk_has_at_most_its_size(decode: Callable[[bytes], Any]) -> None:
         decode(encode_data(bytes(FRAME_MAX_BYTES)))
 
 
+# --- what fields say together ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", [Encoding.U32, Encoding.U16, Encoding.U64])
+def test_the_header_of_a_masked_update_has_no_weight(encoding: Encoding) -> None:
+    """It would tell how many examples a silo has, in clear beside a masked update."""
+    write = writer(pb.UpdateHeader, {"encoding": f"ENCODING_{encoding.name}", "contributors": 1})
+    assert decode_update_header(write()) == UpdateHeader(encoding, None, 1)
+    for weight in (0.0, 1.0):
+        with pytest.raises(WireError, match="that of a masked one has none"):
+            decode_update_header(write(weight=weight))
+
+
+def test_the_header_of_a_plain_update_has_its_weight() -> None:
+    with pytest.raises(WireError, match=r"^UpdateHeader\.weight is missing$"):
+        decode_update_header(pb.UpdateHeader(encoding="ENCODING_PLAIN", contributors=1).SerializeToString())
+
+
 # --- signatures -------------------------------------------------------------------------------------------------------
 
-SIGNING = SigningKey.from_seed(Secret(bytes(range(32))))
 ABORTED = pb.RoundAborted(key=KEY, plan_digest=DIGEST, reason="ABORT_REASON_OPERATOR").SerializeToString()
 
 
