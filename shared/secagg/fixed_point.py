@@ -176,6 +176,8 @@ class Encoder:
         last = first_cell + values.size
         if not 0 <= first_cell <= last <= self._starts[-1] or words.shape != values.shape:
             raise RuntimeError(f"cells {first_cell} to {last} of {self._starts[-1]} do not go into {words.size} words")
+        if words.dtype != WORD[self._encoding] or not words.flags.c_contiguous:
+            raise RuntimeError(f"expected {values.size} contiguous words of {WORD[self._encoding]}, got {words.dtype}")
         room = _Room()
         tensor, start = bisect_right(self._starts, first_cell) - 1, first_cell
         while start < last:
