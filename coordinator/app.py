@@ -34,8 +34,8 @@ from coordinator.conductor import Conductor
 from coordinator.fold_thread import FoldThread
 from coordinator.intake import Intake
 from coordinator.metrics import CoordinatorMetrics, serve_metrics
-from coordinator.round.driver import Surroundings
-from coordinator.round.machine import V
+from coordinator.round.surroundings import Surroundings
+from coordinator.round.transition import V
 from coordinator.round_log import RoundLog
 from coordinator.rpc.authorization import Wall
 from coordinator.rpc.opening import Host, SessionTimes
@@ -49,6 +49,7 @@ from coordinator.startup import Credentials, Records, check_consortium, check_id
 from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
+from shared.consortium import Consortium
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
 from shared.identity import AllowlistFile
@@ -97,12 +98,13 @@ def run(settings: CoordinatorSettings) -> None:
     raise_open_files()
     clock = SystemClock()
     credentials = check_identity(settings, clock)
-    check_consortium(settings, credentials.signing)
+    consortium = check_consortium(settings, credentials.signing)
     allowlist = open_allowlist(settings)
     with open_records(settings.coordinator.data_dir, signing_key=credentials.signing.key, clock=clock) as records:
         process = _Process(
             settings=settings,
             credentials=credentials,
+            consortium=consortium,
             allowlist=allowlist,
             records=records,
             clock=clock,
@@ -119,6 +121,7 @@ class _Process:
         *,
         settings: CoordinatorSettings,
         credentials: Credentials,
+        consortium: Consortium | None,
         allowlist: AllowlistFile,
         records: Records,
         clock: Clock,
@@ -126,6 +129,7 @@ class _Process:
     ) -> None:
         self._settings = settings
         self._credentials = credentials
+        self._consortium = consortium
         self._allowlist = allowlist
         self._records = records
         self._clock = clock
@@ -194,7 +198,9 @@ class _Process:
             clock=self._clock,
             observer=RoundLog(following=self._metrics),
         )
-        conductor = Conductor(around=around, blobs=records.blobs, intake=intake, signer=key)
+        conductor = Conductor(
+            around=around, blobs=records.blobs, intake=intake, signer=key, consortium=self._consortium
+        )
         return conductor, folds, intake
 
     def _server(
@@ -255,6 +261,7 @@ class _Process:
             "coordinator_ready",
             coordinator=self._settings.coordinator.id,
             consortium=self._credentials.tls.identity.consortium,
+            manifest=str(self._consortium.digest) if self._consortium is not None else "none",
             listen=list(bound),
             metrics=metrics_at,
             data_dir=str(self._settings.coordinator.data_dir),

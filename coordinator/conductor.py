@@ -29,7 +29,7 @@ from coordinator.jobs import Jobs, QueuedJob, RunningJob
 from coordinator.planning import History, Planning
 from coordinator.registry import Enrolled, Registry
 from coordinator.replies import open_upload_commit
-from coordinator.round.driver import RoundDriver, Surroundings
+from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import (
     Connected,
     Disconnected,
@@ -40,9 +40,11 @@ from coordinator.round.effects import (
     Revoked,
     UploadOffered,
 )
+from coordinator.round.surroundings import Surroundings
 from coordinator.scheduler import EndJob, next_step, startable
 from coordinator.storage.interface import Blobs, Store
-from shared.errors import DurabilityUnknown, FederationError, LateError, UnknownError
+from shared.consortium import Consortium
+from shared.errors import ConfigError, DurabilityUnknown, FederationError, LateError, UnknownError
 from shared.identity import VerifyingKey
 from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
 from shared.job import parse_jobspec
@@ -69,14 +71,22 @@ class UploadGrant:
 class Conductor:
     """All jobs of one coordinator."""
 
-    def __init__(self, *, around: Surroundings, blobs: Blobs, intake: Intake, signer: Signer) -> None:
+    def __init__(
+        self,
+        *,
+        around: Surroundings,
+        blobs: Blobs,
+        intake: Intake,
+        signer: Signer,
+        consortium: Consortium | None = None,
+    ) -> None:
         self._around = around
         self._store: Store = around.store
         self._audit: AuditLog = around.audit
         self._intake = intake
         self._registry = Registry()
         self._jobs = Jobs(around.store)
-        self._planning = Planning(store=around.store, blobs=blobs, signer=signer)
+        self._planning = Planning(store=around.store, blobs=blobs, signer=signer, consortium=consortium)
         self.desk = Desk(
             jobs=self._jobs,
             around=around,
@@ -168,12 +178,13 @@ class Conductor:
         """Whether a participant may send its update. Raises LateError, PhaseError or UnknownError."""
         state = self._jobs.uploading(participant, key)
         committed = participant in state.contributions
-        return UploadGrant(UploadId(key, participant), state.frame.layout, committed)
+        return UploadGrant(UploadId(key, participant), state.layout, committed)
 
     def offer_upload(self, participant: ParticipantId, key: AttemptKey, envelope: Envelope, update: Digest) -> Digest:
         """A complete update, proven on disk to be `update`, with its signed word. Returns what is acknowledged."""
         state = self._jobs.uploading(participant, key)
-        verifier = self._registry.key_of(participant)
+        # In a masked round the manifest says whose key it is: the silos check the same word with that one.
+        verifier = state.frame.keys.get(participant) or self._registry.key_of(participant)
         header = open_upload_commit(envelope, state=state, participant=participant, verifier=verifier, update=update)
         driver = self._jobs.driver_of(key.round)
         if driver is None:
@@ -206,8 +217,10 @@ class Conductor:
         for job in list(self._jobs.running.values()):
             self._continue_job(job)
         offers = self._registry.offers()
-        queued = [(name, job.spec) for name, job in self._jobs.queued.items()]
-        start, self._jobs.waits_for = startable(queued, [job.spec for job in self._jobs.running.values()], offers)
+        obstacles = {name: self._planning.obstacle(job.spec) for name, job in self._jobs.queued.items()}
+        queued = [(name, job.spec) for name, job in self._jobs.queued.items() if not obstacles[name]]
+        start, waits_for = startable(queued, [job.spec for job in self._jobs.running.values()], offers)
+        self._jobs.waits_for = {**waits_for, **{name: why for name, why in obstacles.items() if why}}
         for name in start:
             waiting = self._jobs.queued[name]
             entry = self._audit.entry("job_started", {"job": name})
@@ -241,6 +254,8 @@ class Conductor:
         if isinstance(upcoming, EndJob):
             self._jobs.running.pop(job.record.job, None)
             return
+        if obstacle := self._planning.obstacle(job.spec):
+            raise ConfigError(f"the job cannot run here: {obstacle}")
         if not assess(job.spec, self._registry.offers()).enough_for(job.spec.round.quorum):
             return
         frame = self._planning.next_round(job.record, job.spec, job.history, upcoming)

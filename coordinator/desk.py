@@ -21,9 +21,10 @@ from coordinator.intake import Intake
 from coordinator.jobs import Jobs, QueuedJob, RunningJob
 from coordinator.planning import Planning
 from coordinator.registry import Registry
-from coordinator.round.driver import RoundDriver, Surroundings
+from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import AbortAsked
 from coordinator.round.phases import RoundState
+from coordinator.round.surroundings import Surroundings
 from coordinator.storage.interface import Blobs, JobRecord, ModelRecord, RoundRecord, Staged
 from shared.errors import ConflictError
 from shared.identity import Identity

@@ -12,15 +12,20 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
-from coordinator.round.driver import phase_name
+from coordinator.round.gathering import answered, owing
 from coordinator.round.phases import (
     Aborted,
+    Advertising,
     Committed,
+    Confirming,
     Folding,
     Gracing,
     Recruiting,
     RoundState,
+    Sharing,
+    Unmasking,
     Uploading,
+    phase_name,
 )
 from coordinator.storage.interface import COMMITTED
 from shared.build import BuildInfo
@@ -178,8 +183,11 @@ def _arrivals(state: RoundState) -> tuple[int, int, Collection[ParticipantId]]:
             waiting = late - state.outs.keys()
             return len(state.conversations) - len(waiting | state.outs.keys()), 0, waiting
         case Uploading():
-            owing = state.cohort - state.contributions.keys() - state.outs.keys()
-            return len(state.cohort), len(state.contributions), owing
+            return len(state.cohort), len(state.contributions), owing(state)
+        case Advertising() | Sharing():
+            return len(owing(state)) + len(answered(state)), 0, owing(state)
+        case Confirming() | Unmasking():
+            return len(state.survivors), len(state.survivors), owing(state)
         case Folding():
             return len(state.survivors), len(state.survivors), ()
         case Committed() | Aborted():

@@ -11,20 +11,27 @@ Nothing here is kept between two calls, and nothing is written.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from coordinator.round.journal import decode_plan
 from coordinator.round.phases import RoundFrame
+from coordinator.round.recording import RANGE_MISS
 from coordinator.scheduler import FinishedRound, RunRound
 from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, RoundRecord, Store
-from shared.ids import Digest, JobId, RoundKey
+from shared.consortium import Consortium
+from shared.identity import VerifyingKey
+from shared.ids import Digest, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec
 from shared.protocol.messages import RoundPlan, RoundResult, Sealed
-from shared.reasons import AbortReason, Purpose
+from shared.reasons import AbortReason
 from shared.tensors import ModelIndex, read_index
-from shared.update import DType, Encoding, ModelManifest, StatisticsLayout, TensorSpec, UpdateLayout
+from shared.update import DType, Encoding, ModelManifest, StatisticsLayout, TensorSpec
 from shared.wire.sealed import Signer, decode_envelope, reopen, seal
+
+MISSES_MAX = 3  # rounds with an update that did not fit, before a job stays in the widest encoding
 
 # Stands where the index of a model stands that is not there to be read.
 _UNREAD = ModelIndex(
@@ -41,15 +48,18 @@ class History:
     finished: tuple[FinishedRound, ...] = ()
     previous_result: bytes = b""
     """The sealed result of the last committed round; empty before the first."""
+    misses: int = 0
+    """Rounds in which a member said that its update does not fit the encoding."""
 
     def after(self, record: RoundRecord) -> History:
         """The same with one more finished round."""
+        misses = self.misses + bool(json.loads(record.summary).get(RANGE_MISS, False))
         if record.outcome != COMMITTED:
             ended = FinishedRound(record.key.number, record.purpose, AbortReason(record.outcome), self.model)
-            return replace(self, finished=(*self.finished, ended))
+            return replace(self, finished=(*self.finished, ended), misses=misses)
         result = reopen(RoundResult, decode_envelope(record.result)).value
         ended = FinishedRound(record.key.number, record.purpose, None, result.next_model)
-        return History(result.next_model, (*self.finished, ended), record.result)
+        return History(result.next_model, (*self.finished, ended), record.result, misses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +74,21 @@ class TakenUp:
 class Planning:
     """Makes frames; reads the store and models."""
 
-    def __init__(self, *, store: Store, blobs: Blobs, signer: Signer) -> None:
+    def __init__(self, *, store: Store, blobs: Blobs, signer: Signer, consortium: Consortium | None) -> None:
+        """`consortium`: the manifest by which masked rounds are signed; without one there are none."""
         self._store = store
         self._blobs = blobs
         self._signer = signer
+        self._consortium = consortium
+
+    def obstacle(self, spec: JobSpec) -> str:
+        """Why this coordinator cannot run such a job, whoever connects; empty when it can."""
+        if not spec.masking.masked:
+            return ""
+        if self._consortium is None:
+            return "it is masked, and this coordinator has no manifest: set consortium.manifest in coordinator.toml"
+        strangers = [member for member in spec.members if self._consortium.participant_key(member) is None]
+        return f"not in the consortium's manifest: {', '.join(strangers)}" if strangers else ""
 
     def next_round(self, record: JobRecord, spec: JobSpec, history: History, upcoming: RunRound) -> RoundFrame:
         """The frame of a round that was not begun. Raises UnknownError, ModelError, StorageError."""
@@ -83,21 +104,21 @@ class Planning:
             deadline_s=spec.round.deadline_s,
         )
         sealed = seal(plan, signer=self._signer, index=0)
-        return _frame(spec, sealed, self._index_of(upcoming.model))
+        return self._frame(spec, sealed, self._index_of(upcoming.model), history.misses)
 
     def take_up(self, job: JobId, spec: JobSpec) -> TakenUp:
         """Read a job: after a start, and after a round that could not begin. Raises as `next_round`."""
         history, plan = self._read(job, spec)
         if plan is None:
             return TakenUp(history, None)
-        return TakenUp(history, _frame(spec, plan, self._index_of(plan.value.model)))
+        return TakenUp(history, self._frame(spec, plan, self._index_of(plan.value.model), history.misses))
 
     def take_up_to_abort(self, job: JobId, spec: JobSpec) -> TakenUp:
         """As `take_up`, but without the model, which may be what is missing. An open round can only abort with this
         frame, since nothing of an abort depends on the model's index or the layout. Raises StorageError, WireError.
         """
         history, plan = self._read(job, spec)
-        return TakenUp(history, None if plan is None else _frame(spec, plan, _UNREAD))
+        return TakenUp(history, None if plan is None else self._frame(spec, plan, _UNREAD, history.misses))
 
     def _read(self, job: JobId, spec: JobSpec) -> tuple[History, Sealed[RoundPlan] | None]:
         history = History(spec.initial_model)
@@ -111,9 +132,30 @@ class Planning:
         with closing(self._blobs.model(model)) as reader:
             return read_index(reader)
 
+    def _frame(self, spec: JobSpec, plan: Sealed[RoundPlan], index: ModelIndex, misses: int) -> RoundFrame:
+        carried = plan.value.previous_result
+        previous = reopen(RoundResult, decode_envelope(carried)).value if carried else None
+        masked = self._consortium if spec.masking.masked else None
+        return RoundFrame(
+            spec=spec,
+            plan=plan,
+            index=index,
+            statistics=StatisticsLayout(spec.metrics),
+            encoding=_encoding(spec, previous, misses),
+            consortium=masked.digest.raw if masked is not None else b"",
+            keys=_keys(spec, masked) if masked is not None else {},
+            top_cells=previous.top_cells if previous is not None and spec.masking.masked else None,
+        )
 
-def _frame(spec: JobSpec, plan: Sealed[RoundPlan], index: ModelIndex) -> RoundFrame:
-    statistics = StatisticsLayout(spec.metrics)
-    parameters = index.manifest.parameters if plan.value.purpose is Purpose.TRAIN else 0
-    layout = UpdateLayout(Encoding.PLAIN, parameters, statistics.cells)
-    return RoundFrame(spec=spec, plan=plan, index=index, layout=layout, statistics=statistics)
+
+def _encoding(spec: JobSpec, previous: RoundResult | None, misses: int) -> Encoding:
+    """The widest while no range is known, and once members found it too narrow too often."""
+    profile = spec.masking.profile
+    if profile.masked and (previous is None or misses >= MISSES_MAX):
+        return Encoding.U64
+    return profile
+
+
+def _keys(spec: JobSpec, consortium: Consortium) -> Mapping[ParticipantId, VerifyingKey]:
+    found = {member: consortium.participant_key(member) for member in spec.members}
+    return {member: key for member, key in found.items() if key is not None}

@@ -11,7 +11,7 @@ from coordinator.round.phases import Uploading
 from shared.errors import ConflictError, WireError
 from shared.identity import VerifyingKey
 from shared.ids import Digest, ParticipantId
-from shared.protocol.messages import Envelope, UploadCommit, attempt_digest
+from shared.protocol.messages import Envelope, UploadCommit
 from shared.update import UpdateHeader
 from shared.wire.sealed import decode_update_header, open_sealed
 
@@ -22,11 +22,14 @@ def open_upload_commit(
     """The header of an update that is `update` on our disk, from the member's signed word for it. Raises PeerError."""
     index = state.frame.index_of(participant)
     commit = open_sealed(UploadCommit, envelope, verifier=verifier, index=index).value
-    if commit.attempt != attempt_digest(state.attempt) or commit.index != envelope.signer:
+    if commit.attempt != state.h0 or commit.index != envelope.signer:
         raise ConflictError(f"the commitment is not for attempt {state.key} as it was announced")
-    if commit.update != update or commit.chunks != state.frame.layout.chunks:
+    if commit.transcript != state.transcript:
+        raise ConflictError(f"the commitment is under another transcript than that of attempt {state.key}")
+    if commit.update != update or commit.chunks != state.layout.chunks:
         raise ConflictError(f"the commitment names another update than the one that arrived, {update}")
     header = decode_update_header(commit.header)
-    if header.encoding is not state.frame.layout.encoding:
-        raise WireError(f"the update is encoded as {header.encoding}, expected {state.frame.layout.encoding}")
+    encoding = state.attempt.value.encoding
+    if header.encoding is not encoding:
+        raise WireError(f"the update is encoded as {header.encoding}, expected {encoding}")
     return header

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import structlog
 
-from coordinator.round.driver import Observer, phase_name
-from coordinator.round.phases import Aborted, Committed, RoundState, Uploading
+from coordinator.round.phases import Aborted, Committed, RoundState, Uploading, phase_name
+from coordinator.round.surroundings import Observer
 from shared.ids import RoundKey
 from shared.reasons import Purpose
 

@@ -9,13 +9,10 @@ Everything runs on one thread. A fold is handed to `Folds` and comes back as an 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Protocol, assert_never
+from typing import assert_never
 
-from coordinator.aggregation.fold import Totals
-from coordinator.audit import AuditLog
-from coordinator.checkpoints import describe_version
 from coordinator.round.effects import (
     Abort,
     AcknowledgeUpload,
@@ -26,68 +23,16 @@ from coordinator.round.effects import (
     StartFold,
     Tick,
 )
-from coordinator.round.journal import decode_record, encode_plan, encode_record, restore
-from coordinator.round.machine import Seal, Transition, begin, next_deadline, step
+from coordinator.round.journal import decode_record, encode_plan, encode_record
+from coordinator.round.machine import begin, next_deadline, step
 from coordinator.round.members import linked
-from coordinator.round.phases import Aborted, Committed, Contribution, Present, RoundFrame, RoundState
-from coordinator.scheduler import EndJob, FinishedRound, next_step
-from coordinator.storage.interface import COMMITTED, ModelRecord, RoundAbort, RoundCommit, Store
-from shared.clock import Clock
-from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
-from shared.job import canonical_json
-from shared.protocol.messages import RoundBroadcast
-from shared.reasons import JobState, Purpose
-from shared.wire.sealed import encode_envelope
-
-
-@dataclass(frozen=True, slots=True)
-class FoldOrder:
-    """Everything that a fold needs; its result depends on nothing else."""
-
-    frame: RoundFrame
-    attempt: AttemptKey
-    survivors: Mapping[ParticipantId, Contribution]
-
-
-class Outbox(Protocol):
-    """The sessions. A message to a participant without one is dropped: it will be told again when it is back."""
-
-    def send(self, participant: ParticipantId, message: RoundBroadcast) -> None: ...
-
-
-class Folds(Protocol):
-    """Runs folds elsewhere and reports `Folded` or `FoldFailed` for the round later."""
-
-    def start(self, order: FoldOrder) -> None: ...
-
-    def drop(self, key: RoundKey) -> None:
-        """A round was aborted: its fold is not begun any more. One that was begun already is reported as ever."""
-        ...
-
-
-class Observer(Protocol):
-    """Told what became true, for metrics and logs. Never asked anything, never fails."""
-
-    def moved(self, state: RoundState) -> None:
-        """The round is in this state now."""
-        ...
-
-    def finished(self, key: RoundKey, purpose: Purpose, outcome: str, summary: Mapping[str, object]) -> None:
-        """The round is over; `summary` is what `consilo job show` prints."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a driver works with."""
-
-    store: Store
-    audit: AuditLog
-    outbox: Outbox
-    folds: Folds
-    seal: Seal
-    clock: Clock
-    observer: Observer
+from coordinator.round.phases import Aborted, Committed, Present, RoundFrame, RoundState, phase_name
+from coordinator.round.recording import record_abort, record_commit
+from coordinator.round.restore import restore
+from coordinator.round.surroundings import FoldOrder, Surroundings
+from coordinator.round.transition import Transition
+from coordinator.scheduler import FinishedRound
+from shared.ids import Digest, ParticipantId
 
 
 @dataclass(slots=True)
@@ -192,88 +137,16 @@ class RoundDriver:
                 self._around.store.journal(self.frame.key, encode_record(record))
             case Send(participant, message):
                 self._around.outbox.send(participant, message)
-            case StartFold(attempt, survivors):
-                self._around.folds.start(FoldOrder(self.frame, attempt, survivors))
+            case StartFold(attempt, encoding, survivors, opening):
+                self._around.folds.start(FoldOrder(self.frame, attempt, encoding, survivors, opening))
             case Commit():
-                self._commit(effect)
+                durations = self._durations()
+                record_commit(effect, state=self.state, earlier=self._earlier, around=self._around, durations=durations)
             case Abort():
-                self._abort(effect)
+                durations = self._durations()
+                record_abort(effect, state=self.state, earlier=self._earlier, around=self._around, durations=durations)
             case _:
                 assert_never(effect)
-
-    def _commit(self, effect: Commit) -> None:
-        around, frame, result = self._around, self.frame, effect.result.value
-        after = FinishedRound(result.key.number, result.purpose, None, result.next_model)
-        job_state = self._job_after(after).state
-        survivors = [frame.spec.members[index - 1] for index in result.survivors]
-        facts = {
-            "survivors": survivors,
-            "dropped": dict(effect.dropped),
-            "weight_total": result.weight_total,
-            "metrics": Totals(effect.totals).means(),
-            "model": str(frame.plan.value.model),
-            "next_model": str(result.next_model),
-        }
-        summary = {**facts, **self._durations()}
-        entry = around.audit.entry("round_committed", {**self._names(), **facts, "job_state": job_state})
-        stored = around.store.commit_round(
-            RoundCommit(
-                key=result.key,
-                summary=canonical_json(summary),
-                result=encode_envelope(effect.result.envelope),
-                model=self._version(effect, survivors) if result.purpose is Purpose.TRAIN else None,
-                job_state=job_state,
-                audit=entry,
-            )
-        )
-        if stored:
-            around.audit.accept(entry)
-        around.observer.finished(result.key, result.purpose, COMMITTED, summary)
-
-    def _version(self, effect: Commit, survivors: Collection[ParticipantId]) -> ModelRecord:
-        frame, result = self.frame, effect.result.value
-        description = describe_version(
-            digest=result.next_model,
-            parent=frame.plan.value.model,
-            index=frame.index,
-            key=result.key,
-            survivors=survivors,
-            dropped=effect.dropped,
-            weight_total=result.weight_total,
-            totals=effect.totals,
-            strategy=frame.spec.strategy,
-        )
-        return ModelRecord(result.next_model, description)
-
-    def _abort(self, effect: Abort) -> None:
-        around, plan, aborted = self._around, self.frame.plan.value, effect.aborted.value
-        after = FinishedRound(plan.key.number, plan.purpose, aborted.reason, plan.model)
-        job = self._job_after(after)
-        facts: dict[str, object] = {"reason": aborted.reason, "dropped": dict(effect.dropped)}
-        summary = {**facts, **self._durations()}
-        entry = around.audit.entry("round_aborted", {**self._names(), **facts, "job_state": job.state})
-        stored = around.store.abort_round(
-            RoundAbort(
-                key=plan.key,
-                reason=aborted.reason,
-                summary=canonical_json(summary),
-                result=encode_envelope(effect.aborted.envelope),
-                job_state=job.state,
-                job_reason=job.reason,
-                audit=entry,
-            )
-        )
-        if stored:
-            around.audit.accept(entry)
-        around.observer.finished(plan.key, plan.purpose, aborted.reason, summary)
-
-    def _job_after(self, finished: FinishedRound) -> EndJob:
-        upcoming = next_step(self.frame.spec, (*self._earlier, finished))
-        return upcoming if isinstance(upcoming, EndJob) else EndJob(JobState.RUNNING, "")
-
-    def _names(self) -> dict[str, object]:
-        plan = self.frame.plan.value
-        return {"job": plan.key.job, "round": plan.key.number, "purpose": plan.purpose}
 
     def _durations(self) -> dict[str, object]:
         now = self._around.clock.monotonic()
@@ -285,8 +158,3 @@ class RoundDriver:
 def _restore(frame: RoundFrame, around: Surroundings) -> Transition:
     records = [decode_record(entry) for entry in around.store.journal_of(frame.key)[1:]]
     return restore(frame, records, around.clock.monotonic())
-
-
-def phase_name(state: RoundState) -> str:
-    """The phase as dashboards and tables call it."""
-    return type(state).__name__.lower()

@@ -1,4 +1,4 @@
-"""The journal of an open round: records to durable entries and back, and the state that a restart goes on from.
+"""The journal of an open round: records to durable entries and back.
 
 Bodies are canonical JSON with the exact bytes of envelopes in hexadecimal: what was broadcast is journaled as it was
 sent, so that a restart says the same bytes again.
@@ -7,38 +7,36 @@ sent, so that a restart says the same bytes again.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Any, assert_never
 
 from coordinator.round.effects import (
     AttemptBegun,
+    BundleMade,
     Contributed,
-    Effect,
     MemberOut,
     Record,
-    StartFold,
+    RosterFixed,
+    SharesFixed,
+    SharesRevealed,
     SurvivorsFixed,
 )
-from coordinator.round.machine import Transition
-from coordinator.round.members import with_phase
-from coordinator.round.phases import (
-    Away,
-    Contribution,
-    Conversation,
-    Folding,
-    OpenState,
-    Recruiting,
-    RoundFrame,
-    Uploading,
-)
+from coordinator.round.phases import Contribution, Dealt
 from coordinator.storage.interface import JournalEntry
 from shared.errors import WireError
 from shared.ids import Digest, ParticipantId, parse_participant_id
 from shared.job import canonical_json
-from shared.protocol.messages import AttemptStart, Envelope, RoundPlan, Sealed
-from shared.protocol.phases import Phase
+from shared.protocol.messages import (
+    AdvertiseKeys,
+    AttemptStart,
+    Envelope,
+    RoundPlan,
+    Sealed,
+    ShareKeys,
+    UnmaskShares,
+)
 from shared.reasons import DropReason
+from shared.wire.exchanges import decode_sealed_shares, encode_sealed_shares
 from shared.wire.sealed import decode_envelope, decode_update_header, encode_envelope, encode_update_header, reopen
 
 PLAN = "plan"
@@ -69,6 +67,18 @@ def encode_record(record: Record) -> JournalEntry:
             )
         case SurvivorsFixed(survivors):
             return _entry("survivors_fixed", survivors=list(survivors))
+        case RosterFixed(adverts):
+            return _entry("roster_fixed", adverts=_hexes({member: kept.envelope for member, kept in adverts.items()}))
+        case SharesFixed(dealt):
+            return _entry(
+                "shares_fixed",
+                words=_hexes({member: one.word.envelope for member, one in dealt.items()}),
+                shares={member: encode_sealed_shares(one.shares).hex() for member, one in dealt.items()},
+            )
+        case BundleMade(signatures):
+            return _entry("bundle_made", signatures=_hexes(signatures))
+        case SharesRevealed(participant, word):
+            return _entry("shares_revealed", participant=participant, word=_hex(word.envelope))
         case _:
             assert_never(record)
 
@@ -90,71 +100,20 @@ def decode_record(entry: JournalEntry) -> Record:
             return Contributed(parse_participant_id(body["participant"]), contribution)
         case "survivors_fixed":
             return SurvivorsFixed(_participants(body["survivors"]))
+        case "roster_fixed":
+            adverts = _envelopes(body["adverts"])
+            return RosterFixed({member: reopen(AdvertiseKeys, kept) for member, kept in adverts.items()})
+        case "shares_fixed":
+            shares = {name: decode_sealed_shares(bytes.fromhex(text)) for name, text in body["shares"].items()}
+            words = _envelopes(body["words"])
+            return SharesFixed({who: Dealt(reopen(ShareKeys, word), shares[who]) for who, word in words.items()})
+        case "bundle_made":
+            return BundleMade(_envelopes(body["signatures"]))
+        case "shares_revealed":
+            word = reopen(UnmaskShares, _envelope(body["word"]))
+            return SharesRevealed(parse_participant_id(body["participant"]), word)
         case _:
             raise WireError(f"a journal entry of kind {entry.kind!r} is not one that this version writes")
-
-
-def restore(frame: RoundFrame, records: Sequence[Record], now: float) -> Transition:
-    """The state that these records lead to, with everybody away, and what to start again.
-
-    Deadlines start afresh: the time that a coordinator was down is not charged to its members.
-    """
-    policy = frame.spec.round
-    conversations = {member: Conversation(Phase.PLANNED, Away(now)) for member in frame.spec.members}
-    state: OpenState = Recruiting(frame, conversations, {}, deadline=now + policy.deadline_s, attempts_used=0)
-    effects: tuple[Effect, ...] = ()
-    for record in records:
-        match record:
-            case MemberOut(participant, reason):
-                state = _restore_out(state, participant, reason)
-            case AttemptBegun(start, cohort):
-                state = _restore_attempt(state, start, cohort, now)
-            case Contributed(participant, contribution):
-                state = _restore_contribution(state, participant, contribution)
-            case SurvivorsFixed(survivors):
-                state = _restore_survivors(state, survivors)
-                effects = (StartFold(state.attempt.value.key, state.survivors),)
-            case _:
-                assert_never(record)
-    return Transition(state, effects)
-
-
-def _restore_out(state: OpenState, participant: ParticipantId, reason: DropReason) -> OpenState:
-    if isinstance(state, Folding):
-        raise RuntimeError("the journal drops a member after its survivors were fixed")  # noqa: TRY004 - a bug, not a type
-    moved = with_phase(state, participant, Phase.OUT)
-    moved = replace(moved, outs={**moved.outs, participant: reason})
-    if isinstance(moved, Uploading):
-        kept = {name: update for name, update in moved.contributions.items() if name != participant}
-        return replace(moved, contributions=kept)
-    return moved
-
-
-def _restore_attempt(
-    state: OpenState, start: Sealed[AttemptStart], cohort: tuple[ParticipantId, ...], now: float
-) -> Uploading:
-    conversations = dict(state.conversations)
-    for member in cohort:
-        conversations[member] = Conversation(Phase.UPLOADING, Away(now))
-    deadline = now + state.frame.spec.round.upload_deadline_s
-    return Uploading(state.frame, conversations, state.outs, start, frozenset(cohort), {}, deadline)
-
-
-def _restore_contribution(state: OpenState, participant: ParticipantId, contribution: Contribution) -> Uploading:
-    if not isinstance(state, Uploading):
-        raise RuntimeError("the journal holds a contribution outside an attempt")  # noqa: TRY004 - a bug, not a type
-    moved = with_phase(state, participant, Phase.COMMITTED)
-    return replace(moved, contributions={**moved.contributions, participant: contribution})
-
-
-def _restore_survivors(state: OpenState, survivors: tuple[ParticipantId, ...]) -> Folding:
-    if not isinstance(state, Uploading):
-        raise RuntimeError("the journal fixes survivors outside an attempt")  # noqa: TRY004 - a bug, not a type
-    moved = state
-    for member in survivors:
-        moved = with_phase(moved, member, Phase.FIXED)
-    kept = {member: state.contributions[member] for member in survivors}
-    return Folding(state.frame, moved.conversations, state.outs, state.attempt, kept)
 
 
 def _entry(kind: str, **body: object) -> JournalEntry:
@@ -171,3 +130,11 @@ def _envelope(text: str) -> Envelope:
 
 def _participants(names: list[str]) -> tuple[ParticipantId, ...]:
     return tuple(map(parse_participant_id, names))
+
+
+def _hexes(envelopes: Mapping[ParticipantId, Envelope]) -> dict[str, str]:
+    return {member: _hex(envelope) for member, envelope in envelopes.items()}
+
+
+def _envelopes(texts: Mapping[str, Any]) -> dict[ParticipantId, Envelope]:
+    return {parse_participant_id(name): _envelope(texts[name]) for name in sorted(texts)}

@@ -3,24 +3,25 @@
 Pure: no clock, no randomness, no I/O. Time comes in as `now` (monotonic seconds), signatures through `Seal`, which is a
 function of its argument. What is refused raises a PeerError before anything changed; the caller charges it to the
 identity on whose connection it came. The rules are PROTOCOL.md section 5, the order of effects is `effects`.
+
+Here events meet states; what follows from them is in rooms of its own: `attempts` (from the plan to an attempt),
+`answers` and `exchanges` (masking), `gathering` (who is waited for), `ending`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar, assert_never
+from collections.abc import Collection
+from dataclasses import replace
+from typing import assert_never
 
+from coordinator.round.answers import ANSWERS, answered
+from coordinator.round.attempts import attempt_failed, settle_gracing, settle_recruiting
 from coordinator.round.effects import (
-    Abort,
     AbortAsked,
     AcknowledgeUpload,
-    AttemptBegun,
-    Commit,
     Connected,
     Contributed,
     Disconnected,
-    Effect,
     Event,
     Folded,
     FoldFailed,
@@ -29,16 +30,27 @@ from coordinator.round.effects import (
     Replied,
     Revoked,
     Send,
-    StartFold,
-    SurvivorsFixed,
     Tick,
     UploadOffered,
 )
-from coordinator.round.members import conversation, dropped, linked, ready, with_phase
+from coordinator.round.ending import abort, folded
+from coordinator.round.exchanges import (
+    fix_survivors,
+    fold_entered,
+    lost_before_shares,
+    settle_advertising,
+    settle_confirming,
+    settle_sharing,
+    start_fold,
+)
+from coordinator.round.gathering import Verdict, ends, owing, verdict
+from coordinator.round.members import conversation, linked, with_phase, without
 from coordinator.round.phases import (
     Aborted,
+    Advertising,
     Away,
     Committed,
+    Confirming,
     Contribution,
     Conversation,
     Folding,
@@ -49,55 +61,27 @@ from coordinator.round.phases import (
     Recruiting,
     RoundFrame,
     RoundState,
+    Sharing,
+    Unmasking,
     Uploading,
 )
+from coordinator.round.repeats import repeat_what_matters
+from coordinator.round.transition import Seal, Transition
 from shared.errors import ConflictError, LateError, PhaseError, WireError
-from shared.ids import AttemptKey, ParticipantId, parse_attempt_number
-from shared.job import jobspec_digest
+from shared.ids import ParticipantId
 from shared.protocol.messages import (
-    PROTOCOL_VERSIONS,
-    SUITE_1,
-    AttemptStart,
+    AttemptAnswer,
     Consent,
     Decline,
     Progress,
     Ready,
-    RoundAborted,
-    RoundBroadcast,
     RoundReply,
-    RoundResult,
-    Sealed,
-    SurvivorList,
     Withdraw,
-    attempt_digest,
     plan_digest,
-    result_digest,
 )
 from shared.protocol.phases import Kind, Phase, Role, advance
-from shared.reasons import AbortReason, DropReason
-
-RECONNECT_WINDOW_S = 15.0  # how long an upload that only absent members owe is waited for, once the floor is reached
-
-V = TypeVar("V", AttemptStart, RoundResult, RoundAborted)
-
-
-class Seal(Protocol):
-    """Encodes and signs, as the coordinator."""
-
-    def __call__(self, value: V, /) -> Sealed[V]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """The next state, and the effects to perform in order before it is in force."""
-
-    state: RoundState
-    effects: tuple[Effect, ...] = ()
-
-    def then(self, follow: Callable[[RoundState], Transition]) -> Transition:
-        """The same, and then another one from where it led."""
-        after = follow(self.state)
-        return Transition(after.state, self.effects + after.effects)
+from shared.reasons import AbortReason, AttemptAbortReason, DropReason
+from shared.update import Encoding
 
 
 def begin(frame: RoundFrame, present: Collection[ParticipantId], now: float) -> Transition:
@@ -107,7 +91,7 @@ def begin(frame: RoundFrame, present: Collection[ParticipantId], now: float) -> 
     conversations = {member: told if member in present else untold for member in frame.spec.members}
     deadline = now + frame.spec.round.deadline_s
     return Transition(
-        Recruiting(frame, conversations, {}, deadline=deadline, attempts_used=0),
+        Recruiting(frame, conversations, {}, frame.encoding, deadline=deadline, attempts_used=0),
         tuple(Send(member, frame.plan) for member in frame.spec.members if member in present),
     )
 
@@ -118,7 +102,7 @@ def step(state: RoundState, event: Event, now: float, seal: Seal) -> Transition:
         return _step_finished(state, event)
     match event:
         case Connected(participant):
-            return _repeat_what_matters(linked(state, participant, Present()), participant)
+            return repeat_what_matters(linked(state, participant, Present()), participant)
         case Disconnected(participant):
             moved = Transition(linked(state, participant, Away(now)))
         case Replied(participant, message):
@@ -128,11 +112,11 @@ def step(state: RoundState, event: Event, now: float, seal: Seal) -> Transition:
         case Revoked(participant):
             moved = _out(state, participant, DropReason.REVOKED)
         case AbortAsked():
-            return _abort(state, AbortReason.OPERATOR, seal)
+            return abort(state, AbortReason.OPERATOR, seal)
         case Folded():
-            return _folded(state, event, seal)
+            return folded(state, event, seal)
         case FoldFailed(reason):
-            return _abort(state, reason, seal)
+            return abort(state, reason, seal)
         case Tick():
             moved = Transition(state)
         case _:
@@ -144,11 +128,21 @@ def settle(state: RoundState, now: float, seal: Seal) -> Transition:
     """Go on as far as what is known, and the time, allow."""
     match state:
         case Recruiting():
-            return _settle_recruiting(state, now, seal)
+            return settle_recruiting(state, now, seal)
         case Gracing():
-            return _settle_gracing(state, now, seal)
+            return settle_gracing(state, now, seal)
+        case Advertising() | Sharing() if lost_before_shares(state):
+            return attempt_failed(state, now, seal)
+        case Advertising():
+            return settle_advertising(state, now, seal)
+        case Sharing():
+            return settle_sharing(state, now, seal)
         case Uploading():
             return _settle_uploading(state, now, seal)
+        case Confirming():
+            return settle_confirming(state, now, seal)
+        case Unmasking():
+            return _settle_unmasking(state, now, seal)
         case Folding() | Committed() | Aborted():
             return Transition(state)
         case _:
@@ -162,8 +156,8 @@ def next_deadline(state: RoundState) -> float:
             return deadline
         case Gracing(deadline=deadline, grace_ends=grace_ends):
             return min(deadline, grace_ends)
-        case Uploading():
-            return min(state.deadline, _patience_ends(state))
+        case Advertising() | Sharing() | Uploading() | Confirming() | Unmasking():
+            return ends(state)
         case Folding() | Committed() | Aborted():
             return float("inf")
         case _:
@@ -175,27 +169,35 @@ def next_deadline(state: RoundState) -> float:
 
 def _replied(state: OpenState, participant: ParticipantId, message: RoundReply) -> Transition:
     told = conversation(state, participant)
+    if isinstance(message, AttemptAnswer):
+        return _attempt_answered(state, participant, message)
     if message.plan != plan_digest(state.frame.plan):
         raise ConflictError(f"a reply to another plan for round {state.frame.key}: expected this round's plan digest")
-    kind = _kind_of(message)
-    phase = advance(Role.PARTICIPANT, told.phase, kind)
-    moved = with_phase(state, participant, phase)
+    moved = with_phase(state, participant, advance(Role.PARTICIPANT, told.phase, _kind_of(message)))
     match message:
         case Decline():
             return _out(state, participant, DropReason.DECLINED)
         case Withdraw(reason=reason):
             return _out(state, participant, reason)
         case Ready(fits=fits):
-            if not fits:
-                raise WireError("Ready.fits is always true for a plain update")
-            return _ready_again(moved, participant)
+            return _ready(moved, participant, fits=fits)
         case Consent() | Progress():
             return Transition(moved)
         case _:
             assert_never(message)
 
 
-def _kind_of(message: RoundReply) -> Kind:
+def _attempt_answered(state: OpenState, participant: ParticipantId, answer: AttemptAnswer) -> Transition:
+    told = conversation(state, participant)
+    phase = advance(Role.PARTICIPANT, told.phase, ANSWERS[answer.kind])
+    if isinstance(state, Recruiting | Gracing):
+        raise LateError(f"an answer about attempt {answer.attempt}, which does not run")
+    taken = answered(state, participant, answer)
+    # Nothing above changed the phase, and an answer that was refused must not.
+    return Transition(with_phase(taken.state, participant, phase), taken.effects)  # type: ignore[type-var]
+
+
+def _kind_of(message: Consent | Decline | Progress | Ready | Withdraw) -> Kind:
     match message:
         case Consent():
             return Kind.CONSENT
@@ -211,10 +213,13 @@ def _kind_of(message: RoundReply) -> Kind:
             assert_never(message)
 
 
-def _ready_again(state: OpenState, participant: ParticipantId) -> Transition:
-    """One that is Ready although its attempt runs has missed the announcement, or trained again: say it once more."""
-    owes = isinstance(state, Uploading) and participant in state.cohort - state.contributions.keys()
-    if isinstance(state, Uploading) and owes:
+def _ready(state: OpenState, participant: ParticipantId, *, fits: bool) -> Transition:
+    if not fits:
+        if not state.encoding.masked:
+            raise WireError("Ready.fits is always true for a plain update")
+        state = replace(state, encoding=Encoding.U64)
+    # One that is Ready although its attempt asks it for something has missed the announcement, or trained again.
+    if isinstance(state, Advertising | Uploading) and participant in owing(state):
         return Transition(state, (Send(participant, state.attempt),))
     return Transition(state)
 
@@ -239,190 +244,43 @@ def _upload_offered(state: OpenState, offer: UploadOffered) -> Transition:
 
 
 def _out(state: OpenState, participant: ParticipantId, reason: DropReason) -> Transition:
-    """Off the round for good. A repeated word changes nothing; once survivors are fixed, nothing does."""
+    """Off the round for good. A repeated word changes nothing. Once survivors are fixed their updates count whatever
+    they say; who is gone then is not waited for.
+    """
     if participant in state.outs or isinstance(state, Folding):
         return Transition(state)
-    moved = with_phase(state, participant, Phase.OUT)
+    if isinstance(state, Confirming | Unmasking):
+        return Transition(replace(state, lefts={**state.lefts, participant: AttemptAbortReason.GONE}))
+    moved = without(with_phase(state, participant, Phase.OUT), participant)
     moved = replace(moved, outs={**moved.outs, participant: reason})
-    if isinstance(moved, Uploading):
-        kept = {name: update for name, update in moved.contributions.items() if name != participant}
-        moved = replace(moved, contributions=kept)
     return Transition(moved, (Journal(MemberOut(participant, reason)),))
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
-def _settle_recruiting(state: Recruiting, now: float, seal: Seal) -> Transition:
-    policy = state.frame.spec.round
-    if len(state.conversations) - len(state.outs) < policy.quorum:
-        return _abort(state, AbortReason.BELOW_QUORUM, seal)
-    if len(ready(state)) >= policy.quorum:
-        gracing = Gracing(
-            state.frame,
-            state.conversations,
-            state.outs,
-            deadline=state.deadline,
-            attempts_used=state.attempts_used,
-            grace_ends=now + policy.grace_s,
-        )
-        return _settle_gracing(gracing, now, seal)
-    if now >= state.deadline:
-        return _abort(state, AbortReason.BELOW_QUORUM, seal)
-    return Transition(state)
-
-
-def _settle_gracing(state: Gracing, now: float, seal: Seal) -> Transition:
-    present = ready(state)
-    if len(present) < state.frame.spec.round.quorum:  # one that was Ready has withdrawn
-        back = Recruiting(state.frame, state.conversations, state.outs, state.deadline, state.attempts_used)
-        return _settle_recruiting(back, now, seal)
-    everyone = len(present) == len(state.conversations) - len(state.outs)
-    if everyone or now >= min(state.grace_ends, state.deadline):
-        return _start_attempt(state, state.attempts_used + 1, now, seal)
-    return Transition(state)
-
-
-def _start_attempt(state: Gracing | Uploading, number: int, now: float, seal: Seal) -> Transition:
-    frame, plan = state.frame, state.frame.plan.value
-    cohort = ready(state)
-    start = seal(
-        AttemptStart(
-            version=PROTOCOL_VERSIONS[-1],
-            suite=SUITE_1,
-            key=AttemptKey(plan.key, parse_attempt_number(number)),
-            purpose=plan.purpose,
-            plan=plan_digest(frame.plan),
-            jobspec=jobspec_digest(plan.jobspec),
-            consortium=b"",
-            model=plan.model,
-            previous_result=result_digest(plan.previous_result),
-            members=frame.spec.members,
-            max_colluding=0,
-            layout=frame.layout.digest,
-            encoding=frame.layout.encoding,
-            upload_deadline_s=frame.spec.round.upload_deadline_s,
-        )
-    )
-    conversations = {
-        member: replace(told, phase=advance(Role.COORDINATOR, told.phase, Kind.ATTEMPT_START))
-        if member in cohort
-        else told
-        for member, told in state.conversations.items()
-    }
-    uploading = Uploading(
-        frame,
-        conversations,
-        state.outs,
-        attempt=start,
-        cohort=frozenset(cohort),
-        contributions={},
-        deadline=now + frame.spec.round.upload_deadline_s,
-    )
-    return Transition(uploading, (Journal(AttemptBegun(start, cohort)), *(Send(member, start) for member in cohort)))
-
-
 def _settle_uploading(state: Uploading, now: float, seal: Seal) -> Transition:
-    floor = state.frame.spec.round.min_survivors
-    arrived, owing = len(state.contributions), _owing(state)
-    over = now >= min(state.deadline, _patience_ends(state))
-    if arrived + len(owing) < floor or (over and arrived < floor):
-        return _attempt_failed(state, now, seal)
-    if not owing or over:
-        return _fix_survivors(state)
-    return Transition(state)
+    match verdict(state, now):
+        case Verdict.WAIT:
+            return Transition(state)
+        case Verdict.FAIL:
+            return attempt_failed(state, now, seal)
+        case Verdict.GO:
+            return fix_survivors(state, now)
 
 
-def _owing(state: Uploading) -> frozenset[ParticipantId]:
-    return state.cohort - state.contributions.keys() - state.outs.keys()
-
-
-def _patience_ends(state: Uploading) -> float:
-    """When the floor is reached and only absent members owe an update, they are waited for a little; else no limit."""
-    links = [state.conversations[member].link for member in _owing(state)]
-    if len(state.contributions) < state.frame.spec.round.min_survivors or not links:
-        return float("inf")
-    return max(link.since + RECONNECT_WINDOW_S if isinstance(link, Away) else float("inf") for link in links)
-
-
-def _attempt_failed(state: Uploading, now: float, seal: Seal) -> Transition:
-    policy = state.frame.spec.round
-    again = state.key.attempt < policy.attempts and len(ready(state)) >= policy.quorum
-    if again:
-        return _start_attempt(state, state.key.attempt + 1, now, seal)
-    return _abort(state, AbortReason.BELOW_FLOOR, seal)
-
-
-def _fix_survivors(state: Uploading) -> Transition:
-    survivors = {member: state.contributions[member] for member in sorted(state.contributions)}
-    listed = SurvivorList(state.key, tuple(contribution.commit for contribution in survivors.values()))
-    conversations = {
-        member: replace(told, phase=advance(Role.COORDINATOR, told.phase, Kind.SURVIVOR_LIST))
-        if member in survivors
-        else told
-        for member, told in state.conversations.items()
-    }
-    return Transition(
-        Folding(state.frame, conversations, state.outs, state.attempt, survivors),
-        (
-            Journal(SurvivorsFixed(tuple(survivors))),
-            *(Send(member, listed) for member in survivors),
-            StartFold(state.key, survivors),
-        ),
-    )
-
-
-def _folded(state: OpenState, folded: Folded, seal: Seal) -> Transition:
-    if not isinstance(state, Folding):
-        raise RuntimeError(f"a fold ended in phase {type(state).__name__}")  # noqa: TRY004 - a bug, not a type
-    plan = state.frame.plan.value
-    result = seal(
-        RoundResult(
-            key=plan.key,
-            purpose=plan.purpose,
-            attempt=attempt_digest(state.attempt),
-            survivors=tuple(state.frame.index_of(member) for member in state.survivors),
-            weight_total=folded.weight_total,
-            aggregate=folded.aggregate,
-            next_model=folded.next_model,
-        )
-    )
-    return Transition(
-        Committed(state.frame, folded.next_model),
-        (Commit(result, dropped(state), folded.totals), *_tell_everyone(state, result)),
-    )
-
-
-def _abort(state: OpenState, reason: AbortReason, seal: Seal) -> Transition:
-    aborted = seal(RoundAborted(key=state.frame.key, plan=plan_digest(state.frame.plan), reason=reason))
-    return Transition(Aborted(state.frame, reason), (Abort(aborted, dropped(state)), *_tell_everyone(state, aborted)))
+def _settle_unmasking(state: Unmasking, now: float, seal: Seal) -> Transition:
+    match verdict(state, now):
+        case Verdict.WAIT:
+            return Transition(state)
+        case Verdict.FAIL:  # some silos may have opened their shares, and will not help with another total
+            return abort(state, AbortReason.UNOPENABLE, seal)
+        case Verdict.GO:
+            folding = fold_entered(state)
+            return Transition(folding, (start_fold(folding),))
 
 
 def _step_finished(state: Committed | Aborted, event: Event) -> Transition:
     if isinstance(event, UploadOffered):
         raise LateError(f"round {state.frame.key} is over")
     return Transition(state)
-
-
-# --- telling members --------------------------------------------------------------------------------------------------
-
-
-def _repeat_what_matters(state: OpenState, participant: ParticipantId) -> Transition:
-    """Everything that a member with a new session may have missed."""
-    told = conversation(state, participant)
-    if told.phase is Phase.OUT:
-        return Transition(state)
-    if isinstance(state, Folding):
-        listed = SurvivorList(state.attempt.value.key, tuple(kept.commit for kept in state.survivors.values()))
-        return Transition(state, (Send(participant, listed),) if participant in state.survivors else ())
-    planned = with_phase(state, participant, advance(Role.COORDINATOR, told.phase, Kind.ROUND_PLAN))
-    messages: list[RoundBroadcast] = [state.frame.plan]
-    if isinstance(state, Uploading) and participant in state.cohort:
-        messages.append(state.attempt)
-    return Transition(planned, tuple(Send(participant, message) for message in messages))
-
-
-def _tell_everyone(state: OpenState, message: RoundBroadcast) -> tuple[Send, ...]:
-    return tuple(
-        Send(member, message) for member, told in state.conversations.items() if told.phase is not Phase.UNPLANNED
-    )

@@ -6,15 +6,34 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TypeVar, assert_never
 
-from coordinator.round.phases import Away, Conversation, Folding, Link, NeverSeen, OpenState, Present
+from coordinator.round.phases import (
+    Advertising,
+    Away,
+    Confirming,
+    Conversation,
+    Conversations,
+    Folding,
+    Gracing,
+    Link,
+    NeverSeen,
+    OpenState,
+    Present,
+    Recruiting,
+    Sharing,
+    Unmasking,
+    Uploading,
+)
 from shared.errors import PhaseError
 from shared.ids import ParticipantId
-from shared.protocol.phases import Phase
+from shared.protocol.phases import Kind, Phase, Role, advance
 from shared.reasons import DropReason
 
 S = TypeVar("S", bound=OpenState)
+V = TypeVar("V")
 
-_HOLDS_UPDATE = frozenset({Phase.READY, Phase.UPLOADING, Phase.COMMITTED})
+_HOLDS_UPDATE = frozenset(
+    {Phase.READY, Phase.ADVERTISING, Phase.SHARING, Phase.UPLOADING, Phase.COMMITTED, Phase.FIXED}
+)
 
 
 def ready(state: OpenState) -> tuple[ParticipantId, ...]:
@@ -27,30 +46,63 @@ def dropped(state: OpenState) -> Mapping[ParticipantId, DropReason]:
 
     In a round that aborts there is no result; then those are named that were not there with an update.
     """
-    survivors: Collection[ParticipantId] = state.survivors if isinstance(state, Folding) else ready(state)
+    if isinstance(state, Confirming | Unmasking | Folding):
+        survivors: Collection[ParticipantId] = state.survivors
+        away: Collection[ParticipantId] = ()
+    else:
+        survivors = ready(state)
+        away = [member for member in survivors if not isinstance(state.conversations[member].link, Present)]
     reasons = {
-        member: state.outs.get(member) or _why_missing(told)
-        for member, told in state.conversations.items()
+        member: state.outs.get(member) or _why_missing(state, member)
+        for member in state.conversations
         if member not in survivors
     }
-    late = {
-        member: DropReason.DISCONNECTED
-        for member in survivors
-        if not isinstance(state, Folding) and not isinstance(state.conversations[member].link, Present)
-    }
-    return {**reasons, **late}
+    return {**reasons, **dict.fromkeys(away, DropReason.DISCONNECTED)}
 
 
-def _why_missing(told: Conversation) -> DropReason:
+def _why_missing(state: OpenState, member: ParticipantId) -> DropReason:
+    told = state.conversations[member]
+    if not isinstance(state, Recruiting | Gracing) and member in state.lefts:
+        return DropReason.ATTEMPT_LEFT
     match told.link:
         case NeverSeen():
             return DropReason.ABSENT
         case Away():
             return DropReason.DISCONNECTED
         case Present():
-            return DropReason.UPLOAD_LATE if told.phase is Phase.UPLOADING else DropReason.NOT_READY
+            return _LATE_IN.get(told.phase, DropReason.NOT_READY)
         case _:
             assert_never(told.link)
+
+
+_LATE_IN = {
+    Phase.ADVERTISING: DropReason.EXCHANGE_LATE,
+    Phase.SHARING: DropReason.EXCHANGE_LATE,
+    Phase.UPLOADING: DropReason.UPLOAD_LATE,
+}
+
+
+def without(state: S, participant: ParticipantId) -> S:
+    """What this member gave to the attempt is taken out again. What others were told of it already stays."""
+    if isinstance(state, Advertising):
+        return replace(state, adverts=_less(state.adverts, participant))
+    if isinstance(state, Sharing):
+        return replace(state, dealt=_less(state.dealt, participant))
+    if isinstance(state, Uploading):
+        return replace(state, contributions=_less(state.contributions, participant))
+    return state
+
+
+def _less(given: Mapping[ParticipantId, V], participant: ParticipantId) -> Mapping[ParticipantId, V]:
+    return {name: kept for name, kept in given.items() if name != participant}
+
+
+def moved_phases(state: OpenState, members: Collection[ParticipantId], said: Kind) -> Conversations:
+    """The conversations after the coordinator says this to these members."""
+    return {
+        member: replace(told, phase=advance(Role.COORDINATOR, told.phase, said)) if member in members else told
+        for member, told in state.conversations.items()
+    }
 
 
 def conversation(state: OpenState, participant: ParticipantId) -> Conversation:

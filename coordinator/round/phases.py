@@ -1,10 +1,12 @@
 """The states of a round at the coordinator: one frozen type per phase, holding exactly what exists in it.
 
-    Recruiting --quorum Ready--> Gracing --all Ready, or grace over--> [Advertising --> Sharing -->] Uploading
-        |                           |                                       |              |            |   ^ next attempt
-        +--- deadline, declines ----+------ deadline: go with quorum        +--------------+------------+---+
-        v                                                                                               |
-     Aborted <-- below the floor, unopenable, fold failed, operator -- [Confirming --> Unmasking -->] Folding --> Committed
+    Recruiting --quorum Ready--> Gracing --all Ready, or grace over--> one attempt:
+
+    [Advertising --> Sharing -->] Uploading --> [Confirming --> Unmasking -->] Folding --> Committed
+         ^                                            |             |             |
+         +---- below the floor: the next attempt -----+             +-------------+--> Aborted
+
+A round aborts from wherever too few are left, when its fold fails, and when an operator says so.
 
 *Recruiting* waits for Ready. *Gracing* has its quorum and waits a little for the rest. What follows is one attempt: its
 cohort is who was Ready when it started, and from here on only the floor counts. *Uploading* takes in updates. *Folding*
@@ -12,8 +14,8 @@ has its survivors fixed, on disk, for good. *Committed* and *Aborted* are final,
 store's commit.
 
 The states in brackets belong to masking (PROTOCOL.md section 5.11). *Advertising* collects fresh keys (U1), *Sharing*
-sealed shares (U2), *Confirming* the survivors' signatures that they were shown one list (U3), *Unmasking* the shares that
-open the one total. From the moment that Unmasking is entered no other attempt of this round can be.
+sealed shares (U2), *Confirming* the survivors' signatures that they were shown one list (U3), *Unmasking* the shares
+that open the one total. From the moment that Unmasking is entered no other attempt of this round can be.
 """
 
 from __future__ import annotations
@@ -169,8 +171,8 @@ class Recruiting:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
-    misfits: frozenset[ParticipantId]
-    """Who is Ready with an update that is too large for this round's encoding."""
+    encoding: Encoding
+    """Of the next attempt: U64 for good once a Ready member said that its update does not fit."""
     deadline: float
     attempts_used: int
 
@@ -180,7 +182,7 @@ class Gracing:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
-    misfits: frozenset[ParticipantId]
+    encoding: Encoding
     deadline: float
     attempts_used: int
     grace_ends: float
@@ -193,7 +195,8 @@ class _OfAttempt:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
-    misfits: frozenset[ParticipantId]
+    encoding: Encoding
+    """Of the next attempt."""
     attempt: Sealed[AttemptStart]
     lefts: Lefts
     """Who left this attempt, though not the round."""
@@ -286,3 +289,8 @@ class Aborted:
 AttemptState: TypeAlias = Advertising | Sharing | Uploading | Confirming | Unmasking | Folding
 OpenState: TypeAlias = Recruiting | Gracing | AttemptState
 RoundState: TypeAlias = OpenState | Committed | Aborted
+
+
+def phase_name(state: RoundState) -> str:
+    """The phase as dashboards and tables call it."""
+    return type(state).__name__.lower()

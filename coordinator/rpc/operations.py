@@ -15,8 +15,7 @@ from contextlib import closing
 from coordinator.checkpoints import accept_initial_model
 from coordinator.conducting import ConductorThread
 from coordinator.desk import Desk, JobView
-from coordinator.round.driver import phase_name
-from coordinator.round.phases import Aborted, Committed, Present, RoundState
+from coordinator.round.phases import Aborted, Committed, Present, RoundState, phase_name
 from coordinator.rpc.authorization import Call, TooMuch
 from coordinator.rpc.bulk import Bulk, next_frame
 from coordinator.rpc.server import Handlers, Incoming

@@ -19,9 +19,10 @@ from coordinator.audit import resume as resume_audit
 from coordinator.conductor import Conductor
 from coordinator.intake import Intake, Receiving
 from coordinator.registry import Enrolled
-from coordinator.round.driver import FoldOrder, RoundDriver, Surroundings
+from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import FoldFailed
 from coordinator.round.phases import RoundState
+from coordinator.round.surroundings import FoldOrder, Surroundings
 from coordinator.storage.faults import FaultPlan
 from shared.clock import ManualClock
 from shared.errors import DurabilityUnknown, FederationError, StorageError, UnreachableError

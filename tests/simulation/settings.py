@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from coordinator.conductor import Conductor
 from coordinator.folding import run_fold
 from coordinator.intake import Intake
-from coordinator.round.driver import FoldOrder
 from coordinator.round.effects import Folded, FoldFailed
-from coordinator.round.machine import Seal
+from coordinator.round.surroundings import FoldOrder
+from coordinator.round.transition import Seal
 from coordinator.storage.interface import Blobs
 from coordinator.storage.memory import MemoryBlobs, MemoryStore
 from shared.ids import JobId, ParticipantId

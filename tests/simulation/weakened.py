@@ -14,9 +14,9 @@ import numpy as np
 
 from coordinator.conductor import Conductor
 from coordinator.folding import run_fold
-from coordinator.round.driver import FoldOrder
 from coordinator.round.effects import Folded, FoldFailed
-from coordinator.round.machine import Seal, V
+from coordinator.round.surroundings import FoldOrder
+from coordinator.round.transition import Seal, V
 from coordinator.storage.interface import Blobs, Reader, RoundCommit, Spool
 from coordinator.storage.memory import MemoryBlobs, MemoryStore
 from coordinator.storage.memory_blobs import MemoryReader, MemorySpool

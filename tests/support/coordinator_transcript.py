@@ -7,7 +7,6 @@ from typing import Any, assert_never
 
 import pytest
 
-from coordinator.round.driver import phase_name
 from coordinator.round.effects import (
     Abort,
     AcknowledgeUpload,
@@ -29,8 +28,9 @@ from coordinator.round.effects import (
     Tick,
     UploadOffered,
 )
-from coordinator.round.machine import Transition, begin, next_deadline, step
-from coordinator.round.phases import Contribution, RoundFrame, RoundState, Uploading
+from coordinator.round.machine import begin, next_deadline, step
+from coordinator.round.phases import Contribution, RoundFrame, RoundState, Uploading, phase_name
+from coordinator.round.transition import Transition
 from shared.errors import PeerError
 from shared.ids import AttemptKey, AttemptNumber, Digest, ParticipantId
 from shared.protocol.messages import (

@@ -17,8 +17,8 @@ from coordinator.conductor import Conductor
 from coordinator.fold_thread import FoldThread
 from coordinator.intake import Intake
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.round.driver import Surroundings
-from coordinator.round.machine import V
+from coordinator.round.surroundings import Surroundings
+from coordinator.round.transition import V
 from coordinator.rpc.authorization import Wall
 from coordinator.rpc.opening import Host, SessionTimes
 from coordinator.rpc.operations import OperationsService

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from coordinator.round.machine import Seal
 from coordinator.round.phases import RoundFrame
+from coordinator.round.transition import Seal
 from participant.round.phases import Offer, SpooledUpdate
 from shared.hashing import tagged_hash
 from shared.identity import SigningKey

@@ -1,0 +1,115 @@
+"""From the plan to an attempt, and from a failed attempt to the next one.
+
+An attempt's cohort is everybody who is Ready when it starts. What an attempt fixes stands in its AttemptStart; masks
+and signatures hang on the hash of that, so no two attempts have a key or a mask in common.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coordinator.round.effects import AttemptBegun, Journal, Send
+from coordinator.round.ending import abort
+from coordinator.round.members import moved_phases, ready
+from coordinator.round.phases import Advertising, AttemptState, Gracing, Lefts, OpenState, Recruiting, Uploading
+from coordinator.round.transition import Seal, Transition
+from shared.ids import AttemptKey, ParticipantId, parse_attempt_number
+from shared.job import jobspec_digest
+from shared.protocol.messages import (
+    PROTOCOL_VERSIONS,
+    SUITE_1,
+    AttemptStart,
+    Sealed,
+    plan_digest,
+    result_digest,
+)
+from shared.protocol.phases import Kind
+from shared.reasons import AbortReason
+
+
+def settle_recruiting(state: Recruiting, now: float, seal: Seal) -> Transition:
+    policy = state.frame.spec.round
+    if len(state.conversations) - len(state.outs) < policy.quorum:
+        return abort(state, AbortReason.BELOW_QUORUM, seal)
+    if len(ready(state)) >= policy.quorum:
+        gracing = Gracing(
+            state.frame,
+            state.conversations,
+            state.outs,
+            state.encoding,
+            deadline=state.deadline,
+            attempts_used=state.attempts_used,
+            grace_ends=now + policy.grace_s,
+        )
+        return settle_gracing(gracing, now, seal)
+    if now >= state.deadline:
+        return abort(state, AbortReason.BELOW_QUORUM, seal)
+    return Transition(state)
+
+
+def settle_gracing(state: Gracing, now: float, seal: Seal) -> Transition:
+    present = ready(state)
+    if len(present) < state.frame.spec.round.quorum:  # one that was Ready has withdrawn
+        back = Recruiting(
+            state.frame, state.conversations, state.outs, state.encoding, state.deadline, state.attempts_used
+        )
+        return settle_recruiting(back, now, seal)
+    everyone = len(present) == len(state.conversations) - len(state.outs)
+    if everyone or now >= min(state.grace_ends, state.deadline):
+        return _start(state, state.attempts_used + 1, now, seal)
+    return Transition(state)
+
+
+def may_try_again(state: AttemptState) -> bool:
+    """Whether the job allows another attempt, and enough members have an update to take part in it."""
+    policy = state.frame.spec.round
+    return state.key.attempt < policy.attempts and len(ready(state)) >= policy.quorum
+
+
+def attempt_failed(state: AttemptState, now: float, seal: Seal) -> Transition:
+    """The next attempt, with new keys; or the end of the round. Nothing was opened."""
+    if may_try_again(state):
+        return _start(state, state.key.attempt + 1, now, seal)
+    return abort(state, AbortReason.BELOW_FLOOR, seal)
+
+
+def _start(state: Gracing | AttemptState, number: int, now: float, seal: Seal) -> Transition:
+    cohort = ready(state)
+    start = seal(_attempt_start(state, number))
+    kind = Kind.ATTEMPT_START if state.encoding.masked else Kind.PLAIN_ATTEMPT
+    moved = replace(state, conversations=moved_phases(state, cohort, kind))
+    begun = entered(moved, start, frozenset(cohort), now)
+    return Transition(begun, (Journal(AttemptBegun(start, cohort)), *(Send(member, start) for member in cohort)))
+
+
+def entered(
+    state: OpenState, start: Sealed[AttemptStart], cohort: frozenset[ParticipantId], now: float
+) -> Advertising | Uploading:
+    """The first state of an attempt."""
+    lefts: Lefts = {}
+    common = (state.frame, state.conversations, state.outs, state.encoding, start, lefts)
+    policy = state.frame.spec.round
+    if start.value.encoding.masked:
+        return Advertising(*common, cohort=cohort, adverts={}, deadline=now + policy.exchange_deadline_s)
+    return Uploading(*common, cohort=cohort, masking=None, contributions={}, deadline=now + policy.upload_deadline_s)
+
+
+def _attempt_start(state: OpenState, number: int) -> AttemptStart:
+    frame, plan = state.frame, state.frame.plan.value
+    return AttemptStart(
+        version=PROTOCOL_VERSIONS[-1],
+        suite=SUITE_1,
+        key=AttemptKey(plan.key, parse_attempt_number(number)),
+        purpose=plan.purpose,
+        plan=plan_digest(frame.plan),
+        jobspec=jobspec_digest(plan.jobspec),
+        consortium=frame.consortium,
+        model=plan.model,
+        previous_result=result_digest(plan.previous_result),
+        members=frame.spec.members,
+        max_colluding=frame.spec.masking.max_colluding,
+        layout=frame.layout(state.encoding).digest,
+        encoding=state.encoding,
+        exchange_deadline_s=frame.spec.round.exchange_deadline_s,
+        upload_deadline_s=frame.spec.round.upload_deadline_s,
+    )

@@ -1,0 +1,253 @@
+"""The short exchanges of masking at the coordinator: keys, shares, the survivors' word, opened shares.
+
+`answers` takes what members say; here is what follows from it. What is fixed is journaled before it is told: U1 before
+the roster, U2 and its shares before the delivery, the survivors before their list, the signatures before the bundle.
+Each `x_entered` is the state alone, which a restart goes through as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coordinator.round.attempts import attempt_failed, may_try_again
+from coordinator.round.effects import (
+    BundleMade,
+    Effect,
+    Journal,
+    RosterFixed,
+    Send,
+    SharesFixed,
+    StartFold,
+    SurvivorsFixed,
+)
+from coordinator.round.gathering import Verdict, verdict
+from coordinator.round.members import moved_phases
+from coordinator.round.phases import (
+    Advertising,
+    AttemptState,
+    Confirming,
+    Contribution,
+    Dealt,
+    Folding,
+    Masking,
+    Opening,
+    Roster,
+    Sharing,
+    Unmasking,
+    Uploading,
+)
+from coordinator.round.transition import Seal, Transition
+from shared.ids import ParticipantId
+from shared.protocol.messages import (
+    AdvertiseKeys,
+    ConsistencyBundle,
+    DeliveredShare,
+    Envelope,
+    KeyRoster,
+    Sealed,
+    ShareDelivery,
+    SurvivorList,
+)
+from shared.protocol.phases import Kind
+from shared.reasons import AttemptAbortReason
+from shared.secagg.sealing import share_paths
+from shared.secagg.transcript import delivery_digest, roster_digest, survivors_digest
+
+# --- keys (U1) --------------------------------------------------------------------------------------------------------
+
+
+def settle_advertising(state: Advertising, now: float, seal: Seal) -> Transition:
+    match verdict(state, now):
+        case Verdict.WAIT:
+            return Transition(state)
+        case Verdict.FAIL:
+            return attempt_failed(state, now, seal)
+        case Verdict.GO:
+            adverts = {member: state.adverts[member] for member in sorted(state.adverts)}
+            fixed = roster_entered(state, adverts, now)
+            sends = (Send(member, key_roster(fixed)) for member in adverts)
+            return Transition(fixed, (Journal(RosterFixed(adverts)), *sends))
+
+
+def roster_entered(state: Advertising, adverts: Mapping[ParticipantId, Sealed[AdvertiseKeys]], now: float) -> Sharing:
+    digest = roster_digest(state.h0, _payloads(state, {member: advert.envelope for member, advert in adverts.items()}))
+    return Sharing(
+        state.frame,
+        moved_phases(state, adverts, Kind.KEY_ROSTER),
+        state.outs,
+        state.encoding,
+        state.attempt,
+        state.lefts,
+        roster=Roster(digest, adverts),
+        dealt={},
+        deadline=now + state.frame.spec.round.exchange_deadline_s,
+    )
+
+
+def key_roster(state: Sharing) -> KeyRoster:
+    return KeyRoster(state.key, tuple(advert.envelope for advert in state.roster.adverts.values()))
+
+
+# --- shares (U2) ------------------------------------------------------------------------------------------------------
+
+
+def settle_sharing(state: Sharing, now: float, seal: Seal) -> Transition:
+    match verdict(state, now):
+        case Verdict.WAIT:
+            return Transition(state)
+        case Verdict.FAIL:
+            return attempt_failed(state, now, seal)
+        case Verdict.GO:
+            dealt = {member: state.dealt[member] for member in sorted(state.dealt)}
+            fixed = delivery_entered(state, dealt, now)
+            deliveries = share_deliveries(fixed)
+            sends = (Send(member, delivery) for member, delivery in deliveries.items())
+            return Transition(fixed, (Journal(SharesFixed(dealt)), *sends))
+
+
+def delivery_entered(state: Sharing, dealt: Mapping[ParticipantId, Dealt], now: float) -> Uploading:
+    envelopes = {member: one.word.envelope for member, one in dealt.items()}
+    digest = delivery_digest(state.roster.digest, _payloads(state, envelopes))
+    return Uploading(
+        state.frame,
+        moved_phases(state, dealt, Kind.SHARE_DELIVERY),
+        state.outs,
+        state.encoding,
+        state.attempt,
+        state.lefts,
+        cohort=frozenset(dealt),
+        masking=Masking(state.roster, digest, dealt),
+        contributions={},
+        deadline=now + state.frame.spec.round.upload_deadline_s,
+    )
+
+
+def share_deliveries(state: Uploading) -> Mapping[ParticipantId, ShareDelivery]:
+    """For each of U2 what the others, and it itself, dealt to it."""
+    dealt = masking_of(state).dealt
+    dealers = tuple(one.word.envelope for one in dealt.values())
+    trees = [
+        (state.frame.index_of(dealer), {share.holder: share for share in one.shares}, share_paths(one.shares))
+        for dealer, one in dealt.items()
+    ]
+
+    def delivery(holder: int) -> ShareDelivery:
+        shares = tuple(DeliveredShare(dealer, shares[holder], paths[holder]) for dealer, shares, paths in trees)
+        return ShareDelivery(state.key, dealers, shares)
+
+    return {member: delivery(state.frame.index_of(member)) for member in dealt}
+
+
+# --- survivors (U3) ---------------------------------------------------------------------------------------------------
+
+
+def fix_survivors(state: Uploading, now: float) -> Transition:
+    """Nobody else's update is taken from here on."""
+    survivors = {member: state.contributions[member] for member in sorted(state.contributions)}
+    fixed = survivors_entered(state, survivors, now)
+    listed = survivor_list(fixed)
+    effects: tuple[Effect, ...] = (
+        Journal(SurvivorsFixed(tuple(survivors))),
+        *(Send(member, listed) for member in survivors),
+    )
+    return Transition(fixed, (*effects, start_fold(fixed)) if isinstance(fixed, Folding) else effects)
+
+
+def survivors_entered(
+    state: Uploading, survivors: Mapping[ParticipantId, Contribution], now: float
+) -> Confirming | Folding:
+    conversations = moved_phases(state, survivors, Kind.SURVIVOR_LIST)
+    common = (state.frame, conversations, state.outs, state.encoding, state.attempt, state.lefts)
+    if state.masking is None:
+        return Folding(*common, survivors=survivors, opening=None)
+    envelopes = {member: kept.commit for member, kept in survivors.items()}
+    return Confirming(
+        *common,
+        masking=state.masking,
+        survivors=survivors,
+        digest=survivors_digest(state.masking.digest, _payloads(state, envelopes)),
+        signatures={},
+        deadline=now + state.frame.spec.round.exchange_deadline_s,
+    )
+
+
+def survivor_list(state: Confirming | Unmasking | Folding) -> SurvivorList:
+    return SurvivorList(state.key, tuple(kept.commit for kept in state.survivors.values()))
+
+
+def settle_confirming(state: Confirming, now: float, seal: Seal) -> Transition:
+    match verdict(state, now):
+        case Verdict.WAIT:
+            return Transition(state)
+        case Verdict.FAIL:
+            return attempt_failed(state, now, seal)
+        case Verdict.GO:
+            opening = bundle_entered(state, state.signatures, now)
+            bundle = ConsistencyBundle(opening.key, opening.bundle)
+            sends = (Send(member, bundle) for member in opening.survivors)
+            return Transition(opening, (Journal(BundleMade(state.signatures)), *sends))
+
+
+def bundle_entered(state: Confirming, signatures: Mapping[ParticipantId, Envelope], now: float) -> Unmasking:
+    return Unmasking(
+        state.frame,
+        moved_phases(state, state.survivors, Kind.CONSISTENCY_BUNDLE),
+        state.outs,
+        state.encoding,
+        state.attempt,
+        state.lefts,
+        masking=state.masking,
+        survivors=state.survivors,
+        digest=state.digest,
+        bundle=tuple(signatures[member] for member in sorted(signatures)),
+        revealed={},
+        # Waiting longer costs nothing: it ends with the share that is needed, and giving up costs the round.
+        deadline=now + max(state.frame.spec.round.upload_deadline_s, state.frame.spec.round.exchange_deadline_s),
+    )
+
+
+# --- opening ----------------------------------------------------------------------------------------------------
+
+
+def fold_entered(state: Unmasking) -> Folding:
+    return Folding(
+        state.frame,
+        state.conversations,
+        state.outs,
+        state.encoding,
+        state.attempt,
+        state.lefts,
+        survivors=state.survivors,
+        opening=Opening(state.masking, state.digest, state.revealed),
+    )
+
+
+def start_fold(state: Folding) -> StartFold:
+    return StartFold(state.key, state.attempt.value.encoding, state.survivors, state.opening)
+
+
+# --- leaving and finding ----------------------------------------------------------------------------------------------
+
+
+def lost_before_shares(state: Advertising | Sharing) -> bool:
+    """A member lost its keys while another attempt still costs nothing but two short exchanges."""
+    asked = state.cohort if isinstance(state, Advertising) else state.roster.adverts.keys()
+    gone = (member for member, reason in state.lefts.items() if reason is AttemptAbortReason.GONE)
+    return any(member in asked and member not in state.outs for member in gone) and may_try_again(state)
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+def masking_of(state: Uploading | Confirming | Unmasking | Folding) -> Masking:
+    masking = state.opening.masking if isinstance(state, Folding) and state.opening is not None else None
+    if not isinstance(state, Folding):
+        masking = state.masking
+    if masking is None:
+        raise RuntimeError("a plain attempt has no masking")
+    return masking
+
+
+def _payloads(state: AttemptState, envelopes: Mapping[ParticipantId, Envelope]) -> list[tuple[int, bytes]]:
+    """What a transcript is made of: positions, ascending, and exact payloads."""
+    return [(state.frame.index_of(member), envelopes[member].payload) for member in sorted(envelopes)]

@@ -1,0 +1,120 @@
+"""The record of how a round ended: its one commit point, with the audit entry and the summary that people read.
+
+In a masked round everything here is a total, but for one bit: that some member said that its update does not fit the
+encoding (docs/security.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from coordinator.aggregation.fold import Totals
+from coordinator.checkpoints import describe_version
+from coordinator.round.effects import Abort, Commit
+from coordinator.round.phases import Aborted, Committed, RoundFrame, RoundState
+from coordinator.round.surroundings import Surroundings
+from coordinator.scheduler import EndJob, FinishedRound, next_step
+from coordinator.storage.interface import COMMITTED, ModelRecord, RoundAbort, RoundCommit
+from shared.ids import ParticipantId
+from shared.job import canonical_json
+from shared.reasons import JobState, Purpose
+from shared.wire.sealed import encode_envelope
+
+RANGE_MISS = "range_miss"  # in a round's summary
+Earlier = tuple[FinishedRound, ...]
+
+
+def record_commit(
+    effect: Commit, *, state: RoundState, earlier: Earlier, around: Surroundings, durations: Mapping[str, object]
+) -> None:
+    """The result, the new version, the job's state and the audit entry become true together."""
+    frame, result = state.frame, effect.result.value
+    after = FinishedRound(result.key.number, result.purpose, None, result.next_model)
+    job_state = _job_after(frame, earlier, after).state
+    survivors = [frame.spec.members[index - 1] for index in result.survivors]
+    facts = {
+        "survivors": survivors,
+        "dropped": dict(effect.dropped),
+        "weight_total": result.weight_total,
+        "metrics": Totals(effect.totals).means(),
+        "model": str(frame.plan.value.model),
+        "next_model": str(result.next_model),
+        **_protection(state),
+    }
+    summary = {**facts, **durations}
+    entry = around.audit.entry("round_committed", {**_names(frame), **facts, "job_state": job_state})
+    stored = around.store.commit_round(
+        RoundCommit(
+            key=result.key,
+            summary=canonical_json(summary),
+            result=encode_envelope(effect.result.envelope),
+            model=_version(frame, effect, survivors) if result.purpose is Purpose.TRAIN else None,
+            job_state=job_state,
+            audit=entry,
+        )
+    )
+    if stored:
+        around.audit.accept(entry)
+    around.observer.finished(result.key, result.purpose, COMMITTED, summary)
+
+
+def _version(frame: RoundFrame, effect: Commit, survivors: Collection[ParticipantId]) -> ModelRecord:
+    result = effect.result.value
+    description = describe_version(
+        digest=result.next_model,
+        parent=frame.plan.value.model,
+        index=frame.index,
+        key=result.key,
+        survivors=survivors,
+        dropped=effect.dropped,
+        weight_total=result.weight_total,
+        totals=effect.totals,
+        strategy=frame.spec.strategy,
+    )
+    return ModelRecord(result.next_model, description)
+
+
+def record_abort(
+    effect: Abort, *, state: RoundState, earlier: Earlier, around: Surroundings, durations: Mapping[str, object]
+) -> None:
+    """As `record_commit`, for a round without a result."""
+    frame = state.frame
+    plan, aborted = frame.plan.value, effect.aborted.value
+    after = FinishedRound(plan.key.number, plan.purpose, aborted.reason, plan.model)
+    job = _job_after(frame, earlier, after)
+    facts = {"reason": aborted.reason, "dropped": dict(effect.dropped), **_protection(state)}
+    summary = {**facts, **durations}
+    entry = around.audit.entry("round_aborted", {**_names(frame), **facts, "job_state": job.state})
+    stored = around.store.abort_round(
+        RoundAbort(
+            key=plan.key,
+            reason=aborted.reason,
+            summary=canonical_json(summary),
+            result=encode_envelope(effect.aborted.envelope),
+            job_state=job.state,
+            job_reason=job.reason,
+            audit=entry,
+        )
+    )
+    if stored:
+        around.audit.accept(entry)
+    around.observer.finished(plan.key, plan.purpose, aborted.reason, summary)
+
+
+def _job_after(frame: RoundFrame, earlier: Earlier, finished: FinishedRound) -> EndJob:
+    upcoming = next_step(frame.spec, (*earlier, finished))
+    return upcoming if isinstance(upcoming, EndJob) else EndJob(JobState.RUNNING, "")
+
+
+def _names(frame: RoundFrame) -> dict[str, object]:
+    plan = frame.plan.value
+    return {"job": plan.key.job, "round": plan.key.number, "purpose": plan.purpose}
+
+
+def _protection(state: RoundState) -> dict[str, object]:
+    """How the updates were encoded, and whether a member said that its own does not fit the job's encoding: the one
+    bit of a single silo that a masked round tells (docs/security.md).
+    """
+    frame = state.frame
+    encoding = frame.encoding if isinstance(state, Committed | Aborted) else state.encoding
+    return {"encoding": encoding.name.lower(), RANGE_MISS: encoding is not frame.encoding}
