@@ -178,7 +178,7 @@ class Encoder:
             raise RuntimeError(f"cells {first_cell} to {last} of {self._starts[-1]} do not go into {words.size} words")
         if words.dtype != WORD[self._encoding] or not words.flags.c_contiguous:
             raise RuntimeError(f"expected {values.size} contiguous words of {WORD[self._encoding]}, got {words.dtype}")
-        room = _Room()
+        room = _Room(self._encoding)
         tensor, start = bisect_right(self._starts, first_cell) - 1, first_cell
         while start < last:
             end = min(self._starts[tensor + 1], last)
@@ -217,10 +217,10 @@ class Encoder:
 class _Room:
     """Buffers of one call, so that an Encoder may be used by several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: Encoding) -> None:
         self.scaled: Float64s = np.empty(_BLOCK_CELLS)
         self.fraction: Float64s = np.empty(_BLOCK_CELLS)
-        self.bytes = scratch()
+        self.bytes = scratch() if encoding is Encoding.U16 else memoryview(b"")
 
 
 def largest_products(values: Float32s, weight_q: int, sizes: Sequence[int]) -> tuple[float, ...]:

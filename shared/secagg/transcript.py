@@ -38,17 +38,17 @@ class ShareKind(IntEnum):
 
 def roster_digest(h0: Digest, adverts: Iterable[tuple[int, bytes]]) -> Digest:
     """`t1 = H("t1", h0, u32 i || SHA256(payload_i), ..)` over the signed AdvertiseKeys payloads, ascending by index."""
-    return _chained("t1", h0, adverts)
+    return tagged_hash("t1", h0.raw, *_listed(adverts))
 
 
 def delivery_digest(t1: Digest, shares: Iterable[tuple[int, bytes]]) -> Digest:
     """`t2 = H("t2", t1, u32 i || SHA256(payload_i), ..)` over the signed ShareKeys payloads, ascending by index."""
-    return _chained("t2", t1, shares)
+    return tagged_hash("t2", t1.raw, *_listed(shares))
 
 
 def survivors_digest(t2: Digest, commits: Iterable[tuple[int, bytes]]) -> Digest:
     """`t3 = H("t3", t2, u32 i || SHA256(payload_i), ..)` over the signed UploadCommit payloads, ascending by index."""
-    return _chained("t3", t2, commits)
+    return tagged_hash("t3", t2.raw, *_listed(commits))
 
 
 def core_digest(
@@ -159,13 +159,11 @@ def encoding_key(encoding_seed: bytes, h0: Digest, section: int) -> bytes:
     return _hkdf(encoding_seed, h0, tag("encode") + _u8(section))
 
 
-def _chained(label: str, before: Digest, payloads: Iterable[tuple[int, bytes]]) -> Digest:
+def _listed(payloads: Iterable[tuple[int, bytes]]) -> list[bytes]:
     by_index = sorted(payloads)
     if len({index for index, _ in by_index}) < len(by_index):
-        raise RuntimeError(f"{label} has one payload for each index; check for repeated indexes before")
-    return tagged_hash(
-        label, before.raw, *(_u32(index) + hashlib.sha256(payload).digest() for index, payload in by_index)
-    )
+        raise RuntimeError("a digest is over one payload for each index: refuse repeated indexes before")
+    return [_u32(index) + hashlib.sha256(payload).digest() for index, payload in by_index]
 
 
 def _hkdf(secret: bytes, salt: Digest, info: bytes) -> bytes:
