@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from shared.errors import WireError
 from shared.hashing import tagged_hash
 from shared.ids import Digest, ParticipantId, TaskName, parse_participant_id, parse_task_name
+from shared.secagg.fixed_point import statistics_headroom
 from shared.secagg.threshold import threshold
 from shared.update import Encoding
 
@@ -28,9 +29,6 @@ DEFAULT_MAX_WEIGHT = 2.0**24  # examples that one silo may count for; a liar wit
 MAX_WEIGHT_MAX = 2.0**32
 DEFAULT_METRIC_BOUND = 1024.0
 METRIC_BOUND_MAX = 2.0**20
-WEIGHT_FRACTION_BITS = 8  # a masked weight is an integer of 1/256 examples
-METRIC_FRACTION_BITS = 12  # a masked metric is weighted and counted in 1/4096
-STATISTIC_LIMIT = 2**63 - 1  # section 1 is added modulo 2^64, as signed numbers
 NEEDS_EACH_UPDATE = frozenset({"krum", "multi_krum", "median", "trimmed_mean", "geomed", "centered_clip", "fltrust"})
 
 Member = Annotated[ParticipantId, AfterValidator(parse_participant_id)]
@@ -75,7 +73,7 @@ class MaskingSpec(Table):
 
     mode: Literal["masked", "plain"] = Field(
         default="masked",
-        description="`masked`: the coordinator sees totals only. `plain`: it sees each update; every silo must allow it.",
+        description="`masked`: the coordinator sees totals only. `plain`: it sees each update, if every silo allows.",
     )
     max_colluding: int = Field(
         ge=0, description="c: how many members may pool what they know with the coordinator. 0 in a plain job."
@@ -215,12 +213,8 @@ def _require_sound_masking(masking: MaskingSpec, policy: RoundPolicy, members: i
             f"round.quorum is {policy.quorum}, but {needed} of {members} members are needed to open a total "
             f"(masking.max_colluding is {colluding})"
         )
-    largest = members * masking.max_weight * 2**WEIGHT_FRACTION_BITS * masking.metric_bound * 2**METRIC_FRACTION_BITS
-    if largest > STATISTIC_LIMIT:
-        raise ValueError(
-            "the totals of metrics could overflow: lower masking.max_weight or masking.metric_bound "
-            f"(their product times the members is at most {STATISTIC_LIMIT // 2**20})"
-        )
+    if not statistics_headroom(members, masking.max_weight, masking.metric_bound):
+        raise ValueError("the totals of metrics could overflow: lower masking.max_weight or masking.metric_bound")
 
 
 def canonical_json(value: Any) -> bytes:
