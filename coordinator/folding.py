@@ -2,72 +2,138 @@
 
 The new file is published under its digest before the round commits. That is harmless, since nothing names it yet, and
 it makes the rule simple that a committed version always has its file. A restart folds again and finds the same digest.
+
+A masked round's roots are combined here, from what the survivors revealed, and are forgotten when the fold ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
-from coordinator.aggregation.fold import FoldInput, fold, fold_statistics
+import structlog
+
+from coordinator.aggregation.fold import WeightedSum, fold
+from coordinator.aggregation.masked import MaskedSum, MaskedUpdates
+from coordinator.aggregation.plain import PlainSum, PlainUpdate
 from coordinator.aggregation.strategy import strategy_for
-from coordinator.round.driver import FoldOrder
+from coordinator.aggregation.unmask import Blame, remaining_masks
 from coordinator.round.effects import Folded, FoldFailed
+from coordinator.round.phases import Contribution, Opening
+from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.interface import Blobs, Reader
-from shared.errors import RoundAborted
+from shared.errors import RoundAborted, WireError
 from shared.hashing import tagged_hash
 from shared.ids import Digest, ParticipantId
-from shared.reasons import Purpose
+from shared.reasons import AbortReason, Purpose
+from shared.secagg.fixed_point import range_exponents, scale_exponent
+from shared.secagg.masking import Masks
 from shared.tensors import read_index
 
 STAGE_NAME_DIGITS = 32  # a staged name is a DNS label, which an attempt's own name need not fit
+
+_log = structlog.get_logger(__name__)
 
 
 def run_fold(order: FoldOrder, blobs: Blobs) -> Folded | FoldFailed:
     """Fold and publish. Raises StorageError (fold again later) and DurabilityUnknown."""
     try:
-        return _run(order, blobs)
+        with ExitStack() as closing:
+            return _run(order, blobs, closing)
     except RoundAborted as aborted:
+        _log.warning("fold_refused", attempt=str(order.attempt), reason=aborted.reason, detail=str(aborted))
         return FoldFailed(aborted.reason)
 
 
-def _run(order: FoldOrder, blobs: Blobs) -> Folded:
-    frame = order.frame
-    with ExitStack() as closing:
+def _run(order: FoldOrder, blobs: Blobs, closing: ExitStack) -> Folded:
+    plan = order.frame.plan.value
+    aggregate = tagged_hash("aggregate", *(kept.update.raw for kept in order.survivors.values()))
+    readers = [_spool_reader(order, blobs, participant, closing) for participant in order.survivors]
+    if order.opening is None:
+        updates: WeightedSum = _plain_sum(order, readers)
+        top_cells: tuple[int, ...] = ()
+    else:
+        masked = _masked_sum(order, order.opening, readers)
+        updates, top_cells = masked, masked.top_cells()
+    model = plan.model if plan.purpose is Purpose.EVALUATE else _next_model(order, updates, blobs, closing)
+    return Folded(model, updates.weight_total, aggregate, updates.totals.cells, top_cells)
 
-        def spool_reader(participant: ParticipantId) -> Reader:
-            spool = blobs.spool(order.attempt, participant)
-            try:
-                reader = spool.reader()  # it outlives the spool's handle: one open file for each survivor, not two
-            finally:
-                spool.close()
-            closing.callback(reader.close)
-            return reader
 
-        inputs = [
-            FoldInput(participant=participant, weight=kept.header.weight, reader=spool_reader(participant))
-            for participant, kept in order.survivors.items()
-        ]
-        aggregate = tagged_hash("aggregate", *(kept.update.raw for kept in order.survivors.values()))
-        plan = frame.plan.value
-        if plan.purpose is Purpose.EVALUATE:
-            totals = fold_statistics(updates=inputs, layout=frame.layout, statistics=frame.statistics)
-            weight = totals.cells["evaluate.weight"]
-            return Folded(plan.model, weight, aggregate, totals.cells)
-        base = blobs.model(plan.model)
-        closing.callback(base.close)
-        staged = blobs.stage("fold-" + str(Digest.of(str(order.attempt).encode()))[:STAGE_NAME_DIGITS])
-        try:
-            result = fold(
-                base=base,
-                base_index=read_index(base),
-                updates=inputs,
-                layout=frame.layout,
-                statistics=frame.statistics,
-                strategy=strategy_for(frame.spec.strategy),
-                out=staged,
-            )
-        except RoundAborted:
-            staged.discard()
-            raise
-        blobs.publish(staged, result.model_digest)
-        return Folded(result.model_digest, result.weight_total, aggregate, result.totals.cells)
+def _spool_reader(order: FoldOrder, blobs: Blobs, participant: ParticipantId, closing: ExitStack) -> Reader:
+    spool = blobs.spool(order.attempt, participant)
+    try:
+        reader = spool.reader()  # it outlives the spool's handle: one open file for each survivor, not two
+    finally:
+        spool.close()
+    closing.callback(reader.close)
+    return reader
+
+
+def _plain_sum(order: FoldOrder, readers: Sequence[Reader]) -> PlainSum:
+    return PlainSum(
+        updates=[
+            PlainUpdate(participant=participant, weight=_plain_weight(kept), reader=reader)
+            for (participant, kept), reader in zip(order.survivors.items(), readers, strict=True)
+        ],
+        layout=order.frame.layout(order.encoding),
+        statistics=order.frame.statistics,
+    )
+
+
+def _plain_weight(kept: Contribution) -> float:
+    if kept.header.weight is None:
+        raise RuntimeError("an update without a weight is folded as a plain one")
+    return kept.header.weight
+
+
+def _masked_sum(order: FoldOrder, opening: Opening, readers: Sequence[Reader]) -> MaskedSum:
+    frame, members = order.frame, order.frame.spec.members
+    trains = frame.plan.value.purpose is Purpose.TRAIN
+    sizes = [tensor.elements for tensor in frame.index.manifest.aggregated()] if trains else []
+    ranges = range_exponents(encoding=order.encoding, top_cells=frame.top_cells, tensors=len(sizes)) if trains else ()
+    return MaskedSum(
+        MaskedUpdates(
+            readers=readers,
+            masks=_masks(order, opening),
+            layout=frame.layout(order.encoding),
+            statistics=frame.statistics,
+            sizes=sizes,
+            scale_exponents=[
+                scale_exponent(encoding=order.encoding, members=len(members), range_exponent=exponent)
+                for exponent in ranges
+            ],
+        ),
+        frame.spec.masking,
+    )
+
+
+def _masks(order: FoldOrder, opening: Opening) -> Masks:
+    spec = order.frame.spec
+    try:
+        found = remaining_masks(opening, survivors=order.survivors, members=spec.members, threshold=spec.threshold)
+    except WireError as error:
+        raise RoundAborted(AbortReason.UNOPENABLE, str(error)) from None
+    if isinstance(found, Blame):
+        # From what it signed: evidence that anybody can check, and nothing of its data.
+        _log.error("dealer_blamed", attempt=str(order.attempt), dealer=found.dealer, reason=found.reason)
+        raise RoundAborted(AbortReason.UNOPENABLE, "a dealer's shares combine to something else than it committed to")
+    return Masks(found)
+
+
+def _next_model(order: FoldOrder, updates: WeightedSum, blobs: Blobs, closing: ExitStack) -> Digest:
+    base = blobs.model(order.frame.plan.value.model)
+    closing.callback(base.close)
+    staged = blobs.stage("fold-" + str(Digest.of(str(order.attempt).encode()))[:STAGE_NAME_DIGITS])
+    try:
+        digest = fold(
+            base=base,
+            base_index=read_index(base),
+            updates=updates,
+            strategy=strategy_for(order.frame.spec.strategy),
+            out=staged,
+        )
+    except RoundAborted:
+        staged.discard()
+        raise
+    blobs.publish(staged, digest)
+    return digest

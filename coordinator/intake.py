@@ -4,6 +4,9 @@ A spool holds whole chunks only, in the layout's order, so that what is durable 
 interrupted upload goes on at a chunk. The newest stream of an upload wins: an older one, left over from a broken
 connection, is refused at its next chunk. Nothing here is on record: an update counts when the round's journal says so.
 
+Of a plain update the numbers are checked too: finite, and one weight throughout. A masked one is noise to this side, of
+which nothing can be said before the total opens.
+
 Called from transfer threads, and `forget` from the conductor's. Each upload has a lock, held while its bytes are
 hashed, written or synced; the lock of the table is only held for moments (opening a file at most), so that no upload
 waits for another's disk. Where both are held, the upload's was taken first. A newer stream, and whoever asks where the
@@ -24,10 +27,8 @@ from coordinator.storage.interface import Blobs, Spool
 from shared.casts import all_finite
 from shared.errors import ConflictError, LateError, WireError
 from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey, RoundNumber
-from shared.update import DType, UpdateHeader, UpdateLayout, update_digest
+from shared.update import STATISTIC_BYTES, DType, UpdateHeader, UpdateLayout, update_digest
 from shared.wire.sealed import decode_update_header
-
-CELL_BYTES = 8  # float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,16 @@ class _Held:
     def __init__(self, upload: UploadId, layout: UpdateLayout) -> None:
         self.upload = upload
         self.ranges = list(layout.chunk_ranges())
-        self.parameter_bytes = layout.parameter_bytes
-        self.total_bytes = layout.total_bytes
+        self.layout = layout
         self.lock = threading.Lock()
         self.spool: Spool | None = None
         self.digests: list[Digest] | None = None  # None: what a former process left was not read yet
         self.durable = -1  # how many chunks the last sync covered; what a former process left is not known to be
         self.newest: Receiving | None = None
+
+    def checks_numbers_at(self, start: int) -> bool:
+        """Whether the chunk there is numbers that can be looked at; those of section 1 are when all are there."""
+        return not self.layout.encoding.masked and start < self.layout.parameter_bytes
 
     def close(self) -> None:
         if self.spool is not None:
@@ -67,16 +71,16 @@ class _Open:
     @property
     def received_bytes(self) -> int:
         ranges = self.held.ranges
-        return ranges[len(self.digests)][0] if len(self.digests) < len(ranges) else self.held.total_bytes
+        return ranges[len(self.digests)][0] if len(self.digests) < len(ranges) else self.held.layout.total_bytes
 
     def append(self, chunk: memoryview) -> None:
         held = self.held
         if len(self.digests) == len(held.ranges):
-            raise WireError(f"the update has {held.total_bytes} bytes, but more were sent")
+            raise WireError(f"the update has {held.layout.total_bytes} bytes, but more were sent")
         start, end = held.ranges[len(self.digests)]
         if len(chunk) != end - start:
             raise WireError(f"the chunk at byte {start} has {end - start} bytes, got {len(chunk)}")
-        if start < held.parameter_bytes and not all_finite(chunk, DType.F32):
+        if held.checks_numbers_at(start) and not all_finite(chunk, DType.F32):
             raise WireError(f"the chunk at byte {start} holds a NaN or an infinity")
         digest = Digest(hashlib.sha256(chunk).digest())
         self.spool.append(chunk)
@@ -89,11 +93,11 @@ class _Open:
         return self.received_bytes
 
     def read_statistics(self) -> tuple[float, ...]:
-        """Section 1, once it is complete."""
-        start = self.held.parameter_bytes
+        """Section 1 of a plain update, once it is complete."""
+        start = self.held.layout.parameter_bytes
         with closing(self.spool.reader()) as reader:
-            cells = reader.read_at(start, self.held.total_bytes - start)
-            return struct.unpack(f"<{len(cells) // CELL_BYTES}d", cells)
+            cells = reader.read_at(start, self.held.layout.total_bytes - start)
+            return struct.unpack(f"<{len(cells) // STATISTIC_BYTES}d", cells)
 
 
 class Receiving:
@@ -158,7 +162,7 @@ class Intake:
     def prove(self, upload: UploadId, layout: UpdateLayout, header: bytes) -> Digest:
         """The digest of a complete update, which is durable on return.
 
-        Raises ConflictError for one with a gap, WireError for statistics that no honest update has.
+        Raises ConflictError for one with a gap, WireError for plain statistics that no honest update has.
         """
         with self.using(self._of(upload, layout)) as opened:
             durable = opened.sync()
@@ -166,7 +170,8 @@ class Intake:
                 raise ConflictError(
                     f"the update has {layout.total_bytes} bytes, of which {durable} arrived: send the rest"
                 )
-            _check_statistics(opened.read_statistics(), decode_update_header(header), layout)
+            if not layout.encoding.masked:
+                _check_statistics(opened.read_statistics(), decode_update_header(header), layout)
             return update_digest(header, opened.digests)
 
     def rest(self, upload: UploadId) -> None:

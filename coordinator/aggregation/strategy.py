@@ -53,3 +53,5 @@ def strategy_for(spec: StrategySpec) -> Strategy:
     match spec.name:
         case "fedavg":
             return FedAvg()
+        case other:
+            raise RuntimeError(f"there is no strategy {other!r}: JobSpec refuses it")

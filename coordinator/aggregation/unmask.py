@@ -146,7 +146,7 @@ class _Combining:
 
 
 def _sealed_for(holder: int, dealt: Dealt) -> SealedShare:
-    """What a dealer committed itself to have given this holder. Its shares are one for each on the roster, ascending."""
+    """What a dealer committed itself to have given this holder: it has one for each on the roster, ascending."""
     found = bisect_left(dealt.shares, holder, key=lambda share: share.holder)
     if found == len(dealt.shares) or dealt.shares[found].holder != holder:
         raise RuntimeError(f"dealer {dealt.word.value.index} has no share for holder {holder}, who is on the roster")

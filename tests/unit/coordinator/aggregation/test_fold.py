@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.aggregation.fold import CHUNK_ELEMENTS, FoldInput, FoldResult, Totals, fold, fold_statistics
+from coordinator.aggregation.fold import CHUNK_ELEMENTS, Totals, fold
+from coordinator.aggregation.plain import PlainSum, PlainUpdate
 from coordinator.aggregation.strategy import FedAvg, Visibility, strategy_for
 from shared.errors import RoundAborted
 from shared.hashing import tagged_hash
-from shared.ids import parse_participant_id
+from shared.ids import Digest, parse_participant_id
 from shared.job import StrategySpec
 from shared.reasons import AbortReason
 from shared.tensors import encode_header, read_index
@@ -47,27 +48,31 @@ class Update:
     deltas: Sequence[float]
     cells: Sequence[float] = (0.0,) * STATISTICS.cells
 
-    def as_input(self) -> FoldInput:
+    def as_input(self) -> PlainUpdate:
         sections = np.array(self.deltas, "<f4").tobytes() + np.array(self.cells, "<f8").tobytes()
-        return FoldInput(
+        return PlainUpdate(
             participant=parse_participant_id(self.participant), weight=self.weight, reader=MemoryReader(sections)
         )
 
 
-def run_fold(base: bytes, updates: Sequence[Update]) -> tuple[FoldResult, bytes]:
+@dataclass(frozen=True)
+class Folded:
+    digest: Digest
+    weight_total: float
+    totals: Totals
+
+
+def run_fold(base: bytes, updates: Sequence[Update]) -> tuple[Folded, bytes]:
     reader = MemoryReader(base)
     index = read_index(reader)
     out = MemoryStaged()
-    result = fold(
-        base=reader,
-        base_index=index,
+    added = PlainSum(
         updates=[update.as_input() for update in updates],
         layout=UpdateLayout(Encoding.PLAIN, index.manifest.parameters, STATISTICS.cells),
         statistics=STATISTICS,
-        strategy=FedAvg(),
-        out=out,
     )
-    return result, out.content()
+    digest = fold(base=reader, base_index=index, updates=added, strategy=FedAvg(), out=out)
+    return Folded(digest, added.weight_total, added.totals), out.content()
 
 
 def dumb_fold(manifest: ModelManifest, tensors: models.Tensors, updates: Sequence[Update]) -> dict[str, bytes]:
@@ -117,7 +122,7 @@ def test_the_fold_is_the_dumb_fold_bit_for_bit(
     updates = data.draw(st.permutations(some_updates(manifest, count, seed)))
     result, written = run_fold(models.model_bytes(manifest, tensors, metadata), updates)
     assert written == models.model_bytes(manifest, dumb_fold(manifest, tensors, updates), metadata)
-    assert str(result.model_digest) == hashlib.sha256(written).hexdigest()
+    assert str(result.digest) == hashlib.sha256(written).hexdigest()
     ordered = sorted(updates, key=lambda update: update.participant)
     assert result.weight_total == sum(update.weight for update in ordered)
     assert list(result.totals.cells.values()) == [
@@ -143,7 +148,7 @@ def test_tensors_larger_than_a_chunk_and_odd_sizes() -> None:
     updates = some_updates(LARGE, 2, 5)
     result, written = run_fold(models.model_bytes(LARGE, tensors), updates)
     assert written == models.model_bytes(LARGE, dumb_fold(LARGE, tensors, updates))
-    assert str(result.model_digest) == hashlib.sha256(written).hexdigest()
+    assert str(result.digest) == hashlib.sha256(written).hexdigest()
 
 
 def test_folding_again_in_another_order_gives_the_same_bytes() -> None:
@@ -170,7 +175,7 @@ def test_a_frozen_fold() -> None:
     result, written = run_fold(models.model_bytes(manifest, tensors), updates)
     assert written[-6:] == struct.pack("<f", 1.75) + b"\x80\x3f"
     assert result.weight_total == 4.0
-    assert str(result.model_digest) == "7abb8e3dc8566b07be556285945cf24ba10f8525c11ce4ee9da6c330bf0faab3"
+    assert str(result.digest) == "7abb8e3dc8566b07be556285945cf24ba10f8525c11ce4ee9da6c330bf0faab3"
 
 
 TINY = ModelManifest.of([TensorSpec("h", DType.F16, (1,)), TensorSpec("w", DType.F32, (1,))])
@@ -207,7 +212,9 @@ def test_an_evaluate_round_folds_statistics_only() -> None:
     cells = ([0.0, 0.0, 0.0, 10.0, 5.0, 9.0], [0.0, 0.0, 0.0, 30.0, 25.0, 21.0])
     updates = [Update(name, 1.0, [], cell).as_input() for name, cell in zip(("b", "a"), cells, strict=True)]
     layout = UpdateLayout(Encoding.PLAIN, 0, STATISTICS.cells)
-    totals = fold_statistics(updates=updates, layout=layout, statistics=STATISTICS)
+    added = PlainSum(updates=updates, layout=layout, statistics=STATISTICS)
+    totals = added.totals
+    assert added.weight_total == 40.0
     assert totals.cells == dict(zip(STATISTICS.names, [0.0, 0.0, 0.0, 40.0, 30.0, 30.0], strict=True))
     assert totals.means() == {"evaluate.loss": 0.75, "evaluate.accuracy": 0.75}
 
@@ -231,20 +238,12 @@ def test_what_the_upload_checks_exclude_is_a_bug() -> None:
 def test_a_layout_of_another_model_is_a_bug() -> None:
     reader = MemoryReader(TINY_BASE)
     index = read_index(reader)
-    for layout, says in (
-        (UpdateLayout(Encoding.PLAIN, 3, STATISTICS.cells), "3 parameters, not 2"),
-        (UpdateLayout(Encoding.PLAIN, 2, 2), "2 cells of statistics, not 6"),
-    ):
-        with pytest.raises(RuntimeError, match=says):
-            fold(
-                base=reader,
-                base_index=index,
-                updates=[],
-                layout=layout,
-                statistics=STATISTICS,
-                strategy=FedAvg(),
-                out=MemoryStaged(),
-            )
+    update = Update("silo-a", 1.0, [0.0, 0.0, 0.0]).as_input()
+    added = PlainSum(updates=[update], layout=UpdateLayout(Encoding.PLAIN, 3, STATISTICS.cells), statistics=STATISTICS)
+    with pytest.raises(RuntimeError, match="3 parameters, not 2"):
+        fold(base=reader, base_index=index, updates=added, strategy=FedAvg(), out=MemoryStaged())
+    with pytest.raises(RuntimeError, match="2 cells of statistics, not 6"):
+        PlainSum(updates=[update], layout=UpdateLayout(Encoding.PLAIN, 2, 2), statistics=STATISTICS)
 
 
 def test_a_strategy_says_what_it_sees() -> None:
@@ -260,7 +259,7 @@ def test_memory_is_a_few_chunks_whatever_the_model() -> None:
     layout = UpdateLayout(Encoding.PLAIN, manifest.parameters, STATISTICS.cells)
     sections = bytes(layout.total_bytes)
     updates = [
-        FoldInput(participant=parse_participant_id(f"silo-{number}"), weight=1.0, reader=MemoryReader(sections))
+        PlainUpdate(participant=parse_participant_id(f"silo-{number}"), weight=1.0, reader=MemoryReader(sections))
         for number in range(8)
     ]
     out = MemoryStaged()
@@ -271,9 +270,7 @@ def test_memory_is_a_few_chunks_whatever_the_model() -> None:
         fold(
             base=reader,
             base_index=index,
-            updates=updates,
-            layout=layout,
-            statistics=STATISTICS,
+            updates=PlainSum(updates=updates, layout=layout, statistics=STATISTICS),
             strategy=FedAvg(),
             out=_AllocatedBefore(out),
         )
