@@ -1,32 +1,64 @@
-"""What a silo checks of plans and attempts against what it knows by itself, before it follows them (pure).
+"""What a silo checks of plans, attempts and results against what it knows by itself, before it follows them (pure).
 
-The coordinator's word is compared with the job as this silo has it, with the silo's own layout, and with the signed
-result of the round before; nothing of it is believed. Every refusal is a ConflictError that says what differs.
+The coordinator's word is compared with the job as this silo has it, with the silo's own layout, with the manifest that
+it pinned, and with the signed results of the rounds before; nothing of it is believed. Every refusal is a PeerError
+that says what differs.
 """
 
 from __future__ import annotations
 
-from participant.round.phases import Offer, SpooledUpdate
+from participant.consent import VerifiedResult
+from participant.round.phases import MISSES_MAX, Offer, SpooledUpdate
 from shared.errors import ConflictError
-from shared.job import jobspec_digest
-from shared.protocol.messages import PROTOCOL_VERSIONS, SUITE_1, AttemptStart, RoundResult, result_digest
+from shared.ids import Digest
+from shared.job import JobSpec, jobspec_digest
+from shared.protocol.messages import (
+    PROTOCOL_VERSIONS,
+    SUITE_1,
+    AttemptStart,
+    Envelope,
+    RoundResult,
+    result_digest,
+)
 from shared.reasons import Purpose
+from shared.secagg.fixed_point import range_exponents, scale_exponent
+from shared.secagg.transcript import core_digest
 from shared.update import Encoding, StatisticsLayout, UpdateLayout
+from shared.wire.sealed import decode_envelope, encode_envelope
 
 
-def layout_of(offer: Offer, parameters: int) -> UpdateLayout:
+def encoding_of(spec: JobSpec, previous: RoundResult | None) -> Encoding:
+    """The encoding of a round until somebody's update does not fit: before the first result no range is known."""
+    if spec.masking.masked and previous is None:
+        return Encoding.U64
+    return spec.masking.profile
+
+
+def layout_of(offer: Offer, update: SpooledUpdate, encoding: Encoding) -> UpdateLayout:
     """The layout of this round's update: derived here, never accepted from the coordinator."""
-    cells = StatisticsLayout(offer.spec.metrics).cells
     trains = offer.plan.value.purpose is Purpose.TRAIN
-    return UpdateLayout(Encoding.PLAIN, parameters if trains else 0, cells)
+    return UpdateLayout.of_round(
+        encoding=encoding,
+        parameters=update.parameters if trains else 0,
+        tensors=len(update.cells) if trains else 0,
+        statistics=StatisticsLayout(offer.spec.metrics),
+    )
 
 
-def check_plan(offer: Offer, previous: RoundResult | None) -> None:
+def says_fits(offer: Offer, update: SpooledUpdate) -> bool:
+    """What Ready says. After enough misses always no: the job stays u64, and no more is learned from the answers."""
+    return update.fits and offer.misses < MISSES_MAX
+
+
+# --- plans and results ------------------------------------------------------------------------------------------------
+
+
+def check_plan(offer: Offer) -> None:
     """PROTOCOL.md section 5, the checks on RoundPlan: it follows from the job, and from how the last round ended.
 
-    `previous` is the result that the plan carries, its signature verified. Raises ConflictError.
+    Raises ConflictError. `another_history` is asked apart: it is a reason to leave the job.
     """
-    plan, spec = offer.plan.value, offer.spec
+    plan, spec, previous = offer.plan.value, offer.spec, offer.previous
     if plan.deadline_s != spec.round.deadline_s:
         raise ConflictError(f"the plan gives {plan.deadline_s:g} s to train, its job {spec.round.deadline_s:g} s")
     if previous is None:
@@ -41,9 +73,51 @@ def check_plan(offer: Offer, previous: RoundResult | None) -> None:
         raise ConflictError(f"the plan starts from {plan.model}, the last result led to {previous.next_model}")
 
 
-def check_attempt(offer: Offer, start: AttemptStart, update: SpooledUpdate) -> None:
-    """PROTOCOL.md section 5, the checks on AttemptStart."""
-    plan = offer.plan.value
+def another_history(offer: Offer) -> str | None:
+    """How the result in a plan of a masked job contradicts the one that this silo verified; None when it does not."""
+    known, carried = offer.verified, carried_result(offer)
+    if known is None or not offer.masked:
+        return None
+    if carried is None or carried.number < known.number:
+        shown = "no result" if carried is None else f"the result of round {carried.number}"
+        return f"the plan of {offer.key} carries {shown}, but this silo verified that of round {known.number}"
+    if carried.number == known.number and carried.digest != known.digest:
+        return f"the plan of {offer.key} carries another result of round {known.number} than this silo verified"
+    return None
+
+
+def carried_result(offer: Offer) -> VerifiedResult | None:
+    """The result that the plan carries."""
+    if offer.previous is None:
+        return None
+    return verified_result(offer.previous, decode_envelope(offer.plan.value.previous_result))
+
+
+def verified_result(result: RoundResult, envelope: Envelope) -> VerifiedResult:
+    """A result by its number and digest."""
+    return VerifiedResult(result.key.number, result_digest(encode_envelope(envelope)))
+
+
+def understated_range(update: SpooledUpdate, result: RoundResult, *, survived: bool) -> str | None:
+    """How the top cells of a masked round's result cannot be true; None when they can. A coordinator that states a
+    smaller range than there was would learn from the next round who does not fit it.
+    """
+    if len(result.top_cells) != len(update.cells):
+        return (
+            f"the result of {result.key} has top cells of {len(result.top_cells)} tensors, expected {len(update.cells)}"
+        )
+    for tensor, (top, own) in enumerate(zip(result.top_cells, update.cells, strict=True)):
+        if survived and top < own:
+            return f"the result of {result.key} has a top cell of aggregated tensor {tensor} below this silo's own"
+    return None
+
+
+# --- attempts ---------------------------------------------------------------------------------------------------------
+
+
+def check_attempt(offer: Offer, start: AttemptStart, update: SpooledUpdate, last: AttemptStart | None) -> None:
+    """PROTOCOL.md section 5, the checks on AttemptStart. `last` is the attempt of this round before it, if any."""
+    plan, policy = offer.plan.value, offer.spec.round
     expected = {
         "version": (PROTOCOL_VERSIONS[-1], start.version),
         "suite": (SUITE_1, start.suite),
@@ -51,19 +125,94 @@ def check_attempt(offer: Offer, start: AttemptStart, update: SpooledUpdate) -> N
         "purpose": (plan.purpose, start.purpose),
         "plan": (offer.digest, start.plan),
         "job specification": (jobspec_digest(plan.jobspec), start.jobspec),
-        "consortium": (b"", start.consortium),
+        "consortium": (_consortium(offer), start.consortium),
         "model": (plan.model, start.model),
         "previous result": (result_digest(plan.previous_result), start.previous_result),
         "members": (offer.spec.members, start.members),
-        "layout": (layout_of(offer, update.parameters).digest, start.layout),
-        "encoding": (update.header.encoding, start.encoding),
-        "assumption on collusion": (0, start.max_colluding),
-        "upload deadline": (offer.spec.round.upload_deadline_s, start.upload_deadline_s),
+        "assumption on collusion": (offer.spec.masking.max_colluding, start.max_colluding),
+        "exchange deadline": (policy.exchange_deadline_s, start.exchange_deadline_s),
+        "upload deadline": (policy.upload_deadline_s, start.upload_deadline_s),
     }
-    if start.key.attempt > offer.spec.round.attempts:
-        raise ConflictError(f"attempt {start.key}, but the job allows {offer.spec.round.attempts} for a round")
+    if start.key.attempt > policy.attempts:
+        raise ConflictError(f"attempt {start.key}, but the job allows {policy.attempts} for a round")
     for name, (mine, theirs) in expected.items():
         if mine != theirs:
             raise ConflictError(
-                f"attempt {start.key} has another {name} than this silo knows: expected {mine}, got {theirs}"
+                f"attempt {start.key} has another {name} than this silo knows: expected {mine!s}, got {theirs!s}"
             )
+    _require_encoding(offer, start, update, last)
+    layout = layout_of(offer, update, start.encoding)
+    if start.layout != layout.digest:
+        raise ConflictError(
+            f"attempt {start.key} has another layout than this silo knows: expected {layout}, got {start.layout}"
+        )
+    if offer.masked:
+        _require_known_members(offer)
+        scale_exponents(offer, update, start.encoding)
+
+
+def scale_exponents(offer: Offer, update: SpooledUpdate, encoding: Encoding) -> tuple[int, ...]:
+    """log2 S of each aggregated tensor: from the members and the last result, never from the coordinator. Raises
+    WireError when that result is not of this model.
+    """
+    if not update.cells:
+        return ()
+    ranges = range_exponents(
+        encoding=encoding,
+        top_cells=None if offer.previous is None else offer.previous.top_cells,
+        tensors=len(update.cells),
+    )
+    members = len(offer.spec.members)
+    return tuple(scale_exponent(encoding=encoding, members=members, range_exponent=exponent) for exponent in ranges)
+
+
+def core_of(offer: Offer, update: SpooledUpdate) -> Digest:
+    """What all masked attempts of this round have in common; it is on record with the first of them."""
+    plan = offer.plan.value
+    if offer.consortium is None:
+        raise RuntimeError("a masked attempt without a manifest was not refused")
+    layout = layout_of(offer, update, Encoding.U64)
+    return core_digest(
+        job=plan.key.job,
+        number=plan.key.number,
+        purpose=plan.purpose,
+        jobspec=jobspec_digest(plan.jobspec),
+        consortium=offer.consortium.digest,
+        model=plan.model,
+        previous_result=result_digest(plan.previous_result),
+        members=offer.spec.members,
+        max_colluding=offer.spec.masking.max_colluding,
+        parameters=layout.parameters,
+        statistics=layout.statistics,
+    )
+
+
+def _consortium(offer: Offer) -> bytes:
+    if not offer.masked:
+        return b""
+    if offer.consortium is None:
+        raise ConflictError(
+            f"round {offer.key} is masked, and no manifest is pinned here that says who its members are"
+        )
+    return offer.consortium.digest.raw
+
+
+def _require_known_members(offer: Offer) -> None:
+    """All of them are participants of the consortium: of the others there are keys in nobody's manifest."""
+    for member in offer.spec.members:
+        if offer.consortium is None or offer.consortium.participant_key(member) is None:
+            raise ConflictError(f"member {member} is no participant of the manifest that this silo pinned")
+
+
+def _require_encoding(offer: Offer, start: AttemptStart, update: SpooledUpdate, last: AttemptStart | None) -> None:
+    """The round's own, or, in a masked one, u64; that alone once it was u64 or this silo's update does not fit."""
+    allowed = {offer.encoding}
+    if offer.masked:
+        wide = not says_fits(offer, update) or (last is not None and last.encoding is Encoding.U64)
+        allowed = {Encoding.U64} if wide else {offer.encoding, Encoding.U64}
+    if start.encoding not in allowed:
+        names = " or ".join(sorted(encoding.name for encoding in allowed))
+        raise ConflictError(
+            f"attempt {start.key} has another encoding than this silo knows: expected {names}, got "
+            f"{start.encoding.name}"
+        )

@@ -14,10 +14,14 @@ import structlog
 
 from participant.consent import Policy, require_consent
 from participant.journal import Journal
-from participant.round.checks import check_plan
+from participant.round.attempts import refuse
+from participant.round.checks import another_history, check_plan, encoding_of
 from participant.round.effects import (
     AbortCame,
+    Alarm,
     AttemptAnnounced,
+    BundleCame,
+    DeliveryCame,
     Effect,
     Erase,
     Event,
@@ -25,34 +29,57 @@ from participant.round.effects import (
     PlanRepeated,
     RecordAttempt,
     RecordEnd,
+    RecordOpening,
     RecordPlan,
     RecordUpdate,
     ResultCame,
+    RosterCame,
     Say,
     StartUpload,
     StartWork,
     Stop,
+    StopJob,
     SurvivorsListed,
 )
-from participant.round.machine import Transition, accept, decline, resume, step
-from participant.round.phases import Finished, Offer, Out, RoundState, SpooledUpdate
+from participant.round.ending import ALARM_HISTORY, leave_job
+from participant.round.machine import accept, decline, resume, step
+from participant.round.phases import (
+    Confirmed,
+    Finished,
+    Fixed,
+    Offer,
+    Opened,
+    Out,
+    Protection,
+    RoundState,
+    SpooledUpdate,
+    Working,
+)
+from participant.round.transition import Tools, Transition
+from shared.entropy import Entropy
 from shared.errors import ConflictError, ConsentRefused, PeerError, PhaseError
 from shared.ids import RoundKey
-from shared.job import JobSpec, jobspec_digest, parse_jobspec
+from shared.job import jobspec_digest, parse_jobspec
 from shared.protocol.messages import (
+    SIGNER_COORDINATOR,
     AttemptStart,
+    ConsistencyBundle,
     Decline,
+    Exchange,
+    KeyRoster,
     RoundAborted,
     RoundBroadcast,
     RoundPlan,
     RoundReply,
     RoundResult,
     Sealed,
+    ShareDelivery,
     SurvivorList,
     UploadCommit,
     plan_digest,
 )
-from shared.wire.sealed import Verifier, decode_envelope, open_sealed
+from shared.reasons import AttemptAbortReason
+from shared.wire.sealed import Signer, Verifier, decode_envelope, open_sealed, reopen
 
 log = structlog.get_logger()
 
@@ -66,7 +93,9 @@ class Work(Protocol):
         """Fetch, evaluate, train, spool: ends in WorkDone or WorkFailed."""
         ...
 
-    def start_upload(self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart]) -> None:
+    def start_upload(
+        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
+    ) -> None:
         """Send until acknowledged: ends in UploadAcknowledged or UploadImpossible."""
         ...
 
@@ -88,6 +117,10 @@ class Observer(Protocol):
 
     def moved(self, state: RoundState) -> None: ...
 
+    def alarmed(self, what: str) -> None:
+        """The coordinator said what an honest one does not; `what` is of a fixed list of names."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -99,6 +132,10 @@ class Surroundings:
     observer: Observer
     own_key: Verifier
     """Of this participant's own signatures."""
+    signer: Signer
+    """Makes them."""
+    entropy: Entropy
+    """Of the secrets of masked attempts."""
 
 
 class Driver:
@@ -106,14 +143,17 @@ class Driver:
 
     def __init__(self, *, around: Surroundings) -> None:
         self._around = around
+        self._tools = Tools(draw=around.entropy.take, signer=around.signer)
         self._rounds: dict[RoundKey, RoundState] = {}
         self._say: Callable[[RoundReply], None] = _say_nothing
 
     def start(self) -> None:
         """Go on with what the journal has open."""
         for kept in self._around.journal.open_rounds():
-            offer = self._offer(kept.plan, parse_jobspec(kept.plan.value.jobspec))
-            self._apply(resume(offer, kept.update, kept.attempt))
+            carried = kept.plan.value.previous_result
+            previous = reopen(RoundResult, decode_envelope(carried)) if carried else None
+            offer = self._offer(kept.plan, previous)
+            self._apply(resume(offer, kept.update, kept.attempt, kept.opening))
 
     @property
     def open_rounds(self) -> tuple[RoundKey, ...]:
@@ -129,9 +169,8 @@ class Driver:
 
     def received(self, message: RoundBroadcast, verifier: Verifier) -> None:
         """A verified word of the coordinator. Raises PeerError for what it may not say now."""
-        if isinstance(message, SurvivorList):
-            self._check_own_commitment(message)
-            self._step(message.key.round, SurvivorsListed(message))
+        if isinstance(message, Exchange):
+            self._step(message.key.round, self._exchanged(message))
             return
         match message.value:
             case RoundPlan():
@@ -160,37 +199,52 @@ class Driver:
                 raise ConflictError(f"round {key} was planned before with other content")
             self._step(key, PlanRepeated())
             return
-        offer = self._offer(plan, parse_jobspec(plan.value.jobspec))
-        previous = self._previous_result(offer, verifier)
+        previous = _previous_result(plan.value, verifier)
+        offer = self._offer(plan, previous)
         try:
             require_consent(self._around.policy, plan.value, offer.spec, self._around.journal.history(key.job))
         except ConsentRefused as refused:
             log.warning("round_declined", job=key.job, round=key.number, rule=refused.rule, detail=str(refused))
             answer = decline(offer, refused.rule)
         else:
-            check_plan(offer, previous.value if previous is not None else None)
+            self._require_one_history(offer)
+            check_plan(offer)
             answer = accept(offer)
         self._end_earlier_rounds(offer, previous)
         self._forget_left_rounds(offer)
         self._apply(answer)
 
-    def _offer(self, plan: Sealed[RoundPlan], spec: JobSpec) -> Offer:
-        participant = self._around.policy.participant
-        index = spec.members.index(participant) + 1 if participant in spec.members else 0
-        return Offer(plan, plan_digest(plan), spec, index)
+    def _offer(self, plan: Sealed[RoundPlan], previous: Sealed[RoundResult] | None) -> Offer:
+        policy, spec = self._around.policy, parse_jobspec(plan.value.jobspec)
+        history = self._around.journal.history(plan.value.key.job)
+        result = previous.value if previous is not None else None
+        return Offer(
+            plan=plan,
+            digest=plan_digest(plan),
+            spec=spec,
+            index=spec.members.index(policy.participant) + 1 if policy.participant in spec.members else 0,
+            previous=result,
+            encoding=encoding_of(spec, result),
+            misses=history.misses if history is not None else 0,
+            consortium=policy.consortium,
+            verified=history.verified if history is not None else None,
+        )
+
+    def _require_one_history(self, offer: Offer) -> None:
+        """A plan on another result than the one that this silo verified ends the job for it."""
+        wrong = another_history(offer)
+        if wrong is None:
+            return
+        for effect in leave_job(offer, ALARM_HISTORY, wrong):
+            self._perform(effect)
+        self._end_earlier_rounds(offer, None)
+        raise ConflictError(f"{wrong}: this silo takes no further part in the job")
 
     def _forget_left_rounds(self, offer: Offer) -> None:
         """What was declined or left in earlier rounds of this job needs no repeating any more."""
         for key, state in list(self._rounds.items()):
             if isinstance(state, Out) and key.job == offer.key.job and key.number < offer.key.number:
                 del self._rounds[key]
-
-    def _check_own_commitment(self, listed: SurvivorList) -> None:
-        """What stands under this participant's number must be signed by it; the machine checks for which attempt."""
-        state = self._rounds.get(listed.key.round)
-        for commit in listed.commits:
-            if state is not None and commit.signer == state.offer.index:
-                open_sealed(UploadCommit, commit, verifier=self._around.own_key, index=commit.signer)
 
     def _end_earlier_rounds(self, offer: Offer, previous: Sealed[RoundResult] | None) -> None:
         """A later round is planned, so this job's earlier ones are over; the plan proves how the last one ended."""
@@ -202,19 +256,66 @@ class Driver:
                 log.warning("result_refused", job=key.job, round=key.number, detail=str(error))
                 self._step(key, PassedOver())
 
-    def _previous_result(self, offer: Offer, verifier: Verifier) -> Sealed[RoundResult] | None:
-        carried = offer.plan.value.previous_result
-        if not carried:
-            return None
-        return open_sealed(RoundResult, decode_envelope(carried), verifier=verifier, index=0)
+    # --- exchanges ----------------------------------------------------------------------------------------------------
+
+    def _exchanged(self, message: Exchange) -> Event:
+        match message:
+            case KeyRoster():
+                return RosterCame(message)
+            case ShareDelivery():
+                return DeliveryCame(message)
+            case SurvivorList():
+                return self._survivors_listed(message)
+            case ConsistencyBundle():
+                return BundleCame(message)
+            case _:
+                assert_never(message)
+
+    def _survivors_listed(self, listed: SurvivorList) -> SurvivorsListed:
+        """With what the machine cannot know by itself: which totals this silo helped to open before."""
+        state = self._state(listed.key.round)
+        offer, around = state.offer, self._around
+        if not offer.masked:
+            self._check_own_commitment(offer, listed)
+            return SurvivorsListed(listed, opened_before=(), repeats_allowed=False)
+        plan = offer.plan.value
+        totals = around.journal.totals(offer.spec.task, plan.model, plan.purpose)
+        return SurvivorsListed(
+            listed,
+            opened_before=[frozenset(names) for names in totals],
+            repeats_allowed=plan.key.job in around.policy.allowed_repeats,
+        )
+
+    def _check_own_commitment(self, offer: Offer, listed: SurvivorList) -> None:
+        """What stands under this participant's number must be signed by it; the machine checks for which attempt."""
+        for commit in listed.commits:
+            if commit.signer == offer.index:
+                open_sealed(UploadCommit, commit, verifier=self._around.own_key, index=commit.signer)
 
     # --- performing ---------------------------------------------------------------------------------------------------
 
-    def _step(self, key: RoundKey, event: Event) -> None:
+    def _state(self, key: RoundKey) -> RoundState:
         state = self._rounds.get(key)
         if state is None:
             raise PhaseError(f"round {key} is not open here")
-        self._apply(step(state, event))
+        return state
+
+    def _step(self, key: RoundKey, event: Event) -> None:
+        state = self._state(key)
+        transition = step(state, event, self._tools)
+        try:
+            self._apply(transition)
+        except ConflictError as error:
+            if not isinstance(event, AttemptAnnounced):
+                raise
+            self._refuse(state, event, error)
+
+    def _refuse(self, state: RoundState, event: AttemptAnnounced, error: ConflictError) -> None:
+        """The journal has another core of this round on record: not into this attempt."""
+        if isinstance(state, Working | Fixed | Confirmed | Opened | Out | Finished):
+            raise error
+        reason = AttemptAbortReason.BAD_ATTEMPT
+        self._apply(refuse(state, event.attempt, reason, str(error), self._tools))
 
     def _apply(self, transition: Transition) -> None:
         for effect in transition.effects:
@@ -235,16 +336,24 @@ class Driver:
                 journal.record_plan(offer.plan, jobspec_digest(offer.plan.value.jobspec))
             case RecordUpdate(offer, update):
                 journal.record_update(offer.key, update)
-            case RecordAttempt(offer, attempt):
-                journal.record_attempt(offer.key, attempt)
-            case RecordEnd(offer, survived):
-                journal.record_end(offer.key, keep_state=survived and work.keep_state(offer))
+            case RecordAttempt(offer, attempt, core):
+                journal.record_attempt(offer.key, attempt, core)
+            case RecordOpening(offer, opening):
+                plan = offer.plan.value
+                journal.record_opening(offer.key, plan.purpose, offer.spec.task, plan.model, opening)
+            case RecordEnd(offer, survived, verified):
+                journal.record_end(offer.key, keep_state=survived and work.keep_state(offer), verified=verified)
+            case StopJob(offer, reason):
+                journal.stop_job(offer.key.job, reason)
+            case Alarm(offer, what, detail):
+                log.error("alarm", what=what, job=offer.key.job, round=offer.key.number, detail=detail)
+                self._around.observer.alarmed(what)
             case Say(message):
                 self._say(message)
             case StartWork(offer):
                 work.start_work(offer)
-            case StartUpload(offer, update, attempt):
-                work.start_upload(offer, update, attempt)
+            case StartUpload(offer, update, attempt, protection):
+                work.start_upload(offer, update, attempt, protection)
             case Stop(offer):
                 work.stop(offer)
             case Erase(offer):
@@ -260,3 +369,9 @@ def _declined(state: RoundState) -> bool:
 
 def _say_nothing(_: RoundReply) -> None:
     """No session: the coordinator will ask again."""
+
+
+def _previous_result(plan: RoundPlan, verifier: Verifier) -> Sealed[RoundResult] | None:
+    if not plan.previous_result:
+        return None
+    return open_sealed(RoundResult, decode_envelope(plan.previous_result), verifier=verifier, index=SIGNER_COORDINATOR)

@@ -1,28 +1,31 @@
 """The round at a participant: the other half of the conversation. Pure, as the coordinator's half is.
 
-What the coordinator says is checked against what this silo knows by itself (its copy of the job, its own layout), never
-believed. What does not hold raises a PeerError before anything changed.
+What the coordinator says is checked against what this silo knows by itself (its copy of the job, its own layout, the
+manifest that it pinned), never believed. In a plain round what does not hold raises a PeerError before anything
+changed. In a masked one the silo leaves the attempt (`participant.round.attempts` says when).
+
+Here is which event goes where. The parts: `attempts` (how one is entered and left), `masking` (the exchanges of one),
+`ending`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import assert_never
 
-from participant.round.checks import check_attempt
+from participant.round.attempts import announced, leave
+from participant.round.checks import says_fits
 from participant.round.effects import (
     AbortCame,
     AttemptAnnounced,
-    Effect,
-    Erase,
+    BundleCame,
+    DeliveryCame,
     Event,
     PassedOver,
     PlanRepeated,
-    RecordAttempt,
-    RecordEnd,
     RecordPlan,
     RecordUpdate,
     ResultCame,
+    RosterCame,
     Say,
     StartUpload,
     StartWork,
@@ -34,47 +37,45 @@ from participant.round.effects import (
     WorkFailed,
     WorkProgressed,
 )
+from participant.round.ending import abort_came, passed_over, result_came, withdraw
+from participant.round.masking import bundle_came, delivery_came, roster_came, survivors_listed
 from participant.round.phases import (
+    Advertised,
     Committed,
+    Confirmed,
     Finished,
     Fixed,
     Offer,
+    Opened,
+    Opening,
     Out,
+    Plain,
     Ready,
     RoundState,
+    Shared,
     SpooledUpdate,
     Uploading,
     Working,
     phase_of,
 )
-from shared.errors import ConflictError, WireError
-from shared.ids import Digest
+from participant.round.transition import Tools, Transition
+from shared.errors import ConflictError
 from shared.protocol.messages import (
     AttemptStart,
     Consent,
     Decline,
     Progress,
-    RoundAborted,
     RoundReply,
-    RoundResult,
     Sealed,
     SurvivorList,
     UploadCommit,
-    Withdraw,
     attempt_digest,
 )
 from shared.protocol.messages import Ready as ReadyMessage
 from shared.protocol.phases import Kind, Phase, Role, advance
-from shared.reasons import ConsentRule, DropReason
+from shared.reasons import AttemptAbortReason, ConsentRule, DropReason
+from shared.update import Encoding
 from shared.wire.sealed import reopen
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """The next state, and the effects to perform in order before it is in force."""
-
-    state: RoundState
-    effects: tuple[Effect, ...] = ()
 
 
 def accept(offer: Offer) -> Transition:
@@ -90,16 +91,21 @@ def decline(offer: Offer, rule: ConsentRule) -> Transition:
     return Transition(Out(offer, said), (Say(said),))
 
 
-def resume(offer: Offer, update: SpooledUpdate | None, attempt: Sealed[AttemptStart] | None) -> Transition:
-    """The state that a restart goes on from: what was recorded, no more."""
+def resume(
+    offer: Offer, update: SpooledUpdate | None, attempt: Sealed[AttemptStart] | None, opening: Opening | None
+) -> Transition:
+    """The state that a restart goes on from: what was recorded, no more. The secrets of a masked attempt are gone."""
     if update is None:
         return Transition(Working(offer), (StartWork(offer),))
-    if attempt is None:
-        return Transition(Ready(offer, update))
-    return Transition(Uploading(offer, update, attempt), (StartUpload(offer, update, attempt),))
+    if attempt is not None and opening is not None:
+        return Transition(Opened(offer, update, attempt, opening))
+    if attempt is None or offer.masked:
+        return Transition(Ready(offer, update, last=attempt))
+    uploading = Uploading(offer, update, attempt, Plain(), None)
+    return Transition(uploading, (StartUpload(offer, update, attempt, Plain()),))
 
 
-def step(state: RoundState, event: Event) -> Transition:
+def step(state: RoundState, event: Event, tools: Tools) -> Transition:
     """What happens next. Raises PeerError for what the coordinator may not say now."""
     match event:
         case PlanRepeated():
@@ -110,22 +116,39 @@ def step(state: RoundState, event: Event) -> Transition:
         case WorkDone(update):
             return _work_done(state, update)
         case WorkFailed(reason):
-            return _withdraw(state, reason) if isinstance(state, Working) else Transition(state)
+            return withdraw(state, reason) if isinstance(state, Working) else Transition(state)
         case AttemptAnnounced(attempt):
-            return _attempt_announced(state, attempt)
-        case UploadAcknowledged(attempt):
-            return _upload_acknowledged(state, attempt)
-        case UploadImpossible(attempt, reason):
-            mine = isinstance(state, Uploading) and attempt_digest(state.attempt) == attempt
-            return _withdraw(state, reason) if mine else Transition(state)
-        case SurvivorsListed(survivors):
-            return _survivors_listed(state, survivors)
+            return announced(state, attempt, tools)
+        case UploadAcknowledged():
+            return _upload_acknowledged(state, event)
+        case UploadImpossible():
+            return _upload_impossible(state, event, tools)
+        case RosterCame() | DeliveryCame() | SurvivorsListed() | BundleCame():
+            return _exchanged(state, event, tools)
         case ResultCame(result):
-            return _result_came(state, result)
+            return result_came(state, result)
         case AbortCame(aborted):
-            return _abort_came(state, aborted)
+            return abort_came(state, aborted)
         case PassedOver():
-            return _finish(state, survived=False)
+            return passed_over(state)
+        case _:
+            assert_never(event)
+
+
+def _exchanged(
+    state: RoundState, event: RosterCame | DeliveryCame | SurvivorsListed | BundleCame, tools: Tools
+) -> Transition:
+    match event:
+        case RosterCame(roster):
+            return roster_came(state, roster, tools)
+        case DeliveryCame(delivery):
+            return delivery_came(state, delivery, tools)
+        case SurvivorsListed(survivors):
+            advance(Role.COORDINATOR, phase_of(state), Kind.SURVIVOR_LIST)
+            masked = state.offer.masked
+            return survivors_listed(state, event, tools) if masked else _plain_survivors_listed(state, survivors)
+        case BundleCame(bundle):
+            return bundle_came(state, bundle, tools)
         case _:
             assert_never(event)
 
@@ -138,8 +161,10 @@ def _plan_repeated(state: RoundState) -> Transition:
     match state:
         case Working():
             replies: tuple[RoundReply, ...] = (_consent(state.offer),)
-        case Ready() | Uploading() | Committed() | Fixed():
-            replies = (_consent(state.offer), _ready(state.offer))
+        case Ready() | Advertised() | Shared() | Uploading() | Committed() | Confirmed() | Opened():
+            replies = (_consent(state.offer), _ready(state.offer, state.update))
+        case Fixed():  # of a plain attempt, where every update fits
+            replies = (_consent(state.offer), ReadyMessage(state.offer.key, state.offer.digest, fits=True))
         case Out(said=said):
             replies = (said,)
         case Finished():
@@ -152,56 +177,29 @@ def _plan_repeated(state: RoundState) -> Transition:
 def _work_done(state: RoundState, update: SpooledUpdate) -> Transition:
     if not isinstance(state, Working):
         return Transition(state)  # the round ended while the task was finishing
+    if not update.fits and state.offer.encoding is Encoding.U64:
+        return withdraw(state, DropReason.OUT_OF_RANGE)  # there is no wider one
     advance(Role.PARTICIPANT, phase_of(state), Kind.READY)
     recorded = RecordUpdate(state.offer, update)
-    return Transition(Ready(state.offer, update), (recorded, Say(_ready(state.offer))))
+    return Transition(Ready(state.offer, update, None), (recorded, Say(_ready(state.offer, update))))
 
 
-def _withdraw(state: RoundState, reason: DropReason) -> Transition:
-    advance(Role.PARTICIPANT, phase_of(state), Kind.WITHDRAW)
-    offer = state.offer
-    said = Withdraw(offer.key, offer.digest, reason)
-    return Transition(Out(offer, said), (Stop(offer), RecordEnd(offer, survived=False), Say(said), Erase(offer)))
-
-
-def _attempt_announced(state: RoundState, attempt: Sealed[AttemptStart]) -> Transition:
-    advance(Role.COORDINATOR, phase_of(state), Kind.ATTEMPT_START)
-    match state:
-        case Ready():
-            check_attempt(state.offer, attempt.value, state.update)
-            return _begin_upload(state.offer, state.update, attempt, ())
-        case Uploading() | Committed():
-            known = state.attempt
-            if known.value.key.attempt == attempt.value.key.attempt:
-                if known.payload != attempt.payload:
-                    raise ConflictError(f"attempt {attempt.value.key} was announced before with other content")
-                return Transition(state)
-            if known.value.key.attempt > attempt.value.key.attempt:
-                raise ConflictError(f"attempt {attempt.value.key} comes after attempt {known.value.key.attempt}")
-            check_attempt(state.offer, attempt.value, state.update)
-            return _begin_upload(state.offer, state.update, attempt, (Stop(state.offer),))
-        case Working() | Fixed() | Out() | Finished():
-            return Transition(state)
-        case _:
-            assert_never(state)
-
-
-def _begin_upload(
-    offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], before: tuple[Effect, ...]
-) -> Transition:
-    effects = (*before, RecordAttempt(offer, attempt), StartUpload(offer, update, attempt))
-    return Transition(Uploading(offer, update, attempt), effects)
-
-
-def _upload_acknowledged(state: RoundState, attempt: Digest) -> Transition:
-    if not isinstance(state, Uploading) or attempt_digest(state.attempt) != attempt:
+def _upload_acknowledged(state: RoundState, event: UploadAcknowledged) -> Transition:
+    if not isinstance(state, Uploading) or attempt_digest(state.attempt) != event.attempt:
         return Transition(state)  # the acknowledgement of an attempt that is over
     advance(Role.PARTICIPANT, phase_of(state), Kind.UPLOAD_COMMIT)
-    return Transition(Committed(state.offer, state.update, state.attempt))
+    return Transition(Committed(state.offer, state.update, state.attempt, state.protection, state.dealt, event.commit))
 
 
-def _survivors_listed(state: RoundState, listed: SurvivorList) -> Transition:
-    advance(Role.COORDINATOR, phase_of(state), Kind.SURVIVOR_LIST)
+def _upload_impossible(state: RoundState, event: UploadImpossible, tools: Tools) -> Transition:
+    if not isinstance(state, Uploading) or attempt_digest(state.attempt) != event.attempt:
+        return Transition(state)
+    if isinstance(event.reason, AttemptAbortReason):
+        return leave(state, event.reason, "the upload cannot go on", tools)
+    return withdraw(state, event.reason)
+
+
+def _plain_survivors_listed(state: RoundState, listed: SurvivorList) -> Transition:
     if isinstance(state, Uploading | Committed):
         if listed.key != state.attempt.value.key:
             raise ConflictError(f"survivors of attempt {listed.key}, but attempt {state.attempt.value.key} runs")
@@ -212,49 +210,9 @@ def _survivors_listed(state: RoundState, listed: SurvivorList) -> Transition:
     return Transition(state)
 
 
-def _result_came(state: RoundState, result: Sealed[RoundResult]) -> Transition:
-    advance(Role.COORDINATOR, phase_of(state), Kind.ROUND_RESULT)
-    if isinstance(state, Finished):
-        return Transition(state)
-    offer, value = state.offer, result.value
-    plan = offer.plan.value
-    if value.purpose is not plan.purpose:
-        raise ConflictError(f"round {offer.key} was planned to {plan.purpose}, its result is of {value.purpose}")
-    if value.survivors and value.survivors[-1] > len(offer.spec.members):
-        raise WireError(f"a result names member {value.survivors[-1]} of {len(offer.spec.members)}")
-    survived = offer.index in value.survivors
-    if survived and not isinstance(state, Uploading | Committed | Fixed) and not _left_after_upload(state):
-        raise ConflictError(f"the result of {offer.key} counts an update that this participant never sent")
-    if isinstance(state, Uploading | Committed | Fixed) and survived and value.attempt != attempt_digest(state.attempt):
-        raise ConflictError(
-            f"the result of {offer.key} is of another attempt than the one that this update was sent in"
-        )
-    return _finish(state, survived=survived and not isinstance(state, Out))
-
-
-def _left_after_upload(state: RoundState) -> bool:
-    """One that withdrew may have been counted before it was heard."""
-    return isinstance(state, Out) and isinstance(state.said, Withdraw)
-
-
-def _abort_came(state: RoundState, aborted: Sealed[RoundAborted]) -> Transition:
-    advance(Role.COORDINATOR, phase_of(state), Kind.ROUND_ABORTED)
-    if aborted.value.plan != state.offer.digest:
-        raise ConflictError(f"an abort of {state.offer.key} that names another plan")
-    return _finish(state, survived=False)
-
-
-def _finish(state: RoundState, *, survived: bool) -> Transition:
-    if isinstance(state, Finished):
-        return Transition(state)
-    offer = state.offer
-    effects: tuple[Effect, ...] = (Stop(offer), RecordEnd(offer, survived=survived), Erase(offer))
-    return Transition(Finished(offer, survived), effects)
-
-
 def _consent(offer: Offer) -> Consent:
     return Consent(offer.key, offer.digest)
 
 
-def _ready(offer: Offer) -> ReadyMessage:
-    return ReadyMessage(offer.key, offer.digest, fits=True)
+def _ready(offer: Offer, update: SpooledUpdate) -> ReadyMessage:
+    return ReadyMessage(offer.key, offer.digest, fits=says_fits(offer, update))
