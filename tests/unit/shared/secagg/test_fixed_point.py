@@ -120,7 +120,7 @@ def test_headroom_of_statistics() -> None:
 @pytest.mark.parametrize("encoding", MASKED)
 def test_a_sum_cannot_leave_the_ring_and_the_next_scale_could(encoding: Encoding) -> None:
     top = 2 ** (8 * encoding.word_bytes - 1) - 1
-    for members in range(2, 101):
+    for members in range(2, 301):  # U16 and 255 members: there the `- n` of the formula decides
         for reach in (-29, 0, 34):
             exponent = scale_exponent(encoding=encoding, members=members, range_exponent=reach)
             largest = Fraction(2) ** (exponent + reach)  # R * S
@@ -292,6 +292,13 @@ def test_what_cannot_be_encoded(encoding: Encoding, bad: float, place: int) -> N
     values[place] = bad
     with pytest.raises(TaskError, match=r"aggregated tensor 1: .*(finite|beyond its range)"):
         encoder(encoding, sizes=[3, 10], ranges=[0, 0]).encode(values, first_cell=3)
+
+
+def test_a_signalling_nan_is_refused_without_a_warning() -> None:
+    values = np.array([0, 0x7F800001, 0], "<u4").view("<f4")
+    with pytest.raises(TaskError, match="a finite number"):
+        encoder(Encoding.U32, sizes=[3], ranges=[0]).encode(values, first_cell=0)
+    assert math.isnan(largest_products(values, 256, [3])[0])
 
 
 def test_mistakes_of_the_caller() -> None:
