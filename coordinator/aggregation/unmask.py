@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from coordinator.round.phases import Dealt, Masking, Opening
 from shared.errors import WireError
-from shared.ids import ParticipantId
+from shared.ids import Digest, ParticipantId
 from shared.protocol.messages import UnmaskShares
 from shared.secagg import sealing
 from shared.secagg.masking import Term
@@ -62,9 +62,7 @@ def check_revealed(
     ):
         _check_dealers(kind, [dealer for dealer, _ in shares], expected)
         for dealer, share in shares:
-            sealing.check_revealed(
-                share=share, t1=masking.roster.digest, dealer=dealer, holder=holder, kind=kind, sealed=sealed[dealer]
-            )
+            _check_share(share, masking.roster.digest, dealer, kind, sealed[dealer])
 
 
 def remaining_masks(
@@ -151,6 +149,13 @@ def _sealed_for(holder: int, dealt: Dealt) -> SealedShare:
     if found == len(dealt.shares) or dealt.shares[found].holder != holder:
         raise RuntimeError(f"dealer {dealt.word.value.index} has no share for holder {holder}, who is on the roster")
     return dealt.shares[found]
+
+
+def _check_share(share: bytes, t1: Digest, dealer: int, kind: ShareKind, sealed: SealedShare) -> None:
+    try:
+        sealing.check_revealed(share=share, t1=t1, dealer=dealer, holder=sealed.holder, kind=kind, sealed=sealed)
+    except WireError as error:
+        raise WireError(f"dealer {dealer}: {error}") from None
 
 
 def _check_dealers(kind: ShareKind, given: Sequence[int], expected: Collection[int]) -> None:
