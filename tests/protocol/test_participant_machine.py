@@ -116,7 +116,7 @@ def test_work_that_ends_after_the_round_does_not_matter() -> None:
         silo.ignores(WorkDone(spooled()))
         silo.ignores(WorkFailed(DropReason.TASK_CRASHED))
         silo.ignores(WorkProgressed(99))
-        silo.ignores(UploadAcknowledged(attempt_digest(silo.start())))
+        silo.ignores(UploadAcknowledged(attempt_digest(silo.start()), None))
 
 
 # --- again ------------------------------------------------------------------------------------------------------------
@@ -172,10 +172,10 @@ def test_an_outcome_again_changes_nothing() -> None:
 def test_a_restart_goes_on_from_what_was_recorded() -> None:
     offer = make_offer()
     start = Silo().start()
-    assert Silo(opening=resume(offer, None, None)).opening == ["start work"]
-    ready = Silo(opening=resume(offer, spooled(), None))
+    assert Silo(opening=resume(offer, None, None, None)).opening == ["start work"]
+    ready = Silo(opening=resume(offer, spooled(), None, None))
     assert (ready.opening, ready.phase) == ([], Phase.READY)
-    uploading = Silo(opening=resume(offer, spooled(), start))
+    uploading = Silo(opening=resume(offer, spooled(), start, None))
     assert (uploading.opening, uploading.phase) == (["start upload 1"], Phase.UPLOADING)
 
 
@@ -194,7 +194,9 @@ CHANGED: dict[str, Any] = {
     "members": {"members": (A, B)},
     "layout": {"layout": layout(Purpose.EVALUATE).digest},
     "assumption on collusion": {"max_colluding": 1},
+    "exchange deadline": {"exchange_deadline_s": 1.0},
     "upload deadline": {"upload_deadline_s": 1.0},
+    "encoding": {"encoding": Encoding.U64},
 }
 
 
@@ -233,7 +235,7 @@ def test_a_survivor_list_of_another_attempt_or_without_this_silo_is_refused() ->
         listed = silo.listing(A, B)
         of_another = silo.listing(A, B, number=2).survivors
         mixed = replace(listed.survivors, commits=of_another.commits)
-        silo.refuses(SurvivorsListed(mixed), ConflictError, "without this participant")
+        silo.refuses(SurvivorsListed(mixed, (), repeats_allowed=False), ConflictError, "without this participant")
 
 
 @pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.READY])
@@ -263,19 +265,20 @@ def test_a_result_of_another_attempt_purpose_or_size_is_refused() -> None:
 
 def test_an_abort_of_another_plan_is_refused() -> None:
     silo = Silo()
-    other = Silo(opening=resume(make_offer(plan=make_plan(make_spec(rounds=9))), None, None))
+    other = Silo(opening=resume(make_offer(plan=make_plan(make_spec(rounds=9))), None, None, None))
     silo.refuses(other.aborted(), ConflictError, "another plan")
 
 
 def test_words_out_of_order_are_refused() -> None:
     silo = Silo()
-    silo.refuses(silo.listing(A, B), PhaseError, "survivor_list in phase training")
+    silo.ignores(silo.listing(A, B))
     silo.to(Phase.FINISHED).refuses(PlanRepeated(), PhaseError, "round_plan in phase finished")
+    silo.refuses(silo.listing(A, B), PhaseError, "survivor_list in phase finished")
     silo.refuses(AttemptAnnounced(silo.start()), PhaseError, "attempt_start in phase finished")
 
 
 def test_the_layout_is_derived_and_not_received() -> None:
     cells = StatisticsLayout(METRICS).cells
-    assert layout_of(make_offer(), ELEMENTS) == UpdateLayout(Encoding.PLAIN, ELEMENTS, cells)
+    assert layout_of(make_offer(), spooled(), Encoding.PLAIN) == UpdateLayout(Encoding.PLAIN, ELEMENTS, cells)
     closing = make_offer(plan=make_plan(make_spec(), purpose=Purpose.EVALUATE))
-    assert layout_of(closing, ELEMENTS) == UpdateLayout(Encoding.PLAIN, 0, cells)
+    assert layout_of(closing, spooled(), Encoding.PLAIN) == UpdateLayout(Encoding.PLAIN, 0, cells)

@@ -8,6 +8,7 @@ import pytest
 
 from participant.round.effects import (
     AbortCame,
+    Alarm,
     AttemptAnnounced,
     Effect,
     Erase,
@@ -15,6 +16,7 @@ from participant.round.effects import (
     PlanRepeated,
     RecordAttempt,
     RecordEnd,
+    RecordOpening,
     RecordPlan,
     RecordUpdate,
     ResultCame,
@@ -22,15 +24,21 @@ from participant.round.effects import (
     StartUpload,
     StartWork,
     Stop,
+    StopJob,
     SurvivorsListed,
     UploadAcknowledged,
     WorkDone,
 )
-from participant.round.machine import Transition, accept, step
-from participant.round.phases import Offer, RoundState, phase_of
+from participant.round.machine import accept, step
+from participant.round.phases import Offer, RoundState, SpooledUpdate, phase_of
+from participant.round.transition import Tools, Transition
+from shared.entropy import SeededEntropy
 from shared.errors import PeerError
 from shared.ids import ParticipantId
 from shared.protocol.messages import (
+    AnswerKind,
+    AttemptAbort,
+    AttemptAnswer,
     AttemptStart,
     Consent,
     Decline,
@@ -42,7 +50,20 @@ from shared.protocol.messages import (
     attempt_digest,
 )
 from shared.protocol.phases import Phase
-from tests.support.rounds import A, B, C, aborted_of, list_of, make_offer, result_of, spooled, start_of
+from shared.wire.sealed import reopen
+from tests.support.rounds import (
+    A,
+    B,
+    C,
+    aborted_of,
+    commit_of,
+    key_of,
+    list_of,
+    make_offer,
+    result_of,
+    spooled,
+    start_of,
+)
 
 
 class Silo:
@@ -50,6 +71,7 @@ class Silo:
 
     def __init__(self, *, participant: ParticipantId = A, opening: Transition | None = None) -> None:
         self.offer: Offer = make_offer(participant)
+        self.tools = tools_of(participant)
         begun = opening or accept(self.offer)
         self.offer = begun.state.offer
         self.state: RoundState = begun.state
@@ -63,19 +85,19 @@ class Silo:
         return self.phase is phase
 
     def hear(self, event: Event) -> list[str]:
-        return self._take(step(self.state, event))
+        return self._take(step(self.state, event, self.tools))
 
     def refuses(self, event: Event, error: type[PeerError], match: str | None = None) -> None:
         """The event raises and changes nothing: same object, same content."""
         before, content = self.state, repr(self.state)
         with pytest.raises(error, match=match):
-            step(self.state, event)
+            step(self.state, event, self.tools)
         assert self.state is before
         assert repr(self.state) == content
 
     def ignores(self, event: Event) -> None:
         """The event is allowed and changes nothing: the same object, and nothing is done."""
-        transition = step(self.state, event)
+        transition = step(self.state, event, self.tools)
         assert transition.state is self.state
         assert transition.effects == ()
 
@@ -84,20 +106,21 @@ class Silo:
     def start(self, number: int = 1, **changed: Any) -> Sealed[AttemptStart]:
         return start_of(self.offer.plan, self.offer.spec, attempt=number, **changed)
 
-    def trained(self) -> list[str]:
-        return self.hear(WorkDone(spooled()))
+    def trained(self, update: SpooledUpdate | None = None) -> list[str]:
+        return self.hear(WorkDone(update or spooled()))
 
     def announced(self, number: int = 1, **changed: Any) -> list[str]:
         return self.hear(AttemptAnnounced(self.start(number, **changed)))
 
     def acknowledged(self, number: int = 1) -> list[str]:
-        return self.hear(UploadAcknowledged(attempt_digest(self.start(number))))
+        start = self.start(number)
+        return self.hear(UploadAcknowledged(attempt_digest(start), commit_of(A, start)[0]))
 
     def listed(self, *survivors: ParticipantId, number: int = 1) -> list[str]:
         return self.hear(self.listing(*survivors, number=number))
 
     def listing(self, *survivors: ParticipantId, number: int = 1) -> SurvivorsListed:
-        return SurvivorsListed(list_of(self.start(number), *(survivors or (A, B, C))))
+        return SurvivorsListed(list_of(self.start(number), *(survivors or (A, B, C))), (), repeats_allowed=False)
 
     def result(self, *survivors: int, number: int = 1, **changed: Any) -> ResultCame:
         return ResultCame(result_of(self.start(number), survivors, **changed))
@@ -129,6 +152,11 @@ class Silo:
         return [line_of(effect) for effect in transition.effects]
 
 
+def tools_of(participant: ParticipantId) -> Tools:
+    """Of that member; its randomness is the same in every run."""
+    return Tools(draw=SeededEntropy(participant.encode()).take, signer=key_of(participant))
+
+
 def line_of(effect: Effect) -> str:
     match effect:
         case RecordPlan():
@@ -137,6 +165,12 @@ def line_of(effect: Effect) -> str:
             return "record update"
         case RecordAttempt(_, attempt):
             return f"record attempt {attempt.value.key.attempt}"
+        case RecordOpening():
+            return "record opening"
+        case StopJob():
+            return "stop job"
+        case Alarm(_, what):
+            return f"alarm {what}"
         case RecordEnd(_, survived):
             return "record end, survived" if survived else "record end"
         case Say(message):
@@ -165,5 +199,9 @@ def _said(message: RoundReply) -> str:
             return f"decline: {rule}"
         case Withdraw(reason=reason):
             return f"withdraw: {reason}"
+        case AttemptAnswer(kind=AnswerKind.ATTEMPT_ABORT, envelope=envelope):
+            return f"abort: {reopen(AttemptAbort, envelope).value.reason}"
+        case AttemptAnswer(kind=kind):
+            return kind.name.lower()
         case _:
             assert_never(message)

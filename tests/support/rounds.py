@@ -11,9 +11,12 @@ import numpy as np
 
 from coordinator.round.phases import RoundFrame
 from coordinator.round.transition import Seal
-from participant.round.phases import Offer, SpooledUpdate
+from participant.consent import VerifiedResult
+from participant.round.checks import encoding_of
+from participant.round.phases import Measured, Offer, SpooledUpdate
+from shared.consortium import Consortium, make_manifest
 from shared.hashing import tagged_hash
-from shared.identity import SigningKey
+from shared.identity import Identity, Role, SigningKey
 from shared.ids import (
     AttemptKey,
     AttemptNumber,
@@ -56,8 +59,6 @@ TASK = TaskName("heart")
 ELEMENTS = 8
 METRICS = ("loss",)
 PLAIN = MaskingSpec(mode="plain", max_colluding=0)
-CONSORTIUM = Digest.of(b"the manifest of the consortium").raw
-
 T = TypeVar("T", RoundPlan, AttemptStart, UploadCommit, RoundResult, RoundAborted)
 
 
@@ -68,6 +69,19 @@ def key_of(name: str) -> SigningKey:
 
 
 COORDINATOR_KEY = key_of("coordinator")
+
+
+def manifest_of(*participants: str) -> Consortium:
+    """A consortium of these and the coordinator, each with its `key_of`."""
+    name = "consilo.test"
+    members = {Identity(name, Role.PARTICIPANT, member): key_of(member).verifying_key for member in participants}
+    members[Identity(name, Role.COORDINATOR, "coordinator")] = COORDINATOR_KEY.verifying_key
+    made = make_manifest(consortium=name, members=members, officers=[key_of("officer")])
+    return Consortium.parse(made, source="the test's manifest")
+
+
+MANIFEST = manifest_of(*(f"hospital-{letter}" for letter in "abcdefgh"))
+CONSORTIUM = MANIFEST.digest.raw
 coordinator_seal: Seal = partial(seal, signer=COORDINATOR_KEY, index=0)
 
 
@@ -196,14 +210,33 @@ def make_offer(participant: ParticipantId = A, *, plan: Sealed[RoundPlan] | None
     return offer_of(make_spec(**policy), participant, plan=plan)
 
 
-def offer_of(spec: JobSpec, participant: ParticipantId = A, *, plan: Sealed[RoundPlan] | None = None) -> Offer:
-    """The plan of that job's round as this member looked at it."""
+def offer_of(
+    spec: JobSpec,
+    participant: ParticipantId = A,
+    *,
+    plan: Sealed[RoundPlan] | None = None,
+    previous: RoundResult | None = None,
+    verified: VerifiedResult | None = None,
+    misses: int = 0,
+) -> Offer:
+    """The plan of that job's round as this member looked at it; `previous` is the result that the plan carries."""
     plan = plan or make_plan(spec)
-    return Offer(plan, plan_digest(plan), spec, spec.members.index(participant) + 1)
+    return Offer(
+        plan=plan,
+        digest=plan_digest(plan),
+        spec=spec,
+        index=spec.members.index(participant) + 1,
+        previous=previous,
+        encoding=encoding_of(spec, previous),
+        misses=misses,
+        consortium=MANIFEST,
+        verified=verified,
+    )
 
 
-def spooled(weight: float = 1.0, statistics: tuple[float, ...] = (1.0, 0.5, 1.0, 0.25)) -> SpooledUpdate:
-    return SpooledUpdate(UpdateHeader(Encoding.PLAIN, weight, 1), statistics, ELEMENTS)
+def spooled(weight: float = 1.0, *, cells: tuple[int, ...] = (), fits: bool = True) -> SpooledUpdate:
+    """A trained update of ELEMENTS; with `cells`, of a masked job."""
+    return SpooledUpdate(Measured(weight, (0.5,)), Measured(1.0, (0.25,)), ELEMENTS, cells, fits)
 
 
 def start_of(plan: Sealed[RoundPlan], spec: JobSpec, /, *, attempt: int = 1, **changed: Any) -> Sealed[AttemptStart]:

@@ -9,7 +9,8 @@ import pytest
 from participant.consent import Policy
 from participant.round.driver import Driver, Surroundings
 from participant.round.effects import WorkDone, WorkFailed
-from participant.round.phases import Offer, RoundState, SpooledUpdate
+from participant.round.phases import Offer, Protection, RoundState, SpooledUpdate
+from shared.entropy import SeededEntropy
 from shared.errors import ConflictError, IdentityError, PhaseError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.protocol.messages import AttemptStart, Decline, RoundPlan, RoundReply, Sealed, Withdraw
@@ -47,7 +48,9 @@ class RecordingWork:
     def start_work(self, offer: Offer) -> None:
         self.asked.append(("work", offer.key))
 
-    def start_upload(self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart]) -> None:
+    def start_upload(
+        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
+    ) -> None:
         self.asked.append(("upload", offer.key))
 
     def stop(self, offer: Offer) -> None:
@@ -61,7 +64,13 @@ class RecordingWork:
 
 
 class Unobserved:
+    def __init__(self) -> None:
+        self.alarms: list[str] = []
+
     def moved(self, state: RoundState) -> None: ...
+
+    def alarmed(self, what: str) -> None:
+        self.alarms.append(what)
 
 
 class Daemon:
@@ -70,6 +79,7 @@ class Daemon:
     def __init__(self, journal: MemoryJournal | None = None, *, minimum_members: int = 1) -> None:
         self.journal = journal or MemoryJournal()
         self.work = RecordingWork()
+        self.observer = Unobserved()
         self.said: list[RoundReply] = []
         policy = Policy(
             participant=A,
@@ -82,7 +92,13 @@ class Daemon:
             journal_doubtful=False,
         )
         around = Surroundings(
-            policy=policy, journal=self.journal, work=self.work, observer=Unobserved(), own_key=key_of(A).verifying_key
+            policy=policy,
+            journal=self.journal,
+            work=self.work,
+            observer=self.observer,
+            own_key=key_of(A).verifying_key,
+            signer=key_of(A),
+            entropy=SeededEntropy(b"silo a"),
         )
         self.driver = Driver(around=around)
         self.driver.start()
