@@ -168,7 +168,7 @@ class UploadCommit:
 
 @dataclass(frozen=True, slots=True)
 class ConsistencySignature:
-    """This participant was shown these survivors, and no others. Sealed; one for each attempt."""
+    """The word of a participant that it was shown these survivors and no others. Sealed; one for each attempt."""
 
     attempt: Digest
     survivors: Digest
