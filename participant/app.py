@@ -23,6 +23,7 @@ from prometheus_client import start_http_server
 
 from participant.consent import Policy
 from participant.journal import SqliteJournal
+from participant.marker import advance, take_into_use
 from participant.membership import check_consortium
 from participant.metrics import ParticipantMetrics
 from participant.round.driver import Driver, Surroundings
@@ -46,6 +47,7 @@ from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_sign
 
 log = structlog.get_logger()
 
+JOURNAL_FILE = "journal.sqlite"
 CLOSE_LIMIT_S = 6.0
 JOURNAL_RETRY_S = 1.0
 
@@ -118,7 +120,9 @@ class Daemon:
             name: TaskRunner(definition=definition, log=logs / f"{name}.log")
             for name, definition in task_definitions(settings).items()
         }
-        self._journal = SqliteJournal(folder / "journal.sqlite")
+        key = settings.signing.key
+        self._journal = SqliteJournal(folder / JOURNAL_FILE, on_opening=lambda journal: advance(journal, key))
+        self._doubt = take_into_use(self._journal, key)
         self._work = AsyncWork(means=self._means(Spool(folder)), report=self._report, on_fatal=self._end_with)
         self._driver = Driver(
             around=Surroundings(
@@ -127,6 +131,8 @@ class Daemon:
                 work=self._work,
                 observer=self._metrics,
                 own_key=self._checked.signing.key.verifying_key,
+                signer=self._checked.signing.key,
+                entropy=SystemEntropy(),
             )
         )
         self._session = SessionLoop(
@@ -136,6 +142,7 @@ class Daemon:
                 tls=settings.tls.paths,
                 signing_certificate=lambda: checked.signing.certificate.der,
             ),
+            consortium=consortium,
             tasks=sorted(self._tasks),
             software=f"consilo {self._build.version}",
             rounds=self._driver,
@@ -149,7 +156,7 @@ class Daemon:
         stopping = asyncio.Event()
         _on_signals(stopping)
         self._serve_metrics()
-        self._driver.start()
+        self._begin()
         warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
         session = asyncio.create_task(self._session.run())
         waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
@@ -169,6 +176,18 @@ class Daemon:
             await asyncio.gather(*warming, *waits, return_exceptions=True)
             await asyncio.wait_for(self._close(), CLOSE_LIMIT_S)
             log.info("participant_stopped", participant=self._settings.participant.id)
+
+    def _begin(self) -> None:
+        """Go on with the open rounds, unless nobody knows what this silo promised in them since."""
+        if self._doubt is None:
+            self._driver.start()
+            return
+        log.error(
+            "journal_doubtful", detail=self._doubt.detail,
+            meaning="every plan is declined, and no open round is gone on with",
+            advice="find out why the journal changed; when the jobs of that time are over, stop this daemon and run "
+            "`consilo participant confirm-journal`",
+        )  # fmt: skip
 
     async def _warm(self, name: TaskName) -> None:
         """Load the task, and say on which device it runs."""
@@ -224,7 +243,7 @@ class Daemon:
             allow_no_collusion=table.allow_no_collusion,
             allowed_repeats=table.allowed_repeats,
             consortium=self._consortium,
-            journal_doubtful=False,
+            journal_doubtful=self._doubt is not None,
         )
 
     def _serve_metrics(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -61,14 +62,46 @@ def check(config_path: Path, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@participant.command("confirm-journal")
+@_CONFIG
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def confirm_journal(config_path: Path, *, yes: bool) -> None:
+    """Say that a lost, restored or exchanged journal may be used.
+
+    Beside the signing key the daemon keeps a marker of the journal that the key was used with. When the data folder
+    holds an empty journal, an older copy or another one, this silo does not know what it promised, and declines every
+    plan. Confirm only when somebody knows why the journal changed, and when the jobs that ran before it changed are
+    over: in one that still runs, a coordinator could be told a second time what may be told once. Stop the daemon
+    first.
+    """
+    from participant.app import JOURNAL_FILE, lock_folder
+    from participant.journal import SqliteJournal
+    from participant.marker import confirm, doubt_about
+
+    settings = load_config(config_path, ParticipantSettings, environment=os.environ)
+    folder, key = settings.participant.data_dir, settings.signing.key
+    with lock_folder(folder), contextlib.closing(SqliteJournal(folder / JOURNAL_FILE)) as journal:
+        doubt = doubt_about(journal, key)
+        if doubt is None:
+            click.echo("The journal is the one that the signing key was used with: there is nothing to confirm.")
+            return
+        click.echo(f"{doubt.detail}.")
+        if not yes:
+            click.confirm("Are the jobs of that time over, and shall this journal be used from now on?", abort=True)
+        confirm(journal, key)
+        click.echo("Confirmed. Start the daemon: it answers plans by its policy again.")
+
+
 def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]]:
-    from participant.app import check_identity, lock_folder
+    from participant.app import JOURNAL_FILE, check_identity, lock_folder
+    from participant.journal import SqliteJournal
+    from participant.marker import doubt_about
     from participant.membership import check_consortium
     from participant.tasks.catalogue import task_definitions
     from participant.tasks.contract import TaskDefinition, TaskFailed
     from participant.tasks.runner import TaskRunner
     from participant.work import TASK_START_LIMIT_S
-    from shared.errors import TaskError
+    from shared.errors import ConfigError, TaskError
 
     def credentials() -> str:
         checked = check_identity(settings)
@@ -84,6 +117,16 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]
     def folder() -> str:
         with lock_folder(settings.participant.data_dir):
             return f"{settings.participant.data_dir} is writable and free"
+
+    def journal() -> str:
+        path = settings.participant.data_dir / JOURNAL_FILE
+        if not path.exists():
+            return "none yet"
+        with contextlib.closing(SqliteJournal(path)) as found:
+            doubt = doubt_about(found, settings.signing.key)
+        if doubt is not None:
+            raise ConfigError(f"{doubt.detail}: see `consilo participant confirm-journal --help`")
+        return "the one that the signing key was used with"
 
     def task(definition: TaskDefinition) -> str:
         async def start() -> str:
@@ -103,6 +146,7 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]
         ("credentials", credentials),
         ("consortium", consortium),
         ("data folder", folder),
+        ("journal", journal),
     ]
     for name, definition in task_definitions(settings).items():
         checks.append((f"task {name}", lambda definition=definition: task(definition)))  # type: ignore[misc]

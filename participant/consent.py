@@ -71,6 +71,8 @@ class JobHistory:
     """Why this silo stopped the job for itself; empty while it takes part."""
     verified: VerifiedResult | None = None
     """The last result that this silo verified."""
+    misses: int = 0
+    """How many updates of this silo were beyond their round's range."""
 
 
 def require_consent(policy: Policy, plan: RoundPlan, spec: JobSpec, history: JobHistory | None) -> None:

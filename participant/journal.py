@@ -1,48 +1,34 @@
 """What this silo promised, in which round: the participant's durable memory.
 
-Small records in one SQLite file of the data folder. Each verb is one transaction, on disk when it returns (WAL with
-synchronous=FULL). What is recorded is what a restart may rely on: an accepted plan, a finished update, an announced
-attempt, and for each job its specification and the last round that is over. The last two are never forgotten, so that a
-job cannot come back with another specification and a round cannot be played again.
+Small records in one SQLite file of the data folder. Each verb is one transaction, on disk when it returns
+(`participant.journal_file`). What is recorded is what a restart may rely on, and what must never happen twice:
+
+* of an open round: its accepted plan, the finished update, the highest attempt taken part in. Gone at its end.
+* of a job: its specification, the last round that is over, the task's state, how often an update did not fit, the last
+  result that was verified, and whether this silo stopped it for itself. Never forgotten, so that a job cannot come back
+  with another specification and a round cannot be played again.
+* of a masked round: its core (what all its attempts have in common), and the one total that this silo helped to open.
+  Never forgotten: a second total of one round, or of one model, would give an update away by subtraction. The exact
+  reply is kept until the round's end, because after a crash these bytes and no others may be said again.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from participant.consent import JobHistory
-from participant.round.phases import SpooledUpdate
-from shared.errors import ConfigError, DurabilityUnknown, StorageError
-from shared.ids import Digest, JobId, RoundKey, RoundNumber
-from shared.job import canonical_json
+from participant.consent import JobHistory, VerifiedResult
+from participant.journal_file import JournalFile, JournalName
+from participant.journal_records import decode_names, decode_spooled, encode_names, encode_spooled
+from participant.round.phases import Opening, SpooledUpdate
+from shared.errors import ConflictError
+from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.protocol.messages import AttemptStart, RoundPlan, Sealed
-from shared.wire.sealed import decode_envelope, decode_update_header, encode_envelope, encode_update_header, reopen
-
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE meta (schema_version INTEGER NOT NULL);
-CREATE TABLE jobs (
-    job TEXT PRIMARY KEY,
-    jobspec BLOB NOT NULL,
-    finished_round INTEGER NOT NULL,
-    state_round INTEGER NOT NULL
-);
-CREATE TABLE rounds (
-    job TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    plan BLOB NOT NULL,
-    spooled BLOB NOT NULL,
-    attempt BLOB NOT NULL,
-    PRIMARY KEY (job, round)
-);
-"""
+from shared.reasons import Purpose
+from shared.wire.sealed import decode_envelope, encode_envelope, reopen
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +38,7 @@ class OpenRound:
     plan: Sealed[RoundPlan]
     update: SpooledUpdate | None
     attempt: Sealed[AttemptStart] | None
+    opening: Opening | None = None
 
 
 class Journal(Protocol):
@@ -62,15 +49,33 @@ class Journal(Protocol):
         ...
 
     def record_update(self, key: RoundKey, update: SpooledUpdate) -> None:
-        """The update is complete in the spool."""
+        """The update is complete in the spool. One that does not fit is a miss of its job, counted once."""
         ...
 
-    def record_attempt(self, key: RoundKey, attempt: Sealed[AttemptStart]) -> None:
-        """The highest attempt that this silo takes part in."""
+    def record_attempt(self, key: RoundKey, attempt: Sealed[AttemptStart], core: Digest | None) -> None:
+        """The highest attempt that this silo takes part in; with masking also what all attempts at the round have in
+        common. Raises ConflictError when the round has another core on record, for ever.
+        """
         ...
 
-    def record_end(self, key: RoundKey, *, keep_state: bool) -> None:
-        """The round is over, for good. `keep_state`: the task's state goes on from this round."""
+    def record_opening(self, key: RoundKey, purpose: Purpose, task: TaskName, model: Digest, opening: Opening) -> None:
+        """A total that this silo helps to open. The same again changes nothing; raises ConflictError for
+        another one, for ever.
+        """
+        ...
+
+    def totals(self, task: TaskName, model: Digest, purpose: Purpose) -> Sequence[tuple[ParticipantId, ...]]:
+        """Over whom the totals are that this silo helped to open on this model, in any job."""
+        ...
+
+    def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
+        """The round is over, for good. `keep_state`: the task's state goes on from this round. `verified`: its result,
+        which then is the job's last one.
+        """
+        ...
+
+    def stop_job(self, job: JobId, reason: str) -> None:
+        """From now on this silo takes no part in the job. The first reason is the one that is kept."""
         ...
 
     def open_rounds(self) -> Sequence[OpenRound]: ...
@@ -87,35 +92,29 @@ class Journal(Protocol):
 class SqliteJournal:
     """The journal in a file."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens or creates. Raises ConfigError for a file of a newer version, StorageError for one not readable."""
-        try:
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-            path.chmod(0o600)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._check_schema(path)
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"the journal {path} cannot be opened: {error}") from error
+    def __init__(self, path: Path, *, on_opening: Callable[[SqliteJournal], None] | None = None) -> None:
+        """Opens or creates. Raises ConfigError for a file of a newer version, StorageError for one not readable.
 
-    def _check_schema(self, path: Path) -> None:
-        tables = self._database.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchall()
-        if not tables:
-            self._database.executescript(
-                f"BEGIN; {_SCHEMA} INSERT INTO meta VALUES ({SCHEMA_VERSION}); COMMIT;"  # noqa: S608 - constants only
-            )
-        (version,) = self._database.execute("SELECT schema_version FROM meta").fetchone()
-        if version != SCHEMA_VERSION:
-            raise ConfigError(
-                f"the journal {path} has schema version {version}, this program knows {SCHEMA_VERSION}: "
-                "run the version of Consilo that wrote it"
-            )
+        `on_opening` is called after an opening is on record and before `record_opening` returns.
+        """
+        self._file = JournalFile(path)
+        self._on_opening = on_opening
+
+    def name(self) -> JournalName:
+        return self._file.name()
+
+    def set_generation(self, generation: int) -> None:
+        self._file.set_generation(generation)
+
+    def close(self) -> None:
+        self._file.close()
 
     def record_plan(self, plan: Sealed[RoundPlan], jobspec: Digest) -> None:
         key = plan.value.key
-        with self._transaction() as database:
+        with self._file.transaction() as database:
             database.execute(
-                "INSERT INTO jobs VALUES (?, ?, 0, 0) ON CONFLICT (job) DO NOTHING", (key.job, jobspec.raw)
+                "INSERT INTO jobs VALUES (?, ?, 0, 0, 0, '', 0, x'') ON CONFLICT (job) DO NOTHING",
+                (key.job, jobspec.raw),
             )
             database.execute(
                 "INSERT INTO rounds VALUES (?, ?, ?, x'', x'') ON CONFLICT (job, round) DO NOTHING",
@@ -123,81 +122,108 @@ class SqliteJournal:
             )
 
     def record_update(self, key: RoundKey, update: SpooledUpdate) -> None:
-        self._set(key, "UPDATE rounds SET spooled = ? WHERE job = ? AND round = ?", encode_spooled(update))
+        with self._file.transaction() as database:
+            if not update.fits:
+                database.execute(
+                    "UPDATE jobs SET misses = misses + 1 WHERE job = ?1 AND EXISTS "
+                    "(SELECT * FROM rounds WHERE job = ?1 AND round = ?2 AND spooled = x'')",
+                    (key.job, key.number),
+                )
+            _set(database, key, "UPDATE rounds SET spooled = ? WHERE job = ? AND round = ?", encode_spooled(update))
 
-    def record_attempt(self, key: RoundKey, attempt: Sealed[AttemptStart]) -> None:
-        self._set(key, "UPDATE rounds SET attempt = ? WHERE job = ? AND round = ?", encode_envelope(attempt.envelope))
+    def record_attempt(self, key: RoundKey, attempt: Sealed[AttemptStart], core: Digest | None) -> None:
+        with self._file.transaction() as database:
+            if core is not None:
+                _keep_core(database, key, core)
+            said = encode_envelope(attempt.envelope)
+            _set(database, key, "UPDATE rounds SET attempt = ? WHERE job = ? AND round = ?", said)
 
-    def _set(self, key: RoundKey, statement: str, value: bytes) -> None:
-        with self._transaction() as database:
-            if database.execute(statement, (value, key.job, key.number)).rowcount != 1:
-                raise RuntimeError(f"round {key} is not open in the journal")
+    def record_opening(self, key: RoundKey, purpose: Purpose, task: TaskName, model: Digest, opening: Opening) -> None:
+        facts = (task, model.raw, opening.attempt.raw, opening.survivors.raw, encode_names(opening.names))
+        reply = encode_envelope(opening.reply)
+        with self._file.transaction() as database:
+            known = database.execute(
+                "SELECT task, model, attempt, survivors, names, reply FROM openings "
+                "WHERE job = ? AND round = ? AND purpose = ?",
+                (key.job, key.number, purpose),
+            ).fetchone()
+            if known is None:
+                place = (key.job, key.number, purpose)
+                database.execute("INSERT INTO openings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*place, *facts, reply))
+            elif known[:-1] != facts or known[-1] not in {b"", reply}:
+                raise ConflictError(f"round {key} was opened before, over other members or in another attempt")
+        if self._on_opening is not None:
+            self._on_opening(self)
 
-    def record_end(self, key: RoundKey, *, keep_state: bool) -> None:
-        with self._transaction() as database:
+    def totals(self, task: TaskName, model: Digest, purpose: Purpose) -> Sequence[tuple[ParticipantId, ...]]:
+        rows = self._file.read(
+            "SELECT names FROM openings WHERE task = ? AND model = ? AND purpose = ? ORDER BY job, round",
+            task, model.raw, purpose,
+        )  # fmt: skip
+        return [decode_names(names) for (names,) in rows]
+
+    def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
+        with self._file.transaction() as database:
             database.execute("DELETE FROM rounds WHERE job = ? AND round = ?", (key.job, key.number))
+            database.execute("UPDATE openings SET reply = x'' WHERE job = ? AND round = ?", (key.job, key.number))
             database.execute(
                 "UPDATE jobs SET finished_round = max(finished_round, ?) WHERE job = ?", (key.number, key.job)
             )
             if keep_state:
                 database.execute("UPDATE jobs SET state_round = ? WHERE job = ?", (key.number, key.job))
+            if verified is not None:
+                database.execute(
+                    "UPDATE jobs SET verified_round = ?1, verified_digest = ?2 WHERE job = ?3 AND verified_round < ?1",
+                    (verified.number, verified.digest.raw, key.job),
+                )
+
+    def stop_job(self, job: JobId, reason: str) -> None:
+        with self._file.transaction() as database:
+            stopped = "UPDATE jobs SET stopped = iif(stopped = '', ?, stopped) WHERE job = ?"
+            if database.execute(stopped, (reason, job)).rowcount != 1:
+                raise RuntimeError(f"job {job} is not in the journal")
 
     def open_rounds(self) -> Sequence[OpenRound]:
-        rows = self._read("SELECT plan, spooled, attempt FROM rounds ORDER BY job, round")
+        rows = self._file.read(
+            "SELECT plan, spooled, rounds.attempt, openings.attempt, survivors, names, reply "
+            "FROM rounds LEFT JOIN openings USING (job, round) ORDER BY job, round"
+        )
         return [
             OpenRound(
-                reopen(RoundPlan, decode_envelope(plan)),
-                decode_spooled(spooled) if spooled else None,
-                reopen(AttemptStart, decode_envelope(attempt)) if attempt else None,
+                plan=reopen(RoundPlan, decode_envelope(plan)),
+                update=decode_spooled(spooled) if spooled else None,
+                attempt=reopen(AttemptStart, decode_envelope(attempt)) if attempt else None,
+                opening=Opening(Digest(opened), Digest(survivors), decode_names(names), decode_envelope(reply))
+                if reply
+                else None,
             )
-            for plan, spooled, attempt in rows
+            for plan, spooled, attempt, opened, survivors, names, reply in rows
         ]
 
     def history(self, job: JobId) -> JobHistory | None:
-        rows = self._read("SELECT jobspec, finished_round FROM jobs WHERE job = ?", job)
-        return JobHistory(Digest(rows[0][0]), rows[0][1]) if rows else None
+        rows = self._file.read(
+            "SELECT jobspec, finished_round, stopped, verified_round, verified_digest, misses FROM jobs WHERE job = ?",
+            job,
+        )
+        for jobspec, finished, stopped, number, digest, misses in rows:
+            verified = VerifiedResult(number, Digest(digest)) if number else None
+            return JobHistory(Digest(jobspec), finished, stopped=stopped, verified=verified, misses=misses)
+        return None
 
     def state_round(self, job: JobId) -> RoundNumber | None:
-        rows = self._read("SELECT state_round FROM jobs WHERE job = ? AND state_round > 0", job)
+        rows = self._file.read("SELECT state_round FROM jobs WHERE job = ? AND state_round > 0", job)
         return RoundNumber(rows[0][0]) if rows else None
 
-    def close(self) -> None:
-        self._database.close()
 
-    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        try:
-            return self._database.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise StorageError(f"the journal cannot be read: {error}") from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise StorageError(f"the journal cannot be written: {error}") from error
-        try:
-            yield self._database
-        except sqlite3.Error as error:
-            self._database.execute("ROLLBACK")
-            raise StorageError(f"the journal cannot be written: {error}") from error
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        try:
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise DurabilityUnknown(f"a write to the journal may or may not be on disk: {error}") from error
+def _set(database: sqlite3.Connection, key: RoundKey, statement: str, value: bytes) -> None:
+    if database.execute(statement, (value, key.job, key.number)).rowcount != 1:
+        raise RuntimeError(f"round {key} is not open in the journal")
 
 
-def encode_spooled(update: SpooledUpdate) -> bytes:
-    """Canonical JSON; floats survive exactly."""
-    header = encode_update_header(update.header).hex()
-    return canonical_json({"header": header, "statistics": update.statistics, "parameters": update.parameters})
-
-
-def decode_spooled(data: bytes) -> SpooledUpdate:
-    body = json.loads(data)
-    return SpooledUpdate(
-        decode_update_header(bytes.fromhex(body["header"])), tuple(body["statistics"]), body["parameters"]
-    )
+def _keep_core(database: sqlite3.Connection, key: RoundKey, core: Digest) -> None:
+    place = (key.job, key.number)
+    known = database.execute("SELECT core FROM cores WHERE job = ? AND round = ?", place).fetchone()
+    if known is None:
+        database.execute("INSERT INTO cores VALUES (?, ?, ?)", (*place, core.raw))
+    elif known[0] != core.raw:
+        raise ConflictError(f"an attempt at round {key} differs from an earlier one in what all of them share")

@@ -11,7 +11,8 @@ from participant.round.phases import Finished, Out, RoundState
 from shared.build import BuildInfo
 from shared.errors import PeerError
 from shared.ids import RoundKey
-from shared.protocol.messages import Decline
+from shared.protocol.messages import AnswerKind, AttemptAbort, AttemptAnswer, Decline, ParticipantMessage
+from shared.wire.sealed import reopen
 
 
 class ParticipantMetrics:
@@ -26,7 +27,10 @@ class ParticipantMetrics:
         self._sessions = Counter("consilo_participant_sessions", "Sessions opened since the start.", registry=registry)
         self._phase = Gauge("consilo_participant_rounds", "Open rounds by phase.", ["phase"], registry=registry)
         self._finished = Counter(
-            "consilo_participant_rounds_finished", "Rounds that ended, by outcome.", ["outcome"], registry=registry
+            "consilo_participant_rounds_finished",
+            "Rounds that ended, by outcome and by mode (masked or plain).",
+            ["outcome", "mode"],
+            registry=registry,
         )
         self._refused = Counter(
             "consilo_participant_messages_refused",
@@ -40,6 +44,18 @@ class ParticipantMetrics:
             ["reason"],
             registry=registry,
         )
+        self._attempts_left = Counter(
+            "consilo_participant_attempts_left",
+            "Attempts at a masked round that this silo said it left, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._alarms = Counter(
+            "consilo_participant_alarms",
+            "Words of the coordinator that an honest one does not say, by what was wrong. A person should look.",
+            ["what"],
+            registry=registry,
+        )
         Info("consilo_participant_build", "What runs here.", registry=registry).info(
             {"version": build.version, "revision": build.revision, "python": build.python}
         )
@@ -51,13 +67,21 @@ class ParticipantMetrics:
         if before is not None:
             self._phase.labels(before).dec()
         if isinstance(state, Finished):
-            self._finished.labels("survived" if state.survived else "without_this_silo").inc()
+            outcome = "survived" if state.survived else "without_this_silo"
+            self._finished.labels(outcome, state.offer.spec.masking.mode).inc()
         elif isinstance(state, Out):
             said = state.said
             self._left.labels(said.rule if isinstance(said, Decline) else said.reason).inc()
         else:
             self._phases[key] = type(state).__name__.lower()
             self._phase.labels(self._phases[key]).inc()
+
+    def alarmed(self, what: str) -> None:
+        self._alarms.labels(what).inc()
+
+    def said(self, message: ParticipantMessage) -> None:
+        if isinstance(message, AttemptAnswer) and message.kind is AnswerKind.ATTEMPT_ABORT:
+            self._attempts_left.labels(reopen(AttemptAbort, message.envelope).value.reason).inc()
 
     def session(self, *, open_now: bool) -> None:
         self._session.set(int(open_now))

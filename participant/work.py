@@ -12,14 +12,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from participant.backoff import Backoff
+from participant.fitting import NoUpdate, fit_of
 from participant.journal import Journal
-from participant.protect import UpdateChunks
-from participant.round.checks import layout_of
+from participant.protect import ResendDiffers
 from participant.round.effects import (
     Event,
     UploadAcknowledged,
@@ -28,7 +28,7 @@ from participant.round.effects import (
     WorkFailed,
     WorkProgressed,
 )
-from participant.round.phases import Offer, SpooledUpdate
+from participant.round.phases import MISSES_MAX, Measured, Offer, Protection, SpooledUpdate
 from participant.spool import Spool
 from participant.tasks.contract import (
     EvaluationDone,
@@ -38,6 +38,7 @@ from participant.tasks.contract import (
     TaskReady,
     TrainingDone,
 )
+from participant.uploads import TransferCalls, Uploads
 from shared.clock import Clock
 from shared.errors import (
     FederationError,
@@ -50,33 +51,17 @@ from shared.errors import (
     UnreachableError,
     WireError,
 )
-from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey, TaskName
-from shared.protocol.messages import AttemptStart, Envelope, Sealed, UploadCommit, attempt_digest
-from shared.reasons import DropReason, Purpose
-from shared.update import Encoding, UpdateHeader, UpdateLayout
-from shared.wire.sealed import Signer, encode_update_header, seal
+from shared.ids import ParticipantId, RoundKey, TaskName
+from shared.protocol.messages import AttemptStart, Envelope, Sealed, attempt_digest
+from shared.reasons import AttemptAbortReason, DropReason, Purpose
+from shared.update import Encoding, UpdateHeader
+from shared.wire.sealed import Signer
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 TASK_START_LIMIT_S = 300.0  # importing PyTorch from a cold disk takes a while
-
-
-class TransferCalls(Protocol):
-    """What `participant.rpc.transfer.Transfers` does; see there for the errors."""
-
-    async def fetch_model(self, model: Digest, size: int, partial: Path) -> None: ...
-
-    async def upload(
-        self,
-        *,
-        key: AttemptKey,
-        chunks: UpdateChunks,
-        layout: UpdateLayout,
-        header: bytes,
-        commit: Callable[[Digest], Envelope],
-    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +93,17 @@ class AsyncWork:
         self._means = means
         self._report = report
         self._on_fatal = on_fatal
+        self._uploads = Uploads(spool=means.spool, signer=means.signer)
         self._running: dict[RoundKey, set[asyncio.Task[None]]] = {}
         self._one_call: dict[TaskName, asyncio.Lock] = {name: asyncio.Lock() for name in means.tasks}
 
     def start_work(self, offer: Offer) -> None:
         self._start(offer.key, self._work(offer))
 
-    def start_upload(self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart]) -> None:
-        self._start(offer.key, self._upload(offer, update, attempt))
+    def start_upload(
+        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
+    ) -> None:
+        self._start(offer.key, self._upload(offer, update, attempt, protection))
 
     def stop(self, offer: Offer) -> None:
         for task in self._running.pop(offer.key, set()):
@@ -125,6 +113,7 @@ class AsyncWork:
         return self._means.spool.keep_state(offer.key)
 
     def erase(self, offer: Offer) -> None:
+        self._uploads.forget(offer.key)
         self._means.spool.erase(offer.key)
 
     async def close(self) -> None:
@@ -158,7 +147,7 @@ class AsyncWork:
         means, key = self._means, offer.key
         try:
             update = await self._finished_update(offer)
-        except _Failed as failed:
+        except NoUpdate as failed:
             log.warning("work_failed", job=key.job, round=key.number, reason=failed.reason, detail=failed.detail)
             self._report(key, WorkFailed(failed.reason))
             return
@@ -173,17 +162,17 @@ class AsyncWork:
                 await self._fetch(offer)
             self._means.spool.begin(offer.key)
         except StorageError as error:
-            raise _Failed(DropReason.DISK, str(error)) from None
+            raise NoUpdate(DropReason.DISK, str(error)) from None
         except TimeoutError:
-            raise _Failed(DropReason.MODEL_UNAVAILABLE, f"not fetched within {plan.deadline_s:g} s") from None
+            raise NoUpdate(DropReason.MODEL_UNAVAILABLE, f"not fetched within {plan.deadline_s:g} s") from None
         except (PeerError, ModelError) as error:
-            raise _Failed(DropReason.MODEL_UNAVAILABLE, str(error)) from None
+            raise NoUpdate(DropReason.MODEL_UNAVAILABLE, str(error)) from None
         async with self._one_call[offer.spec.task]:
             evaluation = await self._evaluate(offer, ends)
             if plan.purpose is Purpose.EVALUATE:
-                return _spooled(None, evaluation, 0)
+                return SpooledUpdate(None, evaluation, 0, (), offer.misses < MISSES_MAX)
             training = await self._train(offer, ends)
-            return _spooled(training, evaluation, training.parameters)
+        return await asyncio.to_thread(self._looked_over, offer, training, evaluation)
 
     async def _fetch(self, offer: Offer) -> None:
         means, plan = self._means, offer.plan.value
@@ -199,7 +188,20 @@ class AsyncWork:
         await _until_reachable(fetch, "fetch_waits", offer.key)
         await asyncio.to_thread(means.spool.keep_model, plan.model)
 
-    async def _evaluate(self, offer: Offer, ends: float) -> EvaluationDone:
+    def _looked_over(self, offer: Offer, training: TrainingDone, evaluation: Measured) -> SpooledUpdate:
+        spool, trained = self._means.spool, _measured(training)
+        if not offer.masked:
+            return SpooledUpdate(trained, evaluation, training.parameters, (), fits=True)
+        fit = fit_of(
+            offer,
+            trained,
+            deltas=spool.deltas(offer.key),
+            parameters=training.parameters,
+            model=spool.model(offer.plan.value.model),
+        )
+        return SpooledUpdate(trained, evaluation, training.parameters, fit.cells, fit.fits)
+
+    async def _evaluate(self, offer: Offer, ends: float) -> Measured:
         means = self._means
         outcome = await means.tasks[offer.spec.task].evaluate(
             context=self._context(offer),
@@ -208,8 +210,8 @@ class AsyncWork:
             deadline_s=self._remaining(ends),
         )
         if isinstance(outcome, TaskFailed):
-            raise _Failed(outcome.reason, outcome.message)
-        return outcome
+            raise NoUpdate(outcome.reason, outcome.message)
+        return _measured(outcome)
 
     async def _train(self, offer: Offer, ends: float) -> TrainingDone:
         means, key = self._means, offer.key
@@ -223,7 +225,7 @@ class AsyncWork:
             progress=self._progress(key),
         )
         if isinstance(outcome, TaskFailed):
-            raise _Failed(outcome.reason, outcome.message)
+            raise NoUpdate(outcome.reason, outcome.message)
         return outcome
 
     def _context(self, offer: Offer) -> RoundContext:
@@ -256,66 +258,46 @@ class AsyncWork:
 
     # --- upload -------------------------------------------------------------------------------------------------------
 
-    async def _upload(self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart]) -> None:
-        means, start = self._means, attempt_digest(attempt)
-        layout = layout_of(offer, update.parameters)
-        chunks = UpdateChunks(deltas=means.spool.deltas(offer.key), update=update, layout=layout)
-        header = encode_update_header(update.header)
-
-        def commit(digest: Digest) -> Envelope:
-            said = UploadCommit(attempt=start, index=offer.index, header=header, update=digest, chunks=layout.chunks)
-            return seal(said, signer=means.signer, index=offer.index).envelope
-
-        async def send() -> None:
-            await means.transfers().upload(
-                key=attempt.value.key, chunks=chunks, layout=layout, header=header, commit=commit
-            )
-
+    async def _upload(
+        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
+    ) -> None:
+        key, start = offer.key, attempt_digest(attempt)
         try:
-            await _until_reachable(send, "upload_waits", offer.key)
+            outgoing = await self._uploads.prepare(offer, update, attempt, protection)
+
+            async def send() -> Envelope:
+                return await outgoing.send(self._means.transfers())
+
+            commit = await _until_reachable(send, "upload_waits", key)
         except LateError as error:
-            log.info("upload_late", job=offer.key.job, round=offer.key.number, detail=str(error))
-        except (TaskError, StorageError, PeerError) as error:
+            log.info("upload_late", job=key.job, round=key.number, detail=str(error))
+        except (TaskError, ModelError, StorageError, PeerError) as error:
             reason = _why_impossible(error)
-            log.warning(
-                "upload_impossible", job=offer.key.job, round=offer.key.number, reason=reason, detail=str(error)
-            )
-            self._report(offer.key, UploadImpossible(start, reason))
+            log.warning("upload_impossible", job=key.job, round=key.number, reason=reason, detail=str(error))
+            self._report(key, UploadImpossible(start, reason))
         else:
-            self._report(offer.key, UploadAcknowledged(start))
+            self._report(key, UploadAcknowledged(start, commit))
 
 
-class _Failed(Exception):  # noqa: N818 - an outcome on its way to becoming a value
-    """Work that ends without an update."""
-
-    def __init__(self, reason: DropReason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
-def _why_impossible(error: FederationError) -> DropReason:
-    if isinstance(error, TaskError):
-        return DropReason.NON_FINITE
-    return DropReason.DISK if isinstance(error, StorageError) else DropReason.LOST
+def _why_impossible(error: FederationError) -> DropReason | AttemptAbortReason:
+    match error:
+        case ResendDiffers():
+            return AttemptAbortReason.RESEND_DIFFERS
+        case TaskError():
+            return DropReason.NON_FINITE
+        case StorageError():
+            return DropReason.DISK
+        case _:
+            return DropReason.LOST
 
 
-def _spooled(training: TrainingDone | None, evaluation: EvaluationDone, parameters: int) -> SpooledUpdate:
-    """Section 1 as weighted sums: the training half is empty in a round of purpose `evaluate`."""
-    weight = evaluation.weight if training is None else training.weight
-    halves = (
-        [0.0] * (1 + len(evaluation.values)) if training is None else _sums(training.weight, training.values),
-        _sums(evaluation.weight, evaluation.values),
-    )
+def _measured(done: TrainingDone | EvaluationDone) -> Measured:
+    """Raises NoUpdate for a weight that no update may have."""
     try:
-        header = UpdateHeader(Encoding.PLAIN, weight, contributors=1)
+        UpdateHeader(Encoding.PLAIN, done.weight, contributors=1)
     except WireError as error:
-        raise _Failed(DropReason.TASK_INVALID, str(error)) from None
-    return SpooledUpdate(header, tuple(halves[0] + halves[1]), parameters)
-
-
-def _sums(weight: float, means: tuple[float, ...]) -> list[float]:
-    return [weight, *(weight * mean for mean in means)]
+        raise NoUpdate(DropReason.TASK_INVALID, str(error)) from None
+    return Measured(done.weight, done.values)
 
 
 async def _until_reachable(call: Callable[[], Awaitable[T]], event: str, key: RoundKey) -> T:

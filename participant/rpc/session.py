@@ -1,11 +1,11 @@
 """The session with the coordinator: dialled from here, kept open, and opened again whenever it ends.
 
 Theory of operation. `run` dials one coordinator address after the other. On each stream it says Hello and expects a
-Welcome, signed over its fresh nonce by a certificate of the CA with the coordinator's role: TLS proves the host, this
-proves the identity. Then three tasks share the stream: a reader, a writer that drains the outgoing queue, and a
-heartbeat. Silence for longer than the coordinator announced ends the session on this side too. Between sessions it
-waits with backoff and jitter; a refusal that will not heal by itself is waited out for longer, and logged with what to
-do about it.
+Welcome, signed over its fresh nonce by a certificate of the CA with the coordinator's role, whose key is the one in the
+consortium's manifest where one is pinned: TLS proves the host, this proves the identity. Then three tasks share the
+stream: a reader, a writer that drains the outgoing queue, and a heartbeat. Silence for longer than the coordinator
+announced ends the session on this side too. Between sessions it waits with backoff and jitter; a refusal that will not
+heal by itself is waited out for longer, and logged with what to do about it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import structlog
 from participant.backoff import Backoff
 from participant.rpc.channel import dial, error_of
 from shared.clock import Clock
+from shared.consortium import Consortium
 from shared.entropy import Entropy
 from shared.errors import (
     ConfigError,
@@ -97,6 +98,10 @@ class Observer(Protocol):
 
     def session(self, *, open_now: bool) -> None: ...
 
+    def said(self, message: ParticipantMessage) -> None:
+        """This is on its way to the coordinator."""
+        ...
+
     def refused(self, error: PeerError) -> None:
         """The coordinator said something that it may not say."""
         ...
@@ -128,6 +133,7 @@ class SessionLoop:
         *,
         addresses: Sequence[str],
         credentials: Credentials,
+        consortium: Consortium | None,
         tasks: Sequence[TaskName],
         software: str,
         rounds: Rounds,
@@ -135,8 +141,10 @@ class SessionLoop:
         clock: Clock,
         entropy: Entropy,
     ) -> None:
+        """`consortium`: the manifest that this silo pinned, if any; then only a coordinator in it is believed."""
         self._addresses = addresses
         self._credentials = credentials
+        self._consortium = consortium
         self._tasks = tuple(tasks)
         self._software = software
         self._rounds = rounds
@@ -216,6 +224,8 @@ class SessionLoop:
         theirs = certificate.identity
         if theirs.role is not Role.COORDINATOR or theirs.consortium != mine.consortium:
             raise IdentityError(f"the Welcome is signed by {theirs}, expected a coordinator of {mine.consortium}")
+        if self._consortium is not None:
+            self._consortium.require(theirs, certificate.verifying_key)
         welcome = open_sealed(Welcome, answer.envelope, verifier=certificate.verifying_key, index=0).value
         if welcome.nonce != nonce or welcome.participant != mine.name:
             raise IdentityError("the Welcome answers another Hello than this one: is something replaying messages?")
@@ -238,6 +248,7 @@ class SessionLoop:
                 full.set()
             else:
                 outgoing.put_nowait(message)
+                self._observer.said(message)
 
         log.info("session_open", address=self.address, session=opened.welcome.session, software=opened.welcome.software)
         self._observer.session(open_now=True)

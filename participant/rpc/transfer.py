@@ -7,16 +7,15 @@ tree: UnreachableError means try again later, anything else is about this transf
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
 import grpc.aio
 
-from participant.protect import UpdateChunks
+from participant.protect import Chunk, UpdateChunks
 from participant.rpc.channel import dial, error_of
-from shared.errors import ConflictError, ModelError, StorageError
+from shared.errors import ConflictError, FederationError, ModelError, StorageError
 from shared.ids import AttemptKey, Digest
 from shared.protocol.messages import Envelope
 from shared.tensors import FileReader, file_digest
@@ -84,46 +83,99 @@ class Transfers:
 
     async def upload(
         self, *, key: AttemptKey, chunks: UpdateChunks, layout: UpdateLayout, header: bytes, commit: MakeCommit
-    ) -> None:
-        """Send what the coordinator does not have yet, then commit. Returns when the update is durable there."""
+    ) -> Envelope:
+        """Send what the coordinator does not have yet, then commit. Returns the commitment when the update is durable
+        there.
+        """
         try:
             status = await self._ask_status(key)
             if status.committed:
-                return
-            digests: list[Digest] = []
-            await self._send(key, status.durable_bytes, chunks, digests)
+                digests = await asyncio.to_thread(_all_digests, chunks)
+            else:
+                digests = await self._send(key, status.durable_bytes, chunks)
             if len(digests) != layout.chunks:
                 raise StorageError(f"the spool has {len(digests)} chunks, the layout {layout.chunks}")
             update = update_digest(header, digests)
-            request = encode_commit_request(CommitRequest(key, commit(update)))
+            envelope = commit(update)
+            if status.committed:
+                return envelope
+            request = encode_commit_request(CommitRequest(key, envelope))
             answer = decode_commit_response(await self._commit(request, timeout=CONTROL_TIMEOUT_S))
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure, address=self._address) from None
         if answer != update:
             raise ConflictError(f"the coordinator acknowledged update {answer}, this one is {update}")
+        return envelope
 
     async def _ask_status(self, key: AttemptKey) -> UploadStatus:
         request = encode_upload_status_request(key)
         return decode_upload_status(await self._status(request, timeout=CONTROL_TIMEOUT_S))
 
-    async def _send(self, key: AttemptKey, offset: int, chunks: UpdateChunks, digests: list[Digest]) -> None:
-        """One pass over the update: every chunk is hashed, those from `offset` on are sent."""
-        source = iter(chunks)
+    async def _send(self, key: AttemptKey, offset: int, chunks: UpdateChunks) -> list[Digest]:
+        """One pass over the update: every chunk is made and hashed, those from `offset` on are sent."""
+        frames = _Frames(chunks)
         position = 0
         while position < offset:
-            chunk = await asyncio.to_thread(_next_hashed, source, digests)
-            if chunk is None:
+            length = await asyncio.to_thread(frames.skip)
+            if length is None:
                 raise ConflictError(f"the coordinator has {offset} bytes of an update that has {position}")
-            position += len(chunk)
+            position += length
         if position != offset:
             raise ConflictError(f"the coordinator stopped at byte {offset}, which is inside a chunk")
+        failures: list[FederationError] = []
 
-        async def frames() -> AsyncIterator[bytes]:
+        async def sending() -> AsyncIterator[bytes]:
             yield encode_upload_open(UploadOpen(key, offset))
-            while (chunk := await asyncio.to_thread(_next_hashed, source, digests)) is not None:
-                yield encode_data(chunk)
+            try:
+                async for frame in _ahead(frames):
+                    yield frame
+            except FederationError as error:
+                failures.append(error)
+                raise
 
-        await self._upload(frames())
+        try:
+            await self._upload(sending())
+        except asyncio.CancelledError:
+            if failures:  # the call cancels itself when its frames end in an error, and says no more of it
+                raise failures[0] from None
+            raise
+        return frames.digests
+
+
+class _Frames:
+    """One pass over an update. Each method works for as long as a chunk takes: it is for a thread."""
+
+    def __init__(self, chunks: UpdateChunks) -> None:
+        self._source = iter(chunks)
+        self.digests: list[Digest] = []
+
+    def skip(self) -> int | None:
+        """The length of the next chunk, which is there already; None at the end."""
+        chunk = self._take()
+        return None if chunk is None else len(chunk.data)
+
+    def next(self) -> bytes | None:
+        """The frame of the next chunk; None at the end."""
+        chunk = self._take()
+        return None if chunk is None else encode_data(chunk.data)
+
+    def _take(self) -> Chunk | None:
+        chunk = next(self._source, None)
+        if chunk is not None:
+            self.digests.append(chunk.digest)
+        return chunk
+
+
+async def _ahead(frames: _Frames) -> AsyncIterator[bytes]:
+    """The frames, of which the next is made while one is on its way: masking takes about as long as sending."""
+    coming = asyncio.create_task(asyncio.to_thread(frames.next))
+    try:
+        while (frame := await coming) is not None:
+            coming = asyncio.create_task(asyncio.to_thread(frames.next))
+            yield frame
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)  # nobody else asks what became of it
 
 
 class BulkChannels:
@@ -145,11 +197,8 @@ class BulkChannels:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
 
-def _next_hashed(source: Iterator[memoryview], digests: list[Digest]) -> memoryview | None:
-    chunk = next(source, None)
-    if chunk is not None:
-        digests.append(Digest(hashlib.sha256(chunk).digest()))
-    return chunk
+def _all_digests(chunks: UpdateChunks) -> list[Digest]:
+    return [chunk.digest for chunk in chunks]
 
 
 def _size_of(path: Path) -> int:

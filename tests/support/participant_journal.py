@@ -7,23 +7,37 @@ made to fail once, as StorageError or as DurabilityUnknown with the write on dis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from coordinator.storage.faults import Fault, FaultPlan, ProcessLife
-from participant.consent import JobHistory
+from participant.consent import JobHistory, VerifiedResult
 from participant.journal import OpenRound
-from participant.round.phases import SpooledUpdate
-from shared.ids import Digest, JobId, RoundKey, RoundNumber
+from participant.round.phases import Opening, SpooledUpdate
+from shared.errors import ConflictError
+from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.protocol.messages import AttemptStart, RoundPlan, Sealed
+from shared.reasons import Purpose
 
 __all__ = ["Fault", "FaultPlan", "MemoryJournal"]
+
+_Total: TypeAlias = tuple[TaskName, Digest, Purpose]
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    jobspec: Digest
-    finished_round: int
+    history: JobHistory
     state_round: int
+
+
+@dataclass(slots=True)
+class _Records:
+    """What is on disk."""
+
+    jobs: dict[JobId, _Job] = field(default_factory=dict)
+    rounds: dict[RoundKey, OpenRound] = field(default_factory=dict)
+    cores: dict[RoundKey, Digest] = field(default_factory=dict)
+    openings: dict[tuple[RoundKey, Purpose], tuple[_Total, Opening]] = field(default_factory=dict)
 
 
 class MemoryJournal:
@@ -31,8 +45,7 @@ class MemoryJournal:
 
     def __init__(self, *, faults: FaultPlan | None = None) -> None:
         self._life = ProcessLife(faults if faults is not None else FaultPlan())
-        self._jobs: dict[JobId, _Job] = {}
-        self._rounds: dict[RoundKey, OpenRound] = {}
+        self._kept = _Records()
 
     @property
     def faults(self) -> FaultPlan:
@@ -42,53 +55,92 @@ class MemoryJournal:
         """End this process; the journal as the next one finds it."""
         self._life.end()
         successor = MemoryJournal(faults=self._life.faults)
-        successor._jobs = self._jobs
-        successor._rounds = self._rounds
+        successor._kept = self._kept
         return successor
 
     def record_plan(self, plan: Sealed[RoundPlan], jobspec: Digest) -> None:
         key = plan.value.key
 
         def apply() -> None:
-            self._jobs.setdefault(key.job, _Job(jobspec, 0, 0))
-            self._rounds.setdefault(key, OpenRound(plan, None, None))
+            self._kept.jobs.setdefault(key.job, _Job(JobHistory(jobspec, 0), 0))
+            self._kept.rounds.setdefault(key, OpenRound(plan, None, None))
 
         self._life.write("record_plan", apply)
 
     def record_update(self, key: RoundKey, update: SpooledUpdate) -> None:
-        self._change("record_update", key, lambda kept: replace(kept, update=update))
-
-    def record_attempt(self, key: RoundKey, attempt: Sealed[AttemptStart]) -> None:
-        self._change("record_attempt", key, lambda kept: replace(kept, attempt=attempt))
-
-    def _change(self, verb: str, key: RoundKey, change: Callable[[OpenRound], OpenRound]) -> None:
         def apply() -> None:
-            if key not in self._rounds:
-                raise RuntimeError(f"round {key} is not open in the journal")
-            self._rounds[key] = change(self._rounds[key])
+            known = self._open(key)
+            if known.update is None and not update.fits:
+                self._change_job(key.job, lambda history: replace(history, misses=history.misses + 1))
+            self._kept.rounds[key] = replace(known, update=update)
 
-        self._life.write(verb, apply)
+        self._life.write("record_update", apply)
 
-    def record_end(self, key: RoundKey, *, keep_state: bool) -> None:
+    def record_attempt(self, key: RoundKey, attempt: Sealed[AttemptStart], core: Digest | None) -> None:
         def apply() -> None:
-            self._rounds.pop(key, None)
-            job = self._jobs.get(key.job)
-            if job is not None:
-                state = key.number if keep_state else job.state_round
-                self._jobs[key.job] = _Job(job.jobspec, max(job.finished_round, key.number), state)
+            known = self._open(key)
+            if core is not None and self._kept.cores.setdefault(key, core) != core:
+                raise ConflictError(f"an attempt at round {key} differs from an earlier one in what all of them share")
+            self._kept.rounds[key] = replace(known, attempt=attempt)
+
+        self._life.write("record_attempt", apply)
+
+    def record_opening(self, key: RoundKey, purpose: Purpose, task: TaskName, model: Digest, opening: Opening) -> None:
+        def apply() -> None:
+            made = ((task, model, purpose), opening)
+            if self._kept.openings.setdefault((key, purpose), made) != made:
+                raise ConflictError(f"round {key} was opened before, over other members or in another attempt")
+            if key in self._kept.rounds:
+                self._kept.rounds[key] = replace(self._kept.rounds[key], opening=opening)
+
+        self._life.write("record_opening", apply)
+
+    def totals(self, task: TaskName, model: Digest, purpose: Purpose) -> Sequence[tuple[ParticipantId, ...]]:
+        self._life.read("totals")
+        wanted = (task, model, purpose)
+        by_place = sorted(self._kept.openings.items(), key=lambda item: item[0])
+        return [opening.names for _, (total, opening) in by_place if total == wanted]
+
+    def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
+        def apply() -> None:
+            self._kept.rounds.pop(key, None)
+            job = self._kept.jobs.get(key.job)
+            if job is None:
+                return
+            history = replace(job.history, finished_round=max(job.history.finished_round, key.number))
+            if verified is not None and (history.verified is None or history.verified.number < verified.number):
+                history = replace(history, verified=verified)
+            self._kept.jobs[key.job] = _Job(history, key.number if keep_state else job.state_round)
 
         self._life.write("record_end", apply)
 
+    def stop_job(self, job: JobId, reason: str) -> None:
+        def apply() -> None:
+            if job not in self._kept.jobs:
+                raise RuntimeError(f"job {job} is not in the journal")
+            self._change_job(job, lambda history: replace(history, stopped=history.stopped or reason))
+
+        self._life.write("stop_job", apply)
+
     def open_rounds(self) -> Sequence[OpenRound]:
         self._life.read("open_rounds")
-        return [self._rounds[key] for key in sorted(self._rounds)]
+        return [self._kept.rounds[key] for key in sorted(self._kept.rounds)]
 
     def history(self, job: JobId) -> JobHistory | None:
         self._life.read("history")
-        kept = self._jobs.get(job)
-        return None if kept is None else JobHistory(kept.jobspec, kept.finished_round)
+        kept = self._kept.jobs.get(job)
+        return None if kept is None else kept.history
 
     def state_round(self, job: JobId) -> RoundNumber | None:
         self._life.read("state_round")
-        kept = self._jobs.get(job)
+        kept = self._kept.jobs.get(job)
         return RoundNumber(kept.state_round) if kept is not None and kept.state_round else None
+
+    def _open(self, key: RoundKey) -> OpenRound:
+        if key not in self._kept.rounds:
+            raise RuntimeError(f"round {key} is not open in the journal")
+        return self._kept.rounds[key]
+
+    def _change_job(self, job: JobId, change: Callable[[JobHistory], JobHistory]) -> None:
+        kept = self._kept.jobs[job]
+        self._kept.jobs[job] = _Job(change(kept.history), kept.state_round)
