@@ -396,6 +396,14 @@ def test_decoding_against_fractions(total: int, exponent: int, weight_total: int
     assert abs(Fraction(float(found)) - exact) <= abs(exact) * Fraction(1, 2**52)
 
 
+@pytest.mark.parametrize("dtype", ["<i2", "<i4", "<i8"])
+def test_narrow_words_are_decoded_as_exactly_into_any_buffer(dtype: str) -> None:
+    total, room = np.array([3, -5], dtype), np.empty(2)
+    found = decode(total, scale_exponent=8, weight_total=7, out=room)
+    assert found is room
+    assert found.tolist() == decode(total, scale_exponent=8, weight_total=7).tolist() == [3 / 7, -5 / 7]
+
+
 def test_stochastic_rounding_is_without_bias() -> None:
     cells, fraction = 200_000, 0.3125
     made = encoder(Encoding.U16, sizes=[cells], ranges=[0])
