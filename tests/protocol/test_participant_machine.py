@@ -274,7 +274,7 @@ def test_words_out_of_order_are_refused() -> None:
     silo.ignores(silo.listing(A, B))
     silo.to(Phase.FINISHED).refuses(PlanRepeated(), PhaseError, "round_plan in phase finished")
     silo.refuses(silo.listing(A, B), PhaseError, "survivor_list in phase finished")
-    silo.refuses(AttemptAnnounced(silo.start()), PhaseError, "attempt_start in phase finished")
+    silo.refuses(AttemptAnnounced(silo.start()), PhaseError, "plain_attempt in phase finished")
 
 
 def test_the_layout_is_derived_and_not_received() -> None:
