@@ -111,7 +111,7 @@ def decode(
     if weight_total <= 0:
         raise RuntimeError(f"a sum of weights is above 0, got {weight_total}")
     divisor = math.ldexp(float(weight_total), scale_exponent - WEIGHT_SCALE_BITS)
-    mean: Float64s = np.divide(total, divisor, out=out, dtype=np.float64)  # of 16-bit words numpy would make float32
+    mean: Float64s = np.divide(total, divisor, out=out, dtype=np.float64)
     return mean
 
 
