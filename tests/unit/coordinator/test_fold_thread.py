@@ -10,15 +10,15 @@ import pytest
 
 from coordinator.fold_thread import RETRIES, FoldThread
 from coordinator.folding import run_fold
-from coordinator.round.driver import FoldOrder
 from coordinator.round.effects import Folded, FoldFailed
 from coordinator.round.phases import Contribution, RoundFrame
+from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.faults import Fault
 from coordinator.storage.interface import Reader, Spool
 from coordinator.storage.memory_blobs import MemoryBlobs, MemorySpool
 from shared.errors import DurabilityUnknown, StorageError, UnknownError
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
-from shared.job import JobSpec, RoundPolicy
+from shared.job import JobSpec, MaskingSpec, RoundPolicy
 from shared.protocol.messages import Envelope, RoundPlan, Sealed
 from shared.reasons import AbortReason, Purpose
 from shared.tensors import read_index
@@ -29,7 +29,6 @@ from shared.update import (
     StatisticsLayout,
     TensorSpec,
     UpdateHeader,
-    UpdateLayout,
 )
 from tests.support.models import model_bytes, random_tensors
 
@@ -79,14 +78,29 @@ def _order(blobs: MemoryBlobs) -> FoldOrder:
     spool.close()
     policy = RoundPolicy(quorum=1, min_survivors=1)
     spec = JobSpec(
-        name="heart", task=TaskName("heart"), members=(MEMBER,), rounds=1, seed=1, initial=str(model), round=policy
+        name="heart",
+        task=TaskName("heart"),
+        members=(MEMBER,),
+        rounds=1,
+        seed=1,
+        initial=str(model),
+        round=policy,
+        masking=MaskingSpec(mode="plain", max_colluding=0),
     )
     plan = RoundPlan(KEY.round, Purpose.TRAIN, spec.to_bytes(), model, len(content), b"", 60.0)
     sealed = Sealed(plan, Envelope(b"", b"", 0))
-    layout = UpdateLayout(Encoding.PLAIN, 10, 2)
-    frame = RoundFrame(spec=spec, plan=sealed, index=index, layout=layout, statistics=StatisticsLayout(()))
+    frame = RoundFrame(
+        spec=spec,
+        plan=sealed,
+        index=index,
+        statistics=StatisticsLayout(()),
+        encoding=Encoding.PLAIN,
+        consortium=b"",
+        keys={},
+        top_cells=None,
+    )
     kept = Contribution(Envelope(b"", b"", 1), UpdateHeader(Encoding.PLAIN, 2.0, 1), Digest(bytes(32)))
-    return FoldOrder(frame, KEY, {MEMBER: kept})
+    return FoldOrder(frame, KEY, Encoding.PLAIN, {MEMBER: kept}, None)
 
 
 def _fold(errors: list[Exception]) -> _Reports:

@@ -11,9 +11,10 @@ import pytest
 from coordinator.intake import Intake, UploadId
 from coordinator.storage.interface import Reader, Spool
 from coordinator.storage.memory import MemoryBlobs
-from shared.errors import ConflictError, LateError
-from shared.ids import AttemptKey, AttemptNumber, JobId, ParticipantId, RoundKey, RoundNumber
-from shared.update import Encoding, StatisticsLayout, UpdateLayout
+from shared.errors import ConflictError, LateError, WireError
+from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber
+from shared.update import Encoding, StatisticsLayout, UpdateHeader, UpdateLayout, update_digest
+from shared.wire.sealed import encode_update_header
 from tests.support.rounds import A, B
 
 LAYOUT = UpdateLayout(Encoding.PLAIN, 300_000, StatisticsLayout(("loss",)).cells)
@@ -108,6 +109,33 @@ def test_a_committed_update_has_no_open_file_and_is_known_all_the_same() -> None
     assert blobs.done == ["open", "read", "close"]
     assert intake.durable_bytes(MINE, LAYOUT) == len(CHUNKS[0])
     assert blobs.done == ["open", "read", "close", "open"]
+
+
+NOISE = UpdateLayout(Encoding.U32, 300_000, 70)
+WIDE_NOISE = UpdateLayout(Encoding.U64, 0, 4)
+
+
+@pytest.mark.parametrize("layout", [NOISE, WIDE_NOISE])
+def test_of_a_masked_update_no_number_is_looked_at(layout: UpdateLayout) -> None:
+    intake = Intake(MemoryBlobs())
+    stream = intake.open(MINE, layout, 0)
+    chunks = [b"\xff" * (end - start) for start, end in layout.chunk_ranges()]  # read as numbers, they are NaN
+    for chunk in chunks:
+        stream.append(memoryview(chunk))
+    header = encode_update_header(UpdateHeader(layout.encoding, None, 1))
+    assert intake.prove(MINE, layout, header) == update_digest(header, [Digest.of(chunk) for chunk in chunks])
+
+
+def test_of_a_plain_update_each_number_is() -> None:
+    intake = Intake(MemoryBlobs())
+    stream = intake.open(MINE, LAYOUT, 0)
+    with pytest.raises(WireError, match="holds a NaN"):
+        stream.append(memoryview(b"\xff" * len(CHUNKS[0])))
+    for chunk in CHUNKS:
+        stream.append(chunk)
+    header = encode_update_header(UpdateHeader(Encoding.PLAIN, 2.0, 1))
+    with pytest.raises(WireError, match=r"header has weight 2\.0, its statistics 0\.0"):
+        intake.prove(MINE, LAYOUT, header)
 
 
 def test_nobody_waits_for_the_disk_of_another_round() -> None:

@@ -1,0 +1,151 @@
+"""Whole folds, from spools and an opening to a published model: what comes out, and how it ends when it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from coordinator.folding import run_fold
+from coordinator.round.effects import Folded, FoldFailed
+from coordinator.round.phases import RoundFrame
+from coordinator.round.surroundings import FoldOrder
+from coordinator.storage.memory import MemoryBlobs
+from shared.hashing import tagged_hash
+from shared.ids import AttemptKey, AttemptNumber, ParticipantId
+from shared.reasons import AbortReason, Purpose
+from shared.update import RANGE_NONE, Encoding
+from tests.support.masked import MaskedAttempt, SiloUpdate, make_masked
+from tests.support.rounds import ELEMENTS, MEMBERS, A, B, C, D, initial_model, make_masked_frame, model_values
+
+TRAIN = make_masked_frame(top_cells=(0,))
+FIRST = make_masked_frame()
+EVALUATE = make_masked_frame(purpose=Purpose.EVALUATE)
+KEY = AttemptKey(TRAIN.key, AttemptNumber(1))
+UPDATES = {
+    A: SiloUpdate(deltas=np.full(ELEMENTS, 0.5, "<f4"), weight=1.0, means=[1.0], evaluate_weight=4, evaluate_means=[2]),
+    C: SiloUpdate(deltas=np.full(ELEMENTS, -0.25, "<f4"), weight=2.0, means=[4.0]),
+    D: SiloUpdate(deltas=np.full(ELEMENTS, 1.0, "<f4"), weight=1.0, means=[3.0]),
+}
+
+
+def attempt_of(
+    frame: RoundFrame,
+    *,
+    encoding: Encoding,
+    updates: Mapping[ParticipantId, SiloUpdate] = UPDATES,
+    wrong_dealers: Collection[ParticipantId] = (),
+) -> MaskedAttempt:
+    trains = frame.plan.value.purpose is Purpose.TRAIN
+    return make_masked(
+        frame.spec,
+        layout=frame.layout(encoding),
+        sizes=[ELEMENTS] if trains else [],
+        updates=updates,
+        dropped=[name for name in MEMBERS if name not in updates],
+        wrong_dealers=wrong_dealers,
+        top_cells=frame.top_cells,
+    )
+
+
+def order_of(frame: RoundFrame, attempt: MaskedAttempt, blobs: MemoryBlobs) -> FoldOrder:
+    content = initial_model()
+    staged = blobs.stage("initial")
+    staged.allocate(len(content))
+    staged.write_at(0, memoryview(content))
+    blobs.publish(staged, frame.spec.initial_model)
+    attempt.spool(blobs, KEY)
+    return FoldOrder(frame, KEY, attempt.layout.encoding, attempt.contributions, attempt.opening)
+
+
+def folded(frame: RoundFrame, attempt: MaskedAttempt) -> tuple[Folded | FoldFailed, MemoryBlobs]:
+    blobs = MemoryBlobs()
+    return run_fold(order_of(frame, attempt, blobs), blobs), blobs
+
+
+@pytest.mark.parametrize(
+    ("frame", "encoding"), [(FIRST, Encoding.U64), (TRAIN, Encoding.U32), (TRAIN, Encoding.U64), (TRAIN, Encoding.U16)]
+)
+def test_a_train_round_makes_the_next_model(frame: RoundFrame, encoding: Encoding) -> None:
+    attempt = attempt_of(frame, encoding=encoding)
+    outcome, blobs = folded(frame, attempt)
+    assert isinstance(outcome, Folded)
+    model = blobs.model(outcome.next_model)
+    values = model_values(bytes(model.read_at(0, model.size)))
+    assert values.tolist() == pytest.approx([0.25] * ELEMENTS, abs=1e-3)  # (0.5 - 0.5 + 1) / 4
+    assert outcome.weight_total == 4.0
+    assert outcome.totals == {"train.weight": 4, "train.loss": 12, "evaluate.weight": 4, "evaluate.loss": 8}
+    assert outcome.top_cells == (0,)
+    assert outcome.aggregate == tagged_hash(
+        "aggregate", *(attempt.contributions[name].update.raw for name in (A, C, D))
+    )
+    assert folded(frame, attempt)[0] == outcome
+
+
+def test_an_evaluate_round_has_totals_and_no_model() -> None:
+    nothing = np.empty(0, "<f4")
+    updates = {
+        name: SiloUpdate(deltas=nothing, evaluate_weight=weight, evaluate_means=[weight / 4])
+        for name, weight in ((A, 1.0), (B, 2.0), (C, 3.0))
+    }
+    outcome, _ = folded(EVALUATE, attempt_of(EVALUATE, encoding=Encoding.U64, updates=updates))
+    assert isinstance(outcome, Folded)
+    assert (outcome.next_model, outcome.weight_total, outcome.top_cells) == (EVALUATE.plan.value.model, 6.0, ())
+    assert outcome.totals == {"train.weight": 0, "train.loss": 0, "evaluate.weight": 6, "evaluate.loss": 3.5}
+
+
+def test_a_round_that_changed_nothing_has_no_range() -> None:
+    updates = {name: replace(one, deltas=np.zeros(ELEMENTS, "<f4")) for name, one in UPDATES.items()}
+    outcome, _ = folded(TRAIN, attempt_of(TRAIN, encoding=Encoding.U32, updates=updates))
+    assert isinstance(outcome, Folded)
+    assert outcome.top_cells == (RANGE_NONE,)
+    assert outcome.next_model == TRAIN.spec.initial_model
+
+
+@pytest.mark.parametrize("dealer", [B, C])
+def test_a_wrong_dealer_ends_the_round_and_is_named_in_the_log(dealer: ParticipantId) -> None:
+    attempt = attempt_of(TRAIN, encoding=Encoding.U32, wrong_dealers=[dealer])
+    with capture_logs() as logs:
+        outcome, _ = folded(TRAIN, attempt)
+    assert outcome == FoldFailed(AbortReason.UNOPENABLE)
+    assert [line["dealer"] for line in logs if line["event"] == "dealer_blamed"] == [dealer]
+
+
+def test_too_few_good_words_end_the_round() -> None:
+    attempt = attempt_of(TRAIN, encoding=Encoding.U32)
+    few = {A: attempt.opening.revealed[A], C: attempt.opening.revealed[C]}
+    outcome, _ = folded(TRAIN, replace(attempt, opening=replace(attempt.opening, revealed=few)))
+    assert outcome == FoldFailed(AbortReason.UNOPENABLE)
+
+
+def test_a_total_that_cannot_be_ends_the_round() -> None:
+    attempt = attempt_of(TRAIN, encoding=Encoding.U32)
+    start = attempt.layout.parameter_bytes
+    content = attempt.sections[A]
+    word = (int.from_bytes(content[start : start + 8], "little") - 4 * 256) % 2**64  # the total is 0
+    lied = content[:start] + word.to_bytes(8, "little") + content[start + 8 :]
+    with capture_logs() as logs:
+        outcome, _ = folded(TRAIN, replace(attempt, sections={**attempt.sections, A: lied}))
+    assert outcome == FoldFailed(AbortReason.TOTAL_REFUSED)
+    (line,) = logs
+    assert line["detail"].startswith("3 updates have a train.weight of 0.0 examples in total")
+    assert not any(name in str(line) for name in MEMBERS)
+
+
+def test_masks_that_do_not_cancel_never_make_a_model() -> None:
+    """One survivor's update of another attempt: its weight is noise, and the round ends there."""
+    attempt = attempt_of(TRAIN, encoding=Encoding.U32)
+    other = make_masked(
+        TRAIN.spec,
+        layout=attempt.layout,
+        sizes=[ELEMENTS],
+        updates=UPDATES,
+        dropped=[B],
+        top_cells=TRAIN.top_cells,
+        seed=b"another",
+    )
+    mixed = replace(attempt, sections={**attempt.sections, C: other.sections[C]})
+    assert folded(TRAIN, mixed)[0] == FoldFailed(AbortReason.TOTAL_REFUSED)
