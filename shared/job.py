@@ -202,10 +202,8 @@ def _require_sound_masking(masking: MaskingSpec, policy: RoundPolicy, members: i
         raise ValueError(
             f"masking.max_colluding is {colluding} of {members} members: at least 2 must be left who do not collude"
         )
-    needed = threshold(members, colluding)
+    needed = threshold(members, colluding)  # no more than the members, since two do not collude
     least = TWO_PARTY if masking.allow_two_party else DEFAULT_MIN_SURVIVORS
-    if needed > members:
-        raise ValueError(f"masking.max_colluding {colluding} needs {needed} of {members} members to open a total")
     if policy.min_survivors < least:
         raise ValueError(f"round.min_survivors is {policy.min_survivors}, a masked total is over at least {least}")
     if policy.quorum < needed:
@@ -214,7 +212,10 @@ def _require_sound_masking(masking: MaskingSpec, policy: RoundPolicy, members: i
             f"(masking.max_colluding is {colluding})"
         )
     if not statistics_headroom(members, masking.max_weight, masking.metric_bound):
-        raise ValueError("the totals of metrics could overflow: lower masking.max_weight or masking.metric_bound")
+        raise ValueError(
+            f"the totals of metrics of {members} members could overflow: lower masking.max_weight "
+            f"({masking.max_weight}) or masking.metric_bound ({masking.metric_bound})"
+        )
 
 
 def canonical_json(value: Any) -> bytes:

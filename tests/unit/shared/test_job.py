@@ -26,6 +26,7 @@ SPEC: dict[str, Any] = {
     "round": {
         "quorum": 3,
         "deadline_s": 600.0,
+        "exchange_deadline_s": 30.0,
         "grace_s": 5.0,
         "upload_deadline_s": 60.0,
         "min_survivors": 3,
@@ -33,7 +34,18 @@ SPEC: dict[str, Any] = {
         "aborted_rounds_allowed": 3,
     },
     "strategy": {"name": "fedavg"},
-    "masking": {"mode": "plain"},
+    "masking": {
+        "mode": "plain",
+        "max_colluding": 0,
+        "encoding": "u32",
+        "weights": "examples",
+        "max_weight": 16777216.0,
+        "metric_bound": 1024.0,
+        "allow_two_party": False,
+        "allow_no_collusion": False,
+        "protocol": "fedsecagg/v1",
+        "suite": 1,
+    },
     "training": {"learning_rate": 0.05, "layers": [1, 2, {"größe": None}]},
 }
 
@@ -120,8 +132,24 @@ REFUSED = [
     ("round.grace_s", -1.0, "round.grace_s"),
     ("round.attempts", 0, "round.attempts"),
     ("round.attempts", 11, "round.attempts"),
+    ("round.exchange_deadline_s", 0.0, "round.exchange_deadline_s"),
+    ("round.exchange_deadline_s", 1e9, "round.exchange_deadline_s"),
     ("strategy.name", "median", "strategy.name"),
     ("masking.mode", "off", "masking.mode"),
+    ("masking.max_colluding", -1, "masking.max_colluding"),
+    ("masking.max_colluding", 1.0, "masking.max_colluding"),
+    ("masking.max_colluding", 1, "masking.max_colluding means nothing in a plain job: expected 0"),
+    ("masking.encoding", "plain", "masking.encoding"),
+    ("masking.encoding", "u8", "masking.encoding"),
+    ("masking.weights", "steps", "masking.weights"),
+    ("masking.max_weight", 0.5, "masking.max_weight"),
+    ("masking.max_weight", 2.0**32 + 1, "masking.max_weight"),
+    ("masking.metric_bound", 0.0, "masking.metric_bound"),
+    ("masking.metric_bound", 2.0**20 + 1, "masking.metric_bound"),
+    ("masking.allow_two_party", 1, "masking.allow_two_party"),
+    ("masking.allow_no_collusion", "yes", "masking.allow_no_collusion"),
+    ("masking.protocol", "fedsecagg/v2", "masking.protocol"),
+    ("masking.suite", 2, "masking.suite"),
     ("masking.threshold", 3, "masking.threshold"),
     ("qourum", 3, "qourum"),
     ("round.qourum", 3, "round.qourum"),
@@ -141,7 +169,10 @@ def test_a_floor_above_the_quorum_is_refused() -> None:
         parse_jobspec(canonical_json(made))
 
 
-REQUIRED = ["name", "task", "members", "rounds", "seed", "initial", "round", "round.quorum", "round.min_survivors"]
+REQUIRED = [
+    "name", "task", "members", "rounds", "seed", "initial", "round", "round.quorum", "round.min_survivors",
+    "masking", "masking.max_colluding",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", REQUIRED)
@@ -150,13 +181,23 @@ def test_a_missing_key_is_named(path: str) -> None:
         parse_jobspec(canonical_json(without(path)))
 
 
-DEFAULTED = ["version", "metrics", "strategy", "masking", "training", "round.grace_s", "strategy.name", "masking.mode"]
+DEFAULTED = [
+    "version", "metrics", "strategy", "training", "round.grace_s", "round.exchange_deadline_s", "strategy.name",
+    "masking.encoding", "masking.weights", "masking.max_weight", "masking.metric_bound", "masking.allow_two_party",
+    "masking.allow_no_collusion", "masking.protocol", "masking.suite",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", DEFAULTED)
 def test_defaults_are_resolved_by_the_submitter_and_not_here(path: str) -> None:
     with pytest.raises(WireError, match="canonical form"):
         parse_jobspec(canonical_json(without(path)))
+
+
+def test_masked_is_what_a_job_is_unless_it_says_otherwise() -> None:
+    """A job that leaves the mode out is held to the rules of masking, before its form is looked at."""
+    with pytest.raises(WireError, match="max_colluding is 0: one member"):
+        parse_jobspec(canonical_json(without("masking.mode")))
 
 
 TEXT = canonical_json(SPEC).decode()
