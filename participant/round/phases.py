@@ -22,7 +22,7 @@ Every one of them is a `Secret`, so that no state prints one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
 from participant.consent import VerifiedResult
@@ -144,8 +144,8 @@ class Opening:
     """t3"""
     names: tuple[ParticipantId, ...]
     """Of the survivors (U3), ascending."""
-    reply: Envelope
-    """The sealed UnmaskShares."""
+    reply: Envelope = field(repr=False)
+    """The sealed UnmaskShares: shares of others, which no log is to have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class Observer(Protocol):
     def session(self, *, open_now: bool) -> None: ...
 
     def said(self, message: ParticipantMessage) -> None:
-        """This is on its way to the coordinator."""
+        """Said to the coordinator, or about to be."""
         ...
 
     def refused(self, error: PeerError) -> None:

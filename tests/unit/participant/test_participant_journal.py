@@ -7,26 +7,26 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from participant.consent import JobHistory
-from participant.journal import (
-    SCHEMA_VERSION,
-    Journal,
-    OpenRound,
-    SqliteJournal,
-    decode_spooled,
-    encode_spooled,
-)
-from participant.round.phases import SpooledUpdate
-from shared.errors import ConfigError, StorageError
-from shared.ids import JobId, RoundNumber
+from participant.consent import JobHistory, VerifiedResult
+from participant.journal import Journal, OpenRound, SqliteJournal
+from participant.journal_file import SCHEMA_VERSION
+from participant.journal_records import decode_spooled, encode_spooled
+from participant.round.phases import Measured, Opening, SpooledUpdate
+from shared.errors import ConfigError, ConflictError, StorageError
+from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.job import jobspec_digest
-from shared.update import Encoding, UpdateHeader
+from shared.protocol.messages import Envelope
+from shared.reasons import Purpose
 from tests.support.participant_journal import MemoryJournal
-from tests.support.rounds import JOB, KEY, make_plan, make_spec, spooled, start_of
+from tests.support.rounds import JOB, KEY, MEMBERS, TASK, A, B, C, make_plan, make_spec, spooled, start_of
 
+MODEL = Digest.of(b"model")
+CORE = Digest.of(b"core")
+OTHER = JobId("brain-1")
 SPEC = make_spec()
 PLAN = make_plan(SPEC)
 JOBSPEC = jobspec_digest(SPEC.to_bytes())
@@ -62,7 +62,7 @@ def test_each_record_is_there_after_a_restart(reopen: Reopen) -> None:
     assert list(reopen().open_rounds()) == [OpenRound(PLAN, None, None)]
     reopen().record_update(KEY, spooled())
     assert list(reopen().open_rounds()) == [OpenRound(PLAN, spooled(), None)]
-    reopen().record_attempt(KEY, start)
+    reopen().record_attempt(KEY, start, CORE)
     assert list(reopen().open_rounds()) == [OpenRound(PLAN, spooled(), start)]
     reopen().record_end(KEY, keep_state=True)
     journal = reopen()
@@ -82,8 +82,8 @@ def test_the_same_plan_again_changes_nothing(reopen: Reopen) -> None:
 def test_the_newest_attempt_is_the_one_kept(reopen: Reopen) -> None:
     journal = reopen()
     journal.record_plan(PLAN, JOBSPEC)
-    journal.record_attempt(KEY, start_of(PLAN, SPEC, attempt=1))
-    journal.record_attempt(KEY, start_of(PLAN, SPEC, attempt=2))
+    journal.record_attempt(KEY, start_of(PLAN, SPEC, attempt=1), None)
+    journal.record_attempt(KEY, start_of(PLAN, SPEC, attempt=2), None)
     (kept,) = journal.open_rounds()
     assert kept.attempt == start_of(PLAN, SPEC, attempt=2)
 
@@ -130,15 +130,154 @@ def test_records_about_a_round_that_is_not_open_are_a_bug(reopen: Reopen) -> Non
     with pytest.raises(RuntimeError, match="not open in the journal"):
         journal.record_update(KEY, spooled())
     with pytest.raises(RuntimeError, match="not open in the journal"):
-        journal.record_attempt(KEY, start_of(PLAN, SPEC))
+        journal.record_attempt(KEY, start_of(PLAN, SPEC), CORE)
     journal.record_end(KEY, keep_state=False)
     assert journal.history(JOB) is None
 
 
-@pytest.mark.parametrize("statistics", [(), (0.1 + 0.2, 1e-308, 5e-324, 1.7976931348623157e308, -0.0)])
-def test_numbers_are_kept_to_the_last_bit(statistics: tuple[float, ...]) -> None:
-    update = SpooledUpdate(UpdateHeader(Encoding.PLAIN, 1 / 3, 1), statistics, 7)
+AWKWARD = (0.1 + 0.2, 1e-308, 5e-324, 1.7976931348623157e308, -0.0)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        SpooledUpdate(Measured(1 / 3, AWKWARD), Measured(5e-324, AWKWARD), 7, (-32, 0, 32), fits=False),
+        SpooledUpdate(None, Measured(1.0, ()), 0, (), fits=True),
+    ],
+)
+def test_numbers_are_kept_to_the_last_bit(update: SpooledUpdate) -> None:
     assert repr(decode_spooled(encode_spooled(update))) == repr(update)
+
+
+# --- what masking adds ------------------------------------------------------------------------------------------------
+
+
+def opening(*names: ParticipantId, reply: bytes = b"shares") -> Opening:
+    return Opening(Digest.of(b"h0"), Digest.of(b"t3"), names or (A, B, C), Envelope(reply, b"s" * 64, 1))
+
+
+def open_total(
+    journal: Journal,
+    made: Opening | None = None,
+    *,
+    key: RoundKey = KEY,
+    task: TaskName = TASK,
+    model: Digest = MODEL,
+    purpose: Purpose = Purpose.TRAIN,
+) -> None:
+    journal.record_opening(key, purpose, task, model, made or opening())
+
+
+def miss(number: int, *, fits: bool = False) -> SpooledUpdate:
+    return SpooledUpdate(Measured(1.0, (0.5,)), Measured(1.0, (0.5,)), number, (3,), fits=fits)
+
+
+def test_a_round_has_one_core_for_ever(reopen: Reopen) -> None:
+    journal = reopen()
+    journal.record_plan(PLAN, JOBSPEC)
+    journal.record_attempt(KEY, start_of(PLAN, SPEC), CORE)
+    journal.record_attempt(KEY, start_of(PLAN, SPEC, attempt=2), CORE)
+    for _ in range(2):
+        with pytest.raises(ConflictError, match="differs from an earlier one"):
+            journal.record_attempt(KEY, start_of(PLAN, SPEC, attempt=3), Digest.of(b"another core"))
+        assert [kept.attempt for kept in journal.open_rounds()] == [start_of(PLAN, SPEC, attempt=2)]
+        journal = reopen()
+    journal.record_end(KEY, keep_state=False)
+    journal.record_plan(PLAN, JOBSPEC)  # the driver does not: the journal would refuse all the same
+    with pytest.raises(ConflictError):
+        journal.record_attempt(KEY, start_of(PLAN, SPEC), Digest.of(b"another core"))
+
+
+def test_an_opening_is_there_after_a_restart_with_its_exact_reply(reopen: Reopen) -> None:
+    journal = reopen()
+    journal.record_plan(PLAN, JOBSPEC)
+    open_total(journal)
+    open_total(journal)
+    (kept,) = reopen().open_rounds()
+    assert kept.opening == opening()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        opening(A, B),
+        opening(reply=b"other shares"),
+        Opening(Digest.of(b"another h0"), Digest.of(b"t3"), (A, B, C), opening().reply),
+        Opening(Digest.of(b"h0"), Digest.of(b"another t3"), (A, B, C), opening().reply),
+    ],
+)
+def test_a_round_is_opened_once(reopen: Reopen, other: Opening) -> None:
+    journal = reopen()
+    journal.record_plan(PLAN, JOBSPEC)
+    open_total(journal)
+    with pytest.raises(ConflictError, match="was opened before"):
+        open_total(journal, other)
+    (kept,) = reopen().open_rounds()
+    assert kept.opening == opening()
+
+
+@pytest.mark.parametrize("change", [{"task": TaskName("brain")}, {"model": Digest.of(b"another")}])
+def test_one_round_is_not_opened_as_another_total(reopen: Reopen, change: dict[str, Any]) -> None:
+    journal = reopen()
+    open_total(journal)
+    with pytest.raises(ConflictError, match="was opened before"):
+        open_total(journal, **change)
+
+
+def test_an_opened_round_stays_opened_when_it_is_over(reopen: Reopen) -> None:
+    journal = reopen()
+    journal.record_plan(PLAN, JOBSPEC)
+    open_total(journal)
+    journal.record_end(KEY, keep_state=True)
+    journal = reopen()
+    with pytest.raises(ConflictError):
+        open_total(journal, opening(A, B))
+    assert list(journal.totals(TASK, MODEL, Purpose.TRAIN)) == [(A, B, C)]
+
+
+def test_totals_are_found_across_jobs_by_task_model_and_purpose(reopen: Reopen) -> None:
+    journal = reopen()
+    open_total(journal)
+    open_total(journal, opening(*MEMBERS), key=RoundKey(OTHER, RoundNumber(4)))
+    open_total(journal, opening(A), key=RoundKey(OTHER, RoundNumber(5)), model=Digest.of(b"another"))
+    open_total(journal, opening(B), key=RoundKey(OTHER, RoundNumber(6)), task=TaskName("brain"))
+    open_total(journal, opening(C), key=RoundKey(OTHER, RoundNumber(7)), purpose=Purpose.EVALUATE)
+    journal = reopen()
+    assert list(journal.totals(TASK, MODEL, Purpose.TRAIN)) == [MEMBERS, (A, B, C)]
+    assert list(journal.totals(TASK, MODEL, Purpose.EVALUATE)) == [(C,)]
+    assert list(journal.totals(TASK, Digest.of(b"never opened"), Purpose.TRAIN)) == []
+
+
+def test_each_round_with_an_update_that_does_not_fit_is_one_miss(reopen: Reopen) -> None:
+    journal = reopen()
+    for plan, fits in ((PLAN, False), (SECOND, True), (make_plan(SPEC, number=3), False)):
+        journal.record_plan(plan, JOBSPEC)
+        for _ in range(2):
+            journal.record_update(plan.value.key, miss(8, fits=fits))
+    history = reopen().history(JOB)
+    assert history is not None
+    assert history.misses == 2
+
+
+def test_the_last_verified_result_is_kept(reopen: Reopen) -> None:
+    journal = reopen()
+    first, second = (VerifiedResult(number, Digest.of(b"%d" % number)) for number in (1, 2))
+    for plan in (PLAN, SECOND):
+        journal.record_plan(plan, JOBSPEC)
+    journal.record_end(SECOND.value.key, keep_state=False, verified=second)
+    journal.record_end(KEY, keep_state=False, verified=first)
+    assert reopen().history(JOB) == JobHistory(JOBSPEC, 2, verified=second), "what was verified is never taken back"
+
+
+def test_a_stopped_job_stays_stopped_for_its_first_reason(reopen: Reopen) -> None:
+    journal = reopen()
+    journal.record_plan(PLAN, JOBSPEC)
+    journal.stop_job(JOB, "the range was stated too small")
+    journal.stop_job(JOB, "another reason")
+    journal = reopen()
+    assert journal.history(JOB) == JobHistory(JOBSPEC, 0, stopped="the range was stated too small")
+    with pytest.raises(RuntimeError, match="not in the journal"):
+        journal.stop_job(OTHER, "never seen")
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -170,14 +309,43 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         SqliteJournal(tmp_path / "missing" / "journal.db")
 
 
+def test_a_reply_is_gone_from_the_disk_when_its_round_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(path)
+    journal.record_plan(PLAN, JOBSPEC)
+    open_total(journal, opening(reply=b"a share of somebody's seed"))
+    journal.record_end(KEY, keep_state=False)
+    journal.close()  # the last one to close folds the write-ahead log in and removes it
+    assert [file.name for file in tmp_path.iterdir()] == ["journal.db"]
+    assert b"somebody's seed" not in path.read_bytes()
+
+
+def test_whoever_watches_openings_is_told_after_the_record(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    seen: list[int] = []
+    journal = SqliteJournal(path, on_opening=lambda made: seen.append(len(made.totals(TASK, MODEL, Purpose.TRAIN))))
+    open_total(journal)
+    assert seen == [1]
+
+
+def test_a_journal_has_a_name_and_a_generation(tmp_path: Path) -> None:
+    journal, other = SqliteJournal(tmp_path / "one.db"), SqliteJournal(tmp_path / "two.db")
+    assert journal.name().generation == 0
+    assert journal.name().name != other.name().name
+    journal.set_generation(7)
+    again = SqliteJournal(tmp_path / "one.db")
+    assert again.name() == journal.name()
+    assert again.name().generation == 7
+
+
 def test_a_write_that_cannot_be_done_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
     journal.record_plan(PLAN, JOBSPEC)
-    journal._database.execute("PRAGMA query_only = ON")
+    journal._file._database.execute("PRAGMA query_only = ON")
     with pytest.raises(StorageError, match="cannot be written"):
         journal.record_end(KEY, keep_state=False)
-    journal._database.execute("PRAGMA query_only = OFF")
+    journal._file._database.execute("PRAGMA query_only = OFF")
     assert list(journal.open_rounds()) == [OpenRound(PLAN, None, None)]
     journal.record_end(KEY, keep_state=False)
     assert list(journal.open_rounds()) == []
@@ -186,7 +354,8 @@ def test_a_write_that_cannot_be_done_changes_nothing(tmp_path: Path) -> None:
 VERBS: dict[str, Callable[[SqliteJournal], None]] = {
     "plan": lambda journal: journal.record_plan(PLAN, JOBSPEC),
     "update": lambda journal: journal.record_update(KEY, spooled()),
-    "attempt": lambda journal: journal.record_attempt(KEY, start_of(PLAN, SPEC)),
+    "attempt": lambda journal: journal.record_attempt(KEY, start_of(PLAN, SPEC), CORE),
+    "opening": open_total,
     "end": lambda journal: journal.record_end(KEY, keep_state=True),
 }
 
@@ -207,8 +376,10 @@ def test_a_process_that_is_killed_leaves_what_its_verbs_promised(count: int, tmp
         1: [OpenRound(PLAN, None, None)],
         2: [OpenRound(PLAN, spooled(), None)],
         3: [OpenRound(PLAN, spooled(), start_of(PLAN, SPEC))],
-        4: [],
+        4: [OpenRound(PLAN, spooled(), start_of(PLAN, SPEC), opening())],
+        5: [],
     }
     assert list(journal.open_rounds()) == reached[count]
-    assert (journal.state_round(JOB) == RoundNumber(1)) is (count == 4)
+    assert (journal.state_round(JOB) == RoundNumber(1)) is (count == 5)
     assert (journal.history(JOB) is not None) is (count > 0)
+    assert bool(journal.totals(TASK, MODEL, Purpose.TRAIN)) is (count > 3)
