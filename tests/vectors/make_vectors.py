@@ -55,21 +55,76 @@ def hashing() -> list[dict[str, object]]:
     ]
 
 
+# A masked job of four, with every default resolved: its bytes, as a submitter makes and everybody hashes them.
+JOB = (
+    '{"initial":"5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9",'
+    '"masking":{"allow_no_collusion":false,"allow_two_party":false,"encoding":"u32","max_colluding":1,'
+    '"max_weight":16777216.0,"metric_bound":1024.0,"mode":"masked","protocol":"fedsecagg/v1","suite":1,'
+    '"weights":"examples"},'
+    '"members":["hospital-a","hospital-b","hospital-c","hospital-d"],"metrics":["loss","accuracy"],"name":"heart",'
+    '"round":{"aborted_rounds_allowed":3,"attempts":2,"deadline_s":600.0,"exchange_deadline_s":30.0,"grace_s":5.0,'
+    '"min_survivors":3,"quorum":3,"upload_deadline_s":600.0},'
+    '"rounds":10,"seed":42,"strategy":{"name":"fedavg"},"task":"heart","training":{"learning_rate":0.05},"version":1}'
+)
+
+
 def shapes() -> dict[str, object]:
-    """A layout and a manifest."""
+    """Layouts, a manifest, and a job."""
     layout = tagged("layout", *(value.to_bytes(8, "big") for value in (1, 300_000, 6)))
+    # Two tensors, each with the 64 cells of its range, after the six totals.
+    masked = tagged("layout", *(value.to_bytes(8, "big") for value in (2, 300_000, 6 + 2 * 64)))
     manifest = tagged("manifest", b"bias\0F32\x0010", "größe\0I64\0".encode(), b"weight\0BF16\x0010,30")
     return {
         "layout": {"encoding": 1, "parameters": 300_000, "statistics": 6, "digest": layout.hex()},
+        "masked_layout": {
+            "encoding": 2,
+            "parameters": 300_000,
+            "tensors": 2,
+            "metrics": ["loss", "accuracy"],
+            "digest": masked.hex(),
+        },
         "manifest": {
             "tensors": [["bias", "F32", [10]], ["größe", "I64", []], ["weight", "BF16", [10, 30]]],
             "digest": manifest.hex(),
         },
+        "job": {"text": JOB, "digest": tagged("jobspec", JOB.encode()).hex()},
     }
 
 
+def masking() -> dict[str, str]:
+    """Payloads of what member 3 seals in a masked attempt, and the header of its update. `number(k)` is k 32 times."""
+
+    def number(value: int) -> bytes:
+        return bytes([value]) * 32
+
+    h0, t1, t2, t3 = map(number, range(1, 5))
+    checkpoint = field(1, 1) + field(2, 6) + field(3, number(20))  # CHAIN, of round 6
+    revealed = [field(1, dealer) + field(2, bytes([dealer]) * 66) for dealer in (1, 3, 4)]
+    header = field(1, 2) + field(3, 1)  # U32, without a weight, for one contributor
+    return {
+        "advertise-keys": (
+            field(1, h0) + field(2, 3) + field(3, number(10)) + field(4, number(11)) + field(5, number(12))
+            + field(6, checkpoint)
+        ).hex(),
+        "share-keys": (
+            field(1, h0) + field(2, t1) + field(3, 3) + field(4, number(13)) + field(5, number(14))
+        ).hex(),
+        "upload-commit": (
+            field(1, h0) + field(2, 3) + field(3, header) + field(4, number(15)) + field(5, 7) + field(6, t2)
+        ).hex(),
+        "consistency-signature": (field(1, h0) + field(2, t3) + field(3, 3)).hex(),
+        "unmask-shares": (
+            field(1, h0) + field(2, t3) + field(3, 3) + field(4, revealed[0]) + field(4, revealed[1])
+            + field(5, revealed[2])
+        ).hex(),
+        "attempt-abort": (field(1, h0) + field(2, 3) + field(3, 7)).hex(),  # REPEATED_TOTAL
+    }  # fmt: skip
+
+
 def sealed() -> dict[str, object]:
-    """A RoundAborted of round 7 of job `heart`, for the reason `operator` (3), signed by the coordinator."""
+    """A RoundAborted of round 7 of job `heart`, for the reason `operator` (3), signed by the coordinator; and payloads
+    of masking.
+    """
     seed, plan = bytes(range(32)), bytes(range(100, 132))
     key = Ed25519PrivateKey.from_private_bytes(seed)
     payload = field(1, field(1, b"heart") + field(2, 7)) + field(2, plan) + field(3, 3)
@@ -86,6 +141,7 @@ def sealed() -> dict[str, object]:
         "signing_input": signed.hex(),
         "signature": signature.hex(),
         "envelope": (field(1, payload) + field(2, signature) + field(3, 0)).hex(),
+        "masking": masking(),
     }
 
 
