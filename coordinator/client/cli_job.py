@@ -18,6 +18,7 @@ from coordinator.client.views import (
     job_json,
     job_screen,
     job_table,
+    masking_words,
     progress_screen,
     round_line,
     spec_of,
@@ -163,7 +164,8 @@ def _follow_in_lines(details: Iterable[JobDetail], *, as_json: bool) -> JobDetai
             spec = spec_of(detail.job)
             if last is None or detail.job.state is not last.job.state:
                 reason = f" ({detail.job.reason})" if detail.job.reason else ""
-                emit_line({}, as_json=False, text=f"{detail.job.job}: {detail.job.state}{reason}")
+                protection = f", {masking_words(spec)}" if last is None else ""
+                emit_line({}, as_json=False, text=f"{detail.job.job}: {detail.job.state}{protection}{reason}")
             for finished in fresh:
                 emit_line({}, as_json=False, text=round_line(spec, finished))
         last = detail

@@ -23,6 +23,13 @@ from shared.wire.operations import JobDetail, JobStatus, LiveRound, ModelStatus,
 
 SHORT_DIGEST_CHARS = 12
 ENDED = frozenset({JobState.COMPLETED, JobState.ABORTED})
+# What a masked round does in the phases that a plain one has not; short, so that a title stays on one line.
+MASKED_PHASES = {
+    "advertising": "fresh keys",
+    "sharing": "sealed shares",
+    "confirming": "one list for all",
+    "unmasking": "the total alone",
+}
 
 
 class RoundSummary(BaseModel):
@@ -32,6 +39,8 @@ class RoundSummary(BaseModel):
 
     survivors: tuple[str, ...] = ()
     dropped: dict[str, str] = {}
+    encoding: str = ""
+    """Of the words of an update; empty in rounds of an earlier version."""
     metrics: dict[str, float] = {}
     """`train.<metric>` over the round's training, `evaluate.<metric>` of the version that the round started from."""
     next_model: str = ""
@@ -51,6 +60,15 @@ def spec_of(job: JobStatus) -> JobSpec:
     return parse_jobspec(job.spec)
 
 
+def masking_words(spec: JobSpec) -> str:
+    """How a job's updates are protected, as short as a title allows."""
+    masking = spec.masking
+    if not masking.masked:
+        return masking.mode
+    equal = ", equal weights" if masking.weights == "equal" else ""
+    return f"{masking.mode} {masking.encoding}, {spec.threshold} of {len(spec.members)}{equal}"
+
+
 # --- jobs as JSON -----------------------------------------------------------------------------------------------------
 
 
@@ -64,8 +82,24 @@ def job_json(job: JobStatus) -> dict[str, Any]:
         "reason": job.reason,
         "members": list(spec.members),
         "rounds": spec.rounds,
+        "masking": masking_json(spec),
         "submitted_by": job.submitted_by,
         "submitted_at": job.submitted_at,
+    }
+
+
+def masking_json(spec: JobSpec) -> dict[str, Any]:
+    """What the job says, and what follows from its members."""
+    masking = spec.masking
+    if not masking.masked:
+        return {"mode": masking.mode}
+    return {
+        "mode": masking.mode,
+        "encoding": masking.encoding,
+        "weights": masking.weights,
+        "members": len(spec.members),
+        "threshold": spec.threshold,
+        "max_colluding": masking.max_colluding,
     }
 
 
@@ -123,11 +157,18 @@ def job_facts(job: JobStatus) -> RenderableType:
         ("members", ", ".join(spec.members)),
         ("rounds", spec.rounds),
         ("quorum, floor", f"{spec.round.quorum}, {spec.round.min_survivors}"),
-        ("strategy, masking", f"{spec.strategy.name}, {spec.masking.mode}"),
+        ("strategy", spec.strategy.name),
+        ("masking", _masking_fact(spec)),
         ("initial model", spec.initial),
         ("submitted", f"{job.submitted_at} by {job.submitted_by}"),
     ]
     return facts([pair for pair in pairs if pair[1] != ""])
+
+
+def _masking_fact(spec: JobSpec) -> str:
+    if not spec.masking.masked:
+        return "plain: the coordinator sees each update"
+    return f"{masking_words(spec)} must help to open a total, {spec.masking.max_colluding} may collude"
 
 
 def round_table(spec: JobSpec, rounds: Sequence[RoundStatus]) -> Table:
@@ -167,7 +208,8 @@ def member_table(live: LiveRound) -> Table:
         )
         for member in live.members
     ]
-    title = f"round {live.key.number} ({live.purpose}): {live.phase}"
+    explained = f" ({MASKED_PHASES[live.phase]})" if live.phase in MASKED_PHASES else ""
+    title = f"round {live.key.number} ({live.purpose}): {live.phase}{explained}"
     return table(("member", "phase", "connected", "trained"), rows, title=title)
 
 
@@ -187,7 +229,7 @@ def progress_screen(detail: JobDetail, *, last: int) -> RenderableType:
     """What a watcher looks at: where the job is, its last rounds, and who is doing what."""
     spec = spec_of(detail.job)
     done = committed_rounds(detail.rounds)
-    title = f"{detail.job.job}: {detail.job.state}, {done} of {spec.rounds} rounds committed"
+    title = f"{detail.job.job}: {detail.job.state}, {done} of {spec.rounds} rounds committed, {masking_words(spec)}"
     rounds = round_table(spec, detail.rounds[-last:])
     rounds.title = title if not detail.job.reason else f"{title} ({detail.job.reason})"
     return rounds if detail.live is None else Group(rounds, member_table(detail.live))

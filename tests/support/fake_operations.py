@@ -12,7 +12,7 @@ import grpc
 
 from shared.errors import ConflictError, FederationError, UnknownError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
-from shared.job import JobSpec, RoundPolicy, canonical_json
+from shared.job import JobSpec, MaskingSpec, RoundPolicy, canonical_json
 from shared.protocol.phases import Phase
 from shared.reasons import JobState, Purpose
 from shared.tls import TlsPaths, server_credentials
@@ -24,6 +24,7 @@ from shared.wire.transfer import encode_data
 T = TypeVar("T")
 
 MEMBERS = (ParticipantId("hospital-a"), ParticipantId("hospital-b"), ParticipantId("hospital-c"))
+MASKED = MaskingSpec(max_colluding=1)
 
 
 @dataclass
@@ -154,7 +155,7 @@ def _refuse(context: grpc.ServicerContext, error: FederationError) -> None:
 # --- things to know ---------------------------------------------------------------------------------------------------
 
 
-def a_spec(*, rounds: int = 2) -> JobSpec:
+def a_spec(*, rounds: int = 2, masking: MaskingSpec = MASKED) -> JobSpec:
     return JobSpec(
         name="heart",
         task="heart",  # type: ignore[arg-type] # parsed by the model
@@ -163,7 +164,8 @@ def a_spec(*, rounds: int = 2) -> JobSpec:
         seed=1,
         initial=hashlib.sha256(b"initial").hexdigest(),
         metrics=("loss",),
-        round=RoundPolicy(quorum=2, min_survivors=2),
+        round=RoundPolicy(quorum=3, min_survivors=3),
+        masking=masking,
     )
 
 
@@ -184,6 +186,7 @@ def committed(job: JobId, number: int, *, dropped: dict[str, str] | None = None)
     summary = {
         "survivors": [member for member in MEMBERS if member not in (dropped or {})],
         "dropped": dropped or {},
+        "encoding": "u32",
         "weight_total": 30.0,
         "metrics": {"train.loss": 0.5 / number, "evaluate.loss": 0.75 / number},
         "model": "0" * 64,
@@ -195,11 +198,11 @@ def committed(job: JobId, number: int, *, dropped: dict[str, str] | None = None)
     return wire.RoundStatus(key=key, purpose=Purpose.TRAIN, outcome="committed", summary=canonical_json(summary))
 
 
-def live(job: JobId, number: int) -> wire.LiveRound:
+def live(job: JobId, number: int, *, phase: str = "recruiting") -> wire.LiveRound:
     members = (
         wire.LiveMember(participant=MEMBERS[0], phase=Phase.TRAINING, connected=True, percent=40),
         wire.LiveMember(participant=MEMBERS[1], phase=Phase.READY, connected=True, percent=None),
         wire.LiveMember(participant=MEMBERS[2], phase=Phase.PLANNED, connected=False, percent=None),
     )
     key = RoundKey(job, RoundNumber(number))
-    return wire.LiveRound(key=key, purpose=Purpose.TRAIN, phase="recruiting", members=members)
+    return wire.LiveRound(key=key, purpose=Purpose.TRAIN, phase=phase, members=members)

@@ -18,14 +18,14 @@ from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
 from shared.errors import UnreachableError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
-from shared.job import StrategySpec, parse_jobspec
+from shared.job import MaskingSpec, StrategySpec, parse_jobspec
 from shared.reasons import DropReason, JobState
 from shared.tensors import ModelIndex
 from shared.update import CHUNK_BYTES, DType, ModelManifest, TensorSpec
 from shared.wire.operations import JobDetail, ModelStatus, PutModelOpen
 from tests.support.audit_log import some_entries
 from tests.support.credentials import Consortium
-from tests.support.fake_operations import MEMBERS, FakeOperations, Listening, committed, live, status
+from tests.support.fake_operations import MEMBERS, FakeOperations, Listening, a_spec, committed, live, status
 
 JOB = JobId("heart-0011aabb")
 GROUPS = {
@@ -81,7 +81,7 @@ def job_file(folder: Path) -> Path:
     (folder / "initial.safetensors").write_bytes(bytes(CHUNK_BYTES + 17))
     path = folder / "job.toml"
     path.write_text(
-        'name = "heart"\ntask = "heart"\nmembers = ["hospital-b", "hospital-a"]\nrounds = 3\n'
+        'name = "heart"\ntask = "heart"\nmembers = ["hospital-b", "hospital-c", "hospital-a"]\nrounds = 3\n'
         'initial = "initial.safetensors"\n'
     )
     return path
@@ -99,7 +99,7 @@ def test_submit_sends_the_initial_model_and_the_job(config: Path, fake: FakeOper
     (digest,) = fake.files
     assert len(fake.files[digest]) == CHUNK_BYTES + 17
     spec = parse_jobspec(fake.jobs[JobId(told["job"])].job.spec)
-    assert (spec.initial_model, spec.members) == (digest, ("hospital-a", "hospital-b"))
+    assert (spec.initial_model, spec.members) == (digest, MEMBERS)
 
 
 def test_a_repeated_submission_is_the_same_job_and_another_one_is_refused(
@@ -153,6 +153,26 @@ def test_list_and_show(config: Path, fake: FakeOperations) -> None:
     }
 
 
+def test_how_updates_are_protected_is_shown(config: Path, fake: FakeOperations) -> None:
+    fake.jobs[JOB] = JobDetail(job=status(JOB, state=JobState.RUNNING), rounds=(), live=live(JOB, 1, phase="sharing"))
+    shown = run(config, "job", "show", JOB).stdout
+    assert "masked u32, 3 of 3 must help to open a total, 1 may collude" in shown
+    assert "round 1 (train): sharing (sealed shares)" in shown
+    told = json.loads(run(config, "job", "list", "--json").stdout)[0]["masking"]
+    assert told == {
+        "mode": "masked",
+        "encoding": "u32",
+        "weights": "examples",
+        "members": 3,
+        "threshold": 3,
+        "max_colluding": 1,
+    }
+    plain = a_spec(masking=MaskingSpec(mode="plain", max_colluding=0)).to_bytes()
+    fake.jobs[JOB] = JobDetail(job=status(JOB, spec=plain), rounds=(), live=None)
+    assert "plain: the coordinator sees each update" in run(config, "job", "show", JOB).stdout
+    assert json.loads(run(config, "job", "show", JOB, "--json").stdout)["masking"] == {"mode": "plain"}
+
+
 def test_why_a_job_waits_is_shown(config: Path, fake: FakeOperations) -> None:
     waiting = status(JOB, reason="1 of quorum 2; not connected: hospital-b")
     fake.jobs[JOB] = JobDetail(job=waiting, rounds=(), live=None)
@@ -176,7 +196,7 @@ def test_watch_tells_each_round_once_and_ends_with_the_job(config: Path, fake: F
     result = run(config, "job", "watch", JOB)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{JOB}: queued"
+    assert lines[0] == f"{JOB}: queued, masked u32, 3 of 3"
     assert [line[:8] for line in lines if line.startswith("round")] == ["round 1 ", "round 2 "]
     assert lines[-2] == f"{JOB}: completed"
     told = [json.loads(line) for line in run(config, "job", "watch", JOB, "--json").stdout.splitlines()]
