@@ -10,6 +10,10 @@ from shared.errors import ModelError, WireError
 from shared.ids import Digest
 from shared.update import (
     CHUNK_BYTES,
+    RANGE_CELLS,
+    RANGE_EXPONENT_MAX,
+    RANGE_EXPONENT_MIN,
+    RANGE_NONE,
     TENSOR_NAME_MAX_BYTES,
     TENSOR_RANK_MAX,
     TENSORS_MAX,
@@ -25,23 +29,57 @@ from shared.update import (
 )
 
 CHUNK_CELLS = CHUNK_BYTES // 4
+WORD_BYTES = {Encoding.PLAIN: 4, Encoding.U32: 4, Encoding.U16: 2, Encoding.U64: 8}
 
 
-@given(parameters=st.integers(1, 40 * CHUNK_CELLS), statistics=st.integers(2, 130))
-@example(parameters=1, statistics=2)
-@example(parameters=CHUNK_CELLS, statistics=2)
-@example(parameters=CHUNK_CELLS + 1, statistics=130)
-@example(parameters=3 * CHUNK_CELLS - 1, statistics=CHUNK_BYTES // 8 + 1)
-def test_chunks_cover_both_sections_exactly(parameters: int, statistics: int) -> None:
-    layout = UpdateLayout(Encoding.PLAIN, parameters, statistics)
+@given(parameters=st.integers(0, 40 * CHUNK_CELLS), statistics=st.integers(2, 130), encoding=st.sampled_from(Encoding))
+@example(parameters=1, statistics=2, encoding=Encoding.PLAIN)
+@example(parameters=CHUNK_CELLS, statistics=2, encoding=Encoding.PLAIN)
+@example(parameters=CHUNK_CELLS + 1, statistics=130, encoding=Encoding.U32)
+@example(parameters=3 * CHUNK_CELLS - 1, statistics=CHUNK_BYTES // 8 + 1, encoding=Encoding.PLAIN)
+@example(parameters=CHUNK_BYTES // 2, statistics=2, encoding=Encoding.U16)
+@example(parameters=CHUNK_BYTES // 8 + 1, statistics=2, encoding=Encoding.U64)
+@example(parameters=0, statistics=CHUNK_BYTES // 8, encoding=Encoding.U64)
+def test_chunks_cover_both_sections_exactly(parameters: int, statistics: int, encoding: Encoding) -> None:
+    layout = UpdateLayout(encoding, parameters, statistics)
     ranges = list(layout.chunk_ranges())
     assert len(ranges) == layout.chunks
     assert [start for start, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
-    assert ranges[-1][1] == layout.total_bytes == 4 * parameters + 8 * statistics
+    assert ranges[-1][1] == layout.total_bytes == WORD_BYTES[encoding] * parameters + 8 * statistics
     assert all(0 < end - start <= CHUNK_BYTES for start, end in ranges)
-    assert layout.parameter_bytes in {end for _, end in ranges}, "no chunk spans two sections"
+    assert layout.parameter_bytes in {0, *(end for _, end in ranges)}, "no chunk spans two sections"
     short = [start for start, end in ranges if end - start < CHUNK_BYTES]
     assert len(short) <= 2, "only the last chunk of a section is shorter"
+
+
+def test_a_masked_round_has_cells_for_the_range_of_each_tensor() -> None:
+    statistics = StatisticsLayout(("loss",))
+    sizes = {
+        encoding: UpdateLayout.of_round(encoding=encoding, parameters=1000, tensors=7, statistics=statistics)
+        for encoding in Encoding
+    }
+    assert sizes == {
+        Encoding.PLAIN: UpdateLayout(Encoding.PLAIN, 1000, 4),
+        Encoding.U32: UpdateLayout(Encoding.U32, 1000, 4 + 7 * 64),
+        Encoding.U16: UpdateLayout(Encoding.U16, 1000, 4 + 7 * 64),
+        Encoding.U64: UpdateLayout(Encoding.U64, 1000, 4 + 7 * 64),
+    }
+    assert {encoding: made.parameter_bytes for encoding, made in sizes.items()} == {
+        encoding: 1000 * count for encoding, count in WORD_BYTES.items()
+    }
+    assert len({made.digest for made in sizes.values()}) == len(sizes), "a layout names its encoding"
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_a_round_to_evaluate_has_totals_alone(encoding: Encoding) -> None:
+    statistics = StatisticsLayout(("loss", "accuracy"))
+    made = UpdateLayout.of_round(encoding=encoding, parameters=0, tensors=0, statistics=statistics)
+    assert (made.parameters, made.statistics, made.chunks, made.total_bytes) == (0, 6, 1, 48)
+
+
+def test_the_cells_of_a_range() -> None:
+    assert RANGE_CELLS == len(range(RANGE_EXPONENT_MIN, RANGE_EXPONENT_MAX + 1)) == 64
+    assert RANGE_NONE == RANGE_EXPONENT_MIN - 1, "outside of the cells, so that nothing is filled"
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**20)), min_size=2, max_size=2, unique=True))
@@ -74,10 +112,20 @@ def test_no_weight(weight: float) -> None:
         UpdateHeader(Encoding.PLAIN, weight, 1)
 
 
+@pytest.mark.parametrize("encoding", Encoding)
+def test_a_weight_is_said_in_the_plain_encoding_and_in_no_other(encoding: Encoding) -> None:
+    """Of a masked update it is a masked cell; in the header it would be in clear."""
+    said, kept = (None, 1.0) if encoding.masked else (1.0, None)
+    assert UpdateHeader(encoding, said, 1).weight == said
+    with pytest.raises(WireError, match="a plain update has its weight, that of a masked one has none"):
+        UpdateHeader(encoding, kept, 1)
+
+
 @pytest.mark.parametrize("contributors", [0, 2, -1])
-def test_an_update_stands_for_one(contributors: int) -> None:
+@pytest.mark.parametrize("encoding", Encoding)
+def test_an_update_stands_for_one(encoding: Encoding, contributors: int) -> None:
     with pytest.raises(WireError, match="1 contributor"):
-        UpdateHeader(Encoding.PLAIN, 1.0, contributors)
+        UpdateHeader(encoding, None if encoding.masked else 1.0, contributors)
 
 
 def test_statistics_are_named_in_wire_order() -> None:
