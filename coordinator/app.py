@@ -224,6 +224,7 @@ class _Process:
                 software=str(self._build),
                 clock=self._clock,
                 entropy=SystemEntropy(),
+                consortium=self._consortium,
             ),
             counters=self._metrics,
             times=SessionTimes(),

@@ -117,4 +117,6 @@ class Jobs:
             raise LateError(f"attempt {key} takes no uploads now")
         if participant not in state.cohort or participant in state.outs:
             raise PhaseError(f"{participant} is not in the cohort of attempt {key}")
+        if participant in state.lefts and participant not in state.contributions:
+            raise LateError(f"{participant} left attempt {key}")
         return state

@@ -35,7 +35,16 @@ from shared.protocol.phases import Phase
 from shared.reasons import AbortReason, DropReason, Purpose
 
 PREFIX = "consilo_coordinator"
-PHASES = ("recruiting", "gracing", "uploading", "folding")
+PHASES = (
+    "recruiting",
+    "gracing",
+    "advertising",
+    "sharing",
+    "uploading",
+    "confirming",
+    "unmasking",
+    "folding",
+)
 PHASE_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 1, 5, 30, 120, 600, 1800, 7200, 28800)
 
 _NOT_READY = frozenset({Phase.UNPLANNED, Phase.PLANNED, Phase.TRAINING})
@@ -185,7 +194,7 @@ def _arrivals(state: RoundState) -> tuple[int, int, Collection[ParticipantId]]:
         case Uploading():
             return len(state.cohort), len(state.contributions), owing(state)
         case Advertising() | Sharing():
-            return len(owing(state)) + len(answered(state)), 0, owing(state)
+            return len(owing(state) | set(answered(state))), 0, owing(state)
         case Confirming() | Unmasking():
             return len(state.survivors), len(state.survivors), owing(state)
         case Folding():

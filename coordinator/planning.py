@@ -22,6 +22,7 @@ from coordinator.round.recording import RANGE_MISS
 from coordinator.scheduler import FinishedRound, RunRound
 from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, RoundRecord, Store
 from shared.consortium import Consortium
+from shared.errors import ConfigError
 from shared.identity import VerifyingKey
 from shared.ids import Digest, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec
@@ -107,10 +108,14 @@ class Planning:
         return self._frame(spec, sealed, self._index_of(upcoming.model), history.misses)
 
     def take_up(self, job: JobId, spec: JobSpec) -> TakenUp:
-        """Read a job: after a start, and after a round that could not begin. Raises as `next_round`."""
+        """Read a job: after a start, and after a round that could not begin. Raises as `next_round`, and ConfigError
+        for an open masked round whose members this coordinator does not know any more.
+        """
         history, plan = self._read(job, spec)
         if plan is None:
             return TakenUp(history, None)
+        if obstacle := self.obstacle(spec):  # the manifest changed: by what key would a member's word be opened?
+            raise ConfigError(f"its open round cannot go on here: {obstacle}")
         return TakenUp(history, self._frame(spec, plan, self._index_of(plan.value.model), history.misses))
 
     def take_up_to_abort(self, job: JobId, spec: JobSpec) -> TakenUp:

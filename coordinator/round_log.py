@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from coordinator.round.phases import Aborted, Committed, RoundState, Uploading, phase_name
+from coordinator.round.phases import Aborted, Advertising, Committed, RoundState, Uploading, phase_name
 from coordinator.round.surroundings import Observer
 from shared.ids import RoundKey
 from shared.reasons import Purpose
@@ -27,7 +27,7 @@ class RoundLog:
             self._phases.pop(key, None)  # `finished` tells of it
         elif self._phases.get(key) != phase:
             self._phases[key] = phase
-            cohort = {"cohort": sorted(state.cohort)} if isinstance(state, Uploading) else {}
+            cohort = {"cohort": sorted(state.cohort)} if isinstance(state, Advertising | Uploading) else {}
             _log.info("round_moved", job=key.job, round=key.number, phase=phase, **cohort)
         self._following.moved(state)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar, assert_never
+from typing import TypeAlias, TypeVar, assert_never
 
 from coordinator.aggregation.unmask import check_revealed
-from coordinator.round.effects import Journal, SharesRevealed
+from coordinator.round.effects import Effect, Journal, SharesRevealed
 from coordinator.round.exchanges import masking_of
-from coordinator.round.phases import Advertising, AttemptState, Confirming, Dealt, Sharing, Unmasking
-from coordinator.round.transition import Transition
+from coordinator.round.members import without
+from coordinator.round.phases import Advertising, AttemptState, Confirming, Dealt, Folding, Sharing, Unmasking
 from shared.errors import ConflictError, LateError, PhaseError
 from shared.ids import ParticipantId
 from shared.protocol.messages import (
@@ -22,6 +22,7 @@ from shared.protocol.messages import (
     AnswerKind,
     AttemptAbort,
     AttemptAnswer,
+    Checkpoint,
     ConsistencySignature,
     RoundResult,
     Sealed,
@@ -29,13 +30,20 @@ from shared.protocol.messages import (
     UnmaskShares,
     result_digest,
 )
-from shared.protocol.phases import Kind
+from shared.protocol.phases import Kind, Phase
 from shared.reasons import AttemptAbortReason
 from shared.secagg.keys import check_public_key
 from shared.secagg.sealing import shares_root
 from shared.wire.sealed import decode_envelope, open_sealed, reopen
 
+Taken: TypeAlias = tuple[AttemptState, tuple[Effect, ...]]
+"""What an answer leads to: the attempt with it, and what to do first."""
+
 T = TypeVar("T", AdvertiseKeys, ShareKeys, ConsistencySignature, UnmaskShares, AttemptAbort)
+
+_IN_AN_ATTEMPT = frozenset(
+    {Phase.ADVERTISING, Phase.SHARING, Phase.UPLOADING, Phase.COMMITTED, Phase.FIXED, Phase.OPENING}
+)
 
 ANSWERS: Mapping[AnswerKind, Kind] = {
     AnswerKind.ADVERTISE_KEYS: Kind.ADVERTISE_KEYS,
@@ -46,10 +54,8 @@ ANSWERS: Mapping[AnswerKind, Kind] = {
 }
 
 
-def answered(state: AttemptState, participant: ParticipantId, answer: AttemptAnswer) -> Transition:
+def answered(state: AttemptState, participant: ParticipantId, answer: AttemptAnswer) -> Taken:
     """A member's sealed word about this attempt. Raises PeerError for one that is wrong, LateError for a late one."""
-    if not state.attempt.value.encoding.masked:
-        raise PhaseError(f"attempt {state.key} is plain: it exchanges no keys and no shares")
     if answer.attempt != state.key:
         raise LateError(f"an answer about attempt {answer.attempt}, but attempt {state.key} runs")
     match answer.kind:
@@ -76,16 +82,17 @@ def _opened(state: AttemptState, participant: ParticipantId, kind: type[T], answ
     return opened
 
 
-def _advertised(state: AttemptState, participant: ParticipantId, advert: Sealed[AdvertiseKeys]) -> Transition:
+def _advertised(state: AttemptState, participant: ParticipantId, advert: Sealed[AdvertiseKeys]) -> Taken:
     if not isinstance(state, Advertising):
         roster = state.roster if isinstance(state, Sharing) else masking_of(state).roster
         return _said_before(state, roster.adverts.get(participant), advert)
     if participant in state.adverts:
         return _said_before(state, state.adverts[participant], advert)
-    if participant not in state.cohort or participant in state.outs:
+    if participant not in state.cohort:
         raise PhaseError(f"{participant} is not in the cohort of attempt {state.key}")
+    _require_in(state, participant)
     _check_advert(state, advert.value)
-    return Transition(replace(state, adverts={**state.adverts, participant: advert}))
+    return replace(state, adverts={**state.adverts, participant: advert}), ()
 
 
 def _check_advert(state: Advertising, value: AdvertiseKeys) -> None:
@@ -96,18 +103,23 @@ def _check_advert(state: Advertising, value: AdvertiseKeys) -> None:
     known = [key for advert in state.adverts.values() for key in (advert.value.mask_key, advert.value.share_key)]
     if len({*keys, *known}) != len(keys) + len(known):
         raise ConflictError("a public key that was advertised before: each is to be fresh")
+    if value.checkpoint is not None:
+        _check_checkpoint(state, value.checkpoint)
+
+
+def _check_checkpoint(state: Advertising, checkpoint: Checkpoint) -> None:
+    """It is of this job's last result or an earlier one, and says of it what the others say."""
     previous = state.frame.plan.value.previous_result
-    if value.checkpoint is not None and previous:
-        last = reopen(RoundResult, decode_envelope(previous)).value.key.number
-        if value.checkpoint.size > last or (
-            value.checkpoint.size == last and value.checkpoint.root != result_digest(previous)
-        ):
-            raise ConflictError(f"a checkpoint of round {value.checkpoint.size} that is not this job's result")
+    last = reopen(RoundResult, decode_envelope(previous)).value.key.number if previous else 0
+    others = (advert.value.checkpoint for advert in state.adverts.values())
+    roots = {other.root for other in others if other is not None and other.size == checkpoint.size}
+    if checkpoint.size == last:
+        roots.add(result_digest(previous))
+    if checkpoint.size > last or not roots <= {checkpoint.root}:
+        raise ConflictError(f"a checkpoint of round {checkpoint.size} that is not this job's result")
 
 
-def _shared(
-    state: AttemptState, participant: ParticipantId, word: Sealed[ShareKeys], answer: AttemptAnswer
-) -> Transition:
+def _shared(state: AttemptState, participant: ParticipantId, word: Sealed[ShareKeys], answer: AttemptAnswer) -> Taken:
     if isinstance(state, Advertising):
         raise LateError(f"shares for attempt {state.key} before its roster")
     if not isinstance(state, Sharing):
@@ -115,8 +127,9 @@ def _shared(
         return _said_before(state, None if known is None else known.word, word)
     if participant in state.dealt:
         return _said_before(state, state.dealt[participant].word, word)
-    if participant not in state.roster.adverts or participant in state.outs:
+    if participant not in state.roster.adverts:
         raise PhaseError(f"{participant} is not on the roster of attempt {state.key}")
+    _require_in(state, participant)
     if word.value.roster != state.roster.digest:
         raise ConflictError(f"shares under another roster than that of attempt {state.key}")
     holders = [state.frame.index_of(member) for member in state.roster.adverts]
@@ -124,20 +137,24 @@ def _shared(
         raise ConflictError("sealed shares are one for each on the roster, in order")
     if shares_root(answer.shares) != word.value.shares_root:
         raise ConflictError("the sealed shares are not those that the signed root covers")
-    return Transition(replace(state, dealt={**state.dealt, participant: Dealt(word, answer.shares)}))
+    return replace(state, dealt={**state.dealt, participant: Dealt(word, answer.shares)}), ()
 
 
-def _confirmed(state: AttemptState, participant: ParticipantId, word: Sealed[ConsistencySignature]) -> Transition:
+def _confirmed(state: AttemptState, participant: ParticipantId, word: Sealed[ConsistencySignature]) -> Taken:
+    if isinstance(state, Unmasking) and word.value.survivors == state.digest:
+        return state, ()  # one more than were needed, or one that is said again
     if not isinstance(state, Confirming):
         raise LateError(f"a signature over the survivors of attempt {state.key} that is not asked for now")
     if participant not in state.survivors:
         raise PhaseError(f"{participant} is not among the survivors of attempt {state.key}")
     if word.value.survivors != state.digest:
         raise ConflictError(f"a signature over other survivors than those of attempt {state.key}")
-    return Transition(replace(state, signatures={**state.signatures, participant: word.envelope}))
+    return replace(state, signatures={**state.signatures, participant: word.envelope}), ()
 
 
-def _revealed(state: AttemptState, participant: ParticipantId, word: Sealed[UnmaskShares]) -> Transition:
+def _revealed(state: AttemptState, participant: ParticipantId, word: Sealed[UnmaskShares]) -> Taken:
+    if isinstance(state, Folding) and word.value.survivors == state.transcript:
+        return state, ()  # more than were needed
     if not isinstance(state, Unmasking):
         raise LateError(f"opened shares for attempt {state.key} that are not asked for now")
     if participant not in state.survivors:
@@ -147,7 +164,7 @@ def _revealed(state: AttemptState, participant: ParticipantId, word: Sealed[Unma
     if participant in state.revealed:
         if state.revealed[participant] != word.value:
             raise ConflictError(f"other shares than those that were opened before in attempt {state.key}")
-        return Transition(state)
+        return state, ()
     check_revealed(
         word.value,
         masking=state.masking,
@@ -156,16 +173,27 @@ def _revealed(state: AttemptState, participant: ParticipantId, word: Sealed[Unma
         members=state.frame.spec.members,
     )
     moved = replace(state, revealed={**state.revealed, participant: word.value})
-    return Transition(moved, (Journal(SharesRevealed(participant, word)),))
+    return moved, (Journal(SharesRevealed(participant, word)),)
 
 
-def _left(state: AttemptState, participant: ParticipantId, reason: AttemptAbortReason) -> Transition:
-    return Transition(replace(state, lefts={**state.lefts, participant: reason}))
+def _left(state: AttemptState, participant: ParticipantId, reason: AttemptAbortReason) -> Taken:
+    """Out of the attempt, though not out of the round. What others were not told of it yet goes with it; an update that
+    is in, stays.
+    """
+    if isinstance(state, Folding) or state.conversations[participant].phase not in _IN_AN_ATTEMPT:
+        return state, ()
+    moved = without(state, participant) if isinstance(state, Advertising | Sharing) else state
+    return replace(moved, lefts={**state.lefts, participant: reason}), ()
 
 
-def _said_before(state: AttemptState, known: Sealed[T] | None, said: Sealed[T]) -> Transition:
+def _require_in(state: Advertising | Sharing, participant: ParticipantId) -> None:
+    if participant in state.lefts:
+        raise LateError(f"{participant} left attempt {state.key}, and takes part in the next one at the earliest")
+
+
+def _said_before(state: AttemptState, known: Sealed[T] | None, said: Sealed[T]) -> Taken:
     if known is None:
         raise LateError(f"too late for this step of attempt {state.key}")
     if known.payload != said.payload:
         raise ConflictError(f"another {type(said.value).__name__} was taken before in attempt {state.key}")
-    return Transition(state)
+    return state, ()

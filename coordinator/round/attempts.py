@@ -10,8 +10,18 @@ from dataclasses import replace
 
 from coordinator.round.effects import AttemptBegun, Journal, Send
 from coordinator.round.ending import abort
+from coordinator.round.gathering import Gathering, late
 from coordinator.round.members import moved_phases, ready
-from coordinator.round.phases import Advertising, AttemptState, Gracing, Lefts, OpenState, Recruiting, Uploading
+from coordinator.round.phases import (
+    Advertising,
+    Confirming,
+    Gracing,
+    Lefts,
+    OpenState,
+    Recruiting,
+    Sharing,
+    Uploading,
+)
 from coordinator.round.transition import Seal, Transition
 from shared.ids import AttemptKey, ParticipantId, parse_attempt_number
 from shared.job import jobspec_digest
@@ -60,20 +70,22 @@ def settle_gracing(state: Gracing, now: float, seal: Seal) -> Transition:
     return Transition(state)
 
 
-def may_try_again(state: AttemptState) -> bool:
+def may_try_again(state: Gathering) -> bool:
     """Whether the job allows another attempt, and enough members have an update to take part in it."""
     policy = state.frame.spec.round
     return state.key.attempt < policy.attempts and len(ready(state)) >= policy.quorum
 
 
-def attempt_failed(state: AttemptState, now: float, seal: Seal) -> Transition:
+def attempt_failed(state: Advertising | Sharing | Uploading | Confirming, now: float, seal: Seal) -> Transition:
     """The next attempt, with new keys; or the end of the round. Nothing was opened."""
     if may_try_again(state):
         return _start(state, state.key.attempt + 1, now, seal)
-    return abort(state, AbortReason.BELOW_FLOOR, seal)
+    return abort(state, AbortReason.BELOW_FLOOR, seal, late(state, now))
 
 
-def _start(state: Gracing | AttemptState, number: int, now: float, seal: Seal) -> Transition:
+def _start(
+    state: Gracing | Advertising | Sharing | Uploading | Confirming, number: int, now: float, seal: Seal
+) -> Transition:
     cohort = ready(state)
     start = seal(_attempt_start(state, number))
     kind = Kind.ATTEMPT_START if state.encoding.masked else Kind.PLAIN_ATTEMPT

@@ -141,10 +141,10 @@ class RoundDriver:
                 self._around.folds.start(FoldOrder(self.frame, attempt, encoding, survivors, opening))
             case Commit():
                 durations = self._durations()
-                record_commit(effect, state=self.state, earlier=self._earlier, around=self._around, durations=durations)
+                record_commit(effect, frame=self.frame, earlier=self._earlier, around=self._around, durations=durations)
             case Abort():
                 durations = self._durations()
-                record_abort(effect, state=self.state, earlier=self._earlier, around=self._around, durations=durations)
+                record_abort(effect, frame=self.frame, earlier=self._earlier, around=self._around, durations=durations)
             case _:
                 assert_never(effect)
 

@@ -125,6 +125,13 @@ class MemberOut:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeMissed:
+    """Some member's update does not fit the round's encoding: what begins from here on is in the widest one. Whose it
+    was is nobody's business, and not kept.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptBegun:
     """An attempt and its cohort, before anyone is told."""
 
@@ -177,7 +184,15 @@ class SharesRevealed:
 
 
 Record: TypeAlias = (
-    MemberOut | AttemptBegun | RosterFixed | SharesFixed | Contributed | SurvivorsFixed | BundleMade | SharesRevealed
+    MemberOut
+    | RangeMissed
+    | AttemptBegun
+    | RosterFixed
+    | SharesFixed
+    | Contributed
+    | SurvivorsFixed
+    | BundleMade
+    | SharesRevealed
 )
 
 # --- effects ----------------------------------------------------------------------------------------------------------
@@ -211,16 +226,28 @@ class StartFold:
 
 
 @dataclass(frozen=True, slots=True)
+class Protection:
+    """How the round's updates were protected, as far as the record of the round tells it."""
+
+    encoding: Encoding
+    """Of the last attempt; of the one that would have been, in a round without any."""
+    missed: bool
+    """Whether some member said that its update does not fit the round's encoding."""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     result: Sealed[RoundResult]
     dropped: Mapping[ParticipantId, DropReason]
     totals: Mapping[str, float]
+    protection: Protection
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
     aborted: Sealed[RoundAborted]
     dropped: Mapping[ParticipantId, DropReason]
+    protection: Protection
 
 
 Effect: TypeAlias = Journal | Send | AcknowledgeUpload | StartFold | Commit | Abort

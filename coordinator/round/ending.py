@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from coordinator.round.effects import Abort, Commit, Folded, Send
+from collections.abc import Collection
+
+from coordinator.round.effects import Abort, Commit, Folded, Protection, Send
 from coordinator.round.members import dropped
-from coordinator.round.phases import Aborted, Committed, Folding, OpenState
+from coordinator.round.phases import Aborted, Committed, Folding, Gracing, OpenState, Recruiting
 from coordinator.round.transition import Seal, Transition
+from shared.ids import ParticipantId
 from shared.protocol.messages import RoundAborted, RoundBroadcast, RoundResult, plan_digest
 from shared.protocol.phases import Phase
 from shared.reasons import AbortReason
@@ -31,14 +34,20 @@ def folded(state: OpenState, result: Folded, seal: Seal) -> Transition:
     )
     return Transition(
         Committed(state.frame, result.next_model),
-        (Commit(sealed, dropped(state), result.totals), *_tell_everyone(state, sealed)),
+        (Commit(sealed, dropped(state), result.totals, _protection(state)), *_tell_everyone(state, sealed)),
     )
 
 
-def abort(state: OpenState, reason: AbortReason, seal: Seal) -> Transition:
-    """No result; the model is what it was."""
+def abort(state: OpenState, reason: AbortReason, seal: Seal, late: Collection[ParticipantId] = ()) -> Transition:
+    """No result; the model is what it was. `late` are those who did not answer in time, if that is why."""
     aborted = seal(RoundAborted(key=state.frame.key, plan=plan_digest(state.frame.plan), reason=reason))
-    return Transition(Aborted(state.frame, reason), (Abort(aborted, dropped(state)), *_tell_everyone(state, aborted)))
+    ended = Abort(aborted, dropped(state, late), _protection(state))
+    return Transition(Aborted(state.frame, reason), (ended, *_tell_everyone(state, aborted)))
+
+
+def _protection(state: OpenState) -> Protection:
+    used = state.encoding if isinstance(state, Recruiting | Gracing) else state.attempt.value.encoding
+    return Protection(used, missed=state.encoding is not state.frame.encoding)
 
 
 def _tell_everyone(state: OpenState, message: RoundBroadcast) -> tuple[Send, ...]:

@@ -7,7 +7,7 @@ Each `x_entered` is the state alone, which a restart goes through as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from coordinator.round.attempts import attempt_failed, may_try_again
 from coordinator.round.effects import (
@@ -100,8 +100,7 @@ def settle_sharing(state: Sharing, now: float, seal: Seal) -> Transition:
         case Verdict.GO:
             dealt = {member: state.dealt[member] for member in sorted(state.dealt)}
             fixed = delivery_entered(state, dealt, now)
-            deliveries = share_deliveries(fixed)
-            sends = (Send(member, delivery) for member, delivery in deliveries.items())
+            sends = (Send(member, delivery) for member, delivery in _share_deliveries(fixed).items())
             return Transition(fixed, (Journal(SharesFixed(dealt)), *sends))
 
 
@@ -122,20 +121,31 @@ def delivery_entered(state: Sharing, dealt: Mapping[ParticipantId, Dealt], now: 
     )
 
 
-def share_deliveries(state: Uploading) -> Mapping[ParticipantId, ShareDelivery]:
-    """For each of U2 what the others, and it itself, dealt to it."""
-    dealt = masking_of(state).dealt
-    dealers = tuple(one.word.envelope for one in dealt.values())
-    trees = [
-        (state.frame.index_of(dealer), {share.holder: share for share in one.shares}, share_paths(one.shares))
-        for dealer, one in dealt.items()
+def share_delivery(state: Uploading, holder: ParticipantId) -> ShareDelivery:
+    """What the others, and it itself, dealt to one of U2."""
+    return _delivery_to(state, state.frame.index_of(holder), _trees(state))
+
+
+def _share_deliveries(state: Uploading) -> Mapping[ParticipantId, ShareDelivery]:
+    """The same for all of U2; each dealer's tree is hashed once."""
+    trees = _trees(state)
+    return {member: _delivery_to(state, state.frame.index_of(member), trees) for member in masking_of(state).dealt}
+
+
+def _trees(state: Uploading) -> Sequence[Mapping[int, DeliveredShare]]:
+    """For each dealer its shares by holder, with their paths."""
+    return [
+        {
+            share.holder: DeliveredShare(state.frame.index_of(dealer), share, path)
+            for share, path in zip(one.shares, share_paths(one.shares).values(), strict=True)
+        }
+        for dealer, one in masking_of(state).dealt.items()
     ]
 
-    def delivery(holder: int) -> ShareDelivery:
-        shares = tuple(DeliveredShare(dealer, shares[holder], paths[holder]) for dealer, shares, paths in trees)
-        return ShareDelivery(state.key, dealers, shares)
 
-    return {member: delivery(state.frame.index_of(member)) for member in dealt}
+def _delivery_to(state: Uploading, holder: int, trees: Sequence[Mapping[int, DeliveredShare]]) -> ShareDelivery:
+    dealers = tuple(one.word.envelope for one in masking_of(state).dealt.values())
+    return ShareDelivery(state.key, dealers, tuple(tree[holder] for tree in trees))
 
 
 # --- survivors (U3) ---------------------------------------------------------------------------------------------------

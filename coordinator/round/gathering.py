@@ -42,6 +42,11 @@ def owing(state: Gathering) -> frozenset[ParticipantId]:
     return frozenset(_asked(state)) - set(answered(state)) - state.outs.keys() - state.lefts.keys()
 
 
+def late(state: Gathering, now: float) -> Collection[ParticipantId]:
+    """Who owes an answer although waiting for it is over."""
+    return owing(state) if now >= ends(state) else ()
+
+
 def ends(state: Gathering) -> float:
     """When waiting is over (monotonic seconds)."""
     return min(state.deadline, _patience_ends(state))

@@ -15,6 +15,7 @@ from coordinator.round.effects import (
     BundleMade,
     Contributed,
     MemberOut,
+    RangeMissed,
     Record,
     RosterFixed,
     SharesFixed,
@@ -55,6 +56,8 @@ def encode_record(record: Record) -> JournalEntry:
     match record:
         case MemberOut(participant, reason):
             return _entry("member_out", participant=participant, reason=reason)
+        case RangeMissed():
+            return _entry("range_missed")
         case AttemptBegun(start, cohort):
             return _entry("attempt_begun", start=_hex(start.envelope), cohort=list(cohort))
         case Contributed(participant, contribution):
@@ -89,6 +92,8 @@ def decode_record(entry: JournalEntry) -> Record:
     match entry.kind:
         case "member_out":
             return MemberOut(parse_participant_id(body["participant"]), DropReason(body["reason"]))
+        case "range_missed":
+            return RangeMissed()
         case "attempt_begun":
             return AttemptBegun(reopen(AttemptStart, _envelope(body["start"])), _participants(body["cohort"]))
         case "contributed":

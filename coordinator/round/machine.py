@@ -27,6 +27,7 @@ from coordinator.round.effects import (
     FoldFailed,
     Journal,
     MemberOut,
+    RangeMissed,
     Replied,
     Revoked,
     Send,
@@ -43,7 +44,7 @@ from coordinator.round.exchanges import (
     settle_sharing,
     start_fold,
 )
-from coordinator.round.gathering import Verdict, ends, owing, verdict
+from coordinator.round.gathering import Verdict, ends, late, owing, verdict
 from coordinator.round.members import conversation, linked, with_phase, without
 from coordinator.round.phases import (
     Aborted,
@@ -80,7 +81,7 @@ from shared.protocol.messages import (
     plan_digest,
 )
 from shared.protocol.phases import Kind, Phase, Role, advance
-from shared.reasons import AbortReason, AttemptAbortReason, DropReason
+from shared.reasons import AbortReason, DropReason
 from shared.update import Encoding
 
 
@@ -170,7 +171,7 @@ def next_deadline(state: RoundState) -> float:
 def _replied(state: OpenState, participant: ParticipantId, message: RoundReply) -> Transition:
     told = conversation(state, participant)
     if isinstance(message, AttemptAnswer):
-        return _attempt_answered(state, participant, message)
+        return _attempt_answered(state, participant, told.phase, message)
     if message.plan != plan_digest(state.frame.plan):
         raise ConflictError(f"a reply to another plan for round {state.frame.key}: expected this round's plan digest")
     moved = with_phase(state, participant, advance(Role.PARTICIPANT, told.phase, _kind_of(message)))
@@ -187,14 +188,14 @@ def _replied(state: OpenState, participant: ParticipantId, message: RoundReply) 
             assert_never(message)
 
 
-def _attempt_answered(state: OpenState, participant: ParticipantId, answer: AttemptAnswer) -> Transition:
-    told = conversation(state, participant)
-    phase = advance(Role.PARTICIPANT, told.phase, ANSWERS[answer.kind])
+def _attempt_answered(state: OpenState, participant: ParticipantId, phase: Phase, answer: AttemptAnswer) -> Transition:
+    if not state.frame.spec.masking.masked:
+        raise PhaseError(f"job {state.frame.key.job} is plain: its attempts exchange no keys and no shares")
+    reached = advance(Role.PARTICIPANT, phase, ANSWERS[answer.kind])
     if isinstance(state, Recruiting | Gracing):
         raise LateError(f"an answer about attempt {answer.attempt}, which does not run")
-    taken = answered(state, participant, answer)
-    # Nothing above changed the phase, and an answer that was refused must not.
-    return Transition(with_phase(taken.state, participant, phase), taken.effects)  # type: ignore[type-var]
+    taken, effects = answered(state, participant, answer)  # before the phase moves: what is refused moves nothing
+    return Transition(with_phase(taken, participant, reached), effects)
 
 
 def _kind_of(message: Consent | Decline | Progress | Ready | Withdraw) -> Kind:
@@ -217,11 +218,17 @@ def _ready(state: OpenState, participant: ParticipantId, *, fits: bool) -> Trans
     if not fits:
         if not state.encoding.masked:
             raise WireError("Ready.fits is always true for a plain update")
-        state = replace(state, encoding=Encoding.U64)
-    # One that is Ready although its attempt asks it for something has missed the announcement, or trained again.
-    if isinstance(state, Advertising | Uploading) and participant in owing(state):
-        return Transition(state, (Send(participant, state.attempt),))
-    return Transition(state)
+        if state.encoding is not Encoding.U64:
+            moved = replace(state, encoding=Encoding.U64)
+            return Transition(moved, (Journal(RangeMissed()), *_announced_again(moved, participant)))
+    return Transition(state, _announced_again(state, participant))
+
+
+def _announced_again(state: OpenState, participant: ParticipantId) -> tuple[Send, ...]:
+    """One that is Ready although its attempt asks it for something has missed the announcement, or trained again."""
+    if isinstance(state, Advertising | Sharing | Uploading) and participant in owing(state):
+        return (Send(participant, state.attempt),)
+    return ()
 
 
 def _upload_offered(state: OpenState, offer: UploadOffered) -> Transition:
@@ -245,12 +252,10 @@ def _upload_offered(state: OpenState, offer: UploadOffered) -> Transition:
 
 def _out(state: OpenState, participant: ParticipantId, reason: DropReason) -> Transition:
     """Off the round for good. A repeated word changes nothing. Once survivors are fixed their updates count whatever
-    they say; who is gone then is not waited for.
+    they say, and no more is asked of who is out; should another attempt be needed, it is without them.
     """
     if participant in state.outs or isinstance(state, Folding):
         return Transition(state)
-    if isinstance(state, Confirming | Unmasking):
-        return Transition(replace(state, lefts={**state.lefts, participant: AttemptAbortReason.GONE}))
     moved = without(with_phase(state, participant, Phase.OUT), participant)
     moved = replace(moved, outs={**moved.outs, participant: reason})
     return Transition(moved, (Journal(MemberOut(participant, reason)),))
@@ -274,7 +279,7 @@ def _settle_unmasking(state: Unmasking, now: float, seal: Seal) -> Transition:
         case Verdict.WAIT:
             return Transition(state)
         case Verdict.FAIL:  # some silos may have opened their shares, and will not help with another total
-            return abort(state, AbortReason.UNOPENABLE, seal)
+            return abort(state, AbortReason.UNOPENABLE, seal, late(state, now))
         case Verdict.GO:
             folding = fold_entered(state)
             return Transition(folding, (start_fold(folding),))

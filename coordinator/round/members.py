@@ -9,18 +9,17 @@ from typing import TypeVar, assert_never
 from coordinator.round.phases import (
     Advertising,
     Away,
-    Confirming,
     Conversation,
     Conversations,
     Folding,
     Gracing,
+    Lefts,
     Link,
     NeverSeen,
     OpenState,
     Present,
     Recruiting,
     Sharing,
-    Unmasking,
     Uploading,
 )
 from shared.errors import PhaseError
@@ -41,28 +40,36 @@ def ready(state: OpenState) -> tuple[ParticipantId, ...]:
     return tuple(member for member, told in state.conversations.items() if told.phase in _HOLDS_UPDATE)
 
 
-def dropped(state: OpenState) -> Mapping[ParticipantId, DropReason]:
+def dropped(state: OpenState, late: Collection[ParticipantId] = ()) -> Mapping[ParticipantId, DropReason]:
     """Every member that is missing from the result, each with its reason.
 
-    In a round that aborts there is no result; then those are named that were not there with an update.
+    In a round that aborts there is no result; then those are named that were not there with an update, left the last
+    attempt, or were `late` in it.
     """
-    if isinstance(state, Confirming | Unmasking | Folding):
-        survivors: Collection[ParticipantId] = state.survivors
-        away: Collection[ParticipantId] = ()
+    if isinstance(state, Folding):
+        there: Collection[ParticipantId] = state.survivors
     else:
-        survivors = ready(state)
-        away = [member for member in survivors if not isinstance(state.conversations[member].link, Present)]
-    reasons = {
-        member: state.outs.get(member) or _why_missing(state, member)
-        for member in state.conversations
-        if member not in survivors
-    }
-    return {**reasons, **dict.fromkeys(away, DropReason.DISCONNECTED)}
+        there = [member for member in state.conversations if _took_part(state, member) and member not in late]
+    missing = (member for member in state.conversations if member not in there)
+    return {member: state.outs.get(member) or _why_missing(state, member) for member in missing}
+
+
+def _took_part(state: OpenState, member: ParticipantId) -> bool:
+    told = state.conversations[member]
+    return (
+        (told.phase in _HOLDS_UPDATE or told.phase is Phase.OPENING)
+        and isinstance(told.link, Present)
+        and member not in _lefts(state)
+    )
+
+
+def _lefts(state: OpenState) -> Lefts:
+    return {} if isinstance(state, Recruiting | Gracing) else state.lefts
 
 
 def _why_missing(state: OpenState, member: ParticipantId) -> DropReason:
     told = state.conversations[member]
-    if not isinstance(state, Recruiting | Gracing) and member in state.lefts:
+    if member in _lefts(state):
         return DropReason.ATTEMPT_LEFT
     match told.link:
         case NeverSeen():
@@ -79,6 +86,8 @@ _LATE_IN = {
     Phase.ADVERTISING: DropReason.EXCHANGE_LATE,
     Phase.SHARING: DropReason.EXCHANGE_LATE,
     Phase.UPLOADING: DropReason.UPLOAD_LATE,
+    Phase.FIXED: DropReason.EXCHANGE_LATE,
+    Phase.OPENING: DropReason.EXCHANGE_LATE,
 }
 
 

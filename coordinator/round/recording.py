@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 
 from coordinator.aggregation.fold import Totals
 from coordinator.checkpoints import describe_version
-from coordinator.round.effects import Abort, Commit
-from coordinator.round.phases import Aborted, Committed, RoundFrame, RoundState
+from coordinator.round.effects import Abort, Commit, Protection
+from coordinator.round.phases import RoundFrame
 from coordinator.round.surroundings import Surroundings
 from coordinator.scheduler import EndJob, FinishedRound, next_step
 from coordinator.storage.interface import COMMITTED, ModelRecord, RoundAbort, RoundCommit
@@ -25,10 +25,10 @@ Earlier = tuple[FinishedRound, ...]
 
 
 def record_commit(
-    effect: Commit, *, state: RoundState, earlier: Earlier, around: Surroundings, durations: Mapping[str, object]
+    effect: Commit, *, frame: RoundFrame, earlier: Earlier, around: Surroundings, durations: Mapping[str, object]
 ) -> None:
     """The result, the new version, the job's state and the audit entry become true together."""
-    frame, result = state.frame, effect.result.value
+    result = effect.result.value
     after = FinishedRound(result.key.number, result.purpose, None, result.next_model)
     job_state = _job_after(frame, earlier, after).state
     survivors = [frame.spec.members[index - 1] for index in result.survivors]
@@ -39,7 +39,7 @@ def record_commit(
         "metrics": Totals(effect.totals).means(),
         "model": str(frame.plan.value.model),
         "next_model": str(result.next_model),
-        **_protection(state),
+        **_told_of(effect.protection),
     }
     summary = {**facts, **durations}
     entry = around.audit.entry("round_committed", {**_names(frame), **facts, "job_state": job_state})
@@ -75,14 +75,13 @@ def _version(frame: RoundFrame, effect: Commit, survivors: Collection[Participan
 
 
 def record_abort(
-    effect: Abort, *, state: RoundState, earlier: Earlier, around: Surroundings, durations: Mapping[str, object]
+    effect: Abort, *, frame: RoundFrame, earlier: Earlier, around: Surroundings, durations: Mapping[str, object]
 ) -> None:
     """As `record_commit`, for a round without a result."""
-    frame = state.frame
     plan, aborted = frame.plan.value, effect.aborted.value
     after = FinishedRound(plan.key.number, plan.purpose, aborted.reason, plan.model)
     job = _job_after(frame, earlier, after)
-    facts = {"reason": aborted.reason, "dropped": dict(effect.dropped), **_protection(state)}
+    facts = {"reason": aborted.reason, "dropped": dict(effect.dropped), **_told_of(effect.protection)}
     summary = {**facts, **durations}
     entry = around.audit.entry("round_aborted", {**_names(frame), **facts, "job_state": job.state})
     stored = around.store.abort_round(
@@ -111,10 +110,6 @@ def _names(frame: RoundFrame) -> dict[str, object]:
     return {"job": plan.key.job, "round": plan.key.number, "purpose": plan.purpose}
 
 
-def _protection(state: RoundState) -> dict[str, object]:
-    """How the updates were encoded, and whether a member said that its own does not fit the job's encoding: the one
-    bit of a single silo that a masked round tells (docs/security.md).
-    """
-    frame = state.frame
-    encoding = frame.encoding if isinstance(state, Committed | Aborted) else state.encoding
-    return {"encoding": encoding.name.lower(), RANGE_MISS: encoding is not frame.encoding}
+def _told_of(protection: Protection) -> dict[str, object]:
+    """The bit is the only thing of a single silo that a masked round tells (docs/security.md)."""
+    return {"encoding": protection.encoding.name.lower(), RANGE_MISS: protection.missed}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from coordinator.round.effects import Send
-from coordinator.round.exchanges import key_roster, share_deliveries, survivor_list
+from coordinator.round.exchanges import key_roster, share_delivery, survivor_list
 from coordinator.round.members import conversation, with_phase
 from coordinator.round.phases import (
     Advertising,
@@ -53,7 +53,7 @@ def _of_the_attempt(state: OpenState, participant: ParticipantId) -> tuple[Round
         case Uploading(cohort=cohort):
             if participant not in cohort:
                 return ()
-            return (state.attempt,) if state.masking is None else (state.attempt, share_deliveries(state)[participant])
+            return (state.attempt,) if state.masking is None else (state.attempt, share_delivery(state, participant))
         case Confirming(survivors=survivors):
             return (state.attempt, survivor_list(state)) if participant in survivors else ()
         case Unmasking(survivors=survivors):

@@ -17,6 +17,7 @@ from coordinator.round.effects import (
     BundleMade,
     Contributed,
     MemberOut,
+    RangeMissed,
     Record,
     RosterFixed,
     SharesFixed,
@@ -47,8 +48,10 @@ from coordinator.round.phases import (
 )
 from coordinator.round.transition import Transition
 from shared.ids import ParticipantId
+from shared.protocol.messages import AttemptStart, Sealed
 from shared.protocol.phases import Phase
 from shared.reasons import DropReason
+from shared.update import Encoding
 
 S = TypeVar("S", bound=OpenState)
 
@@ -69,13 +72,10 @@ def _after(state: OpenState, record: Record, now: float) -> OpenState:
     match record:
         case MemberOut(participant, reason):
             return _out(state, participant, reason)
+        case RangeMissed():
+            return replace(state, encoding=Encoding.U64)
         case AttemptBegun(start, cohort):
-            # Once a round is in the widest encoding it stays there, whoever asked for it.
-            moved = replace(state, encoding=start.value.encoding)
-            kind = Phase.ADVERTISING if start.value.encoding.masked else Phase.UPLOADING
-            for member in cohort:
-                moved = with_phase(moved, member, kind)
-            return entered(moved, start, frozenset(cohort), now)
+            return _begun(state, start, cohort, now)
         case RosterFixed(adverts):
             return roster_entered(_in(Advertising, state), adverts, now)
         case SharesFixed(dealt):
@@ -95,9 +95,20 @@ def _after(state: OpenState, record: Record, now: float) -> OpenState:
             assert_never(record)
 
 
+def _begun(
+    state: OpenState, start: Sealed[AttemptStart], cohort: Sequence[ParticipantId], now: float
+) -> Advertising | Uploading:
+    if isinstance(state, Unmasking | Folding):
+        raise RuntimeError("the journal begins an attempt after its round began to open")  # noqa: TRY004 - a bug
+    phase = Phase.ADVERTISING if start.value.encoding.masked else Phase.UPLOADING
+    for member in cohort:
+        state = with_phase(state, member, phase)
+    return entered(state, start, frozenset(cohort), now)
+
+
 def _out(state: OpenState, participant: ParticipantId, reason: DropReason) -> OpenState:
-    if isinstance(state, Confirming | Unmasking | Folding):
-        raise RuntimeError("the journal drops a member after its survivors were fixed")  # noqa: TRY004 - a bug, not a type
+    if isinstance(state, Folding):
+        raise RuntimeError("the journal drops a member after its updates were combined")  # noqa: TRY004 - a bug
     moved = without(with_phase(state, participant, Phase.OUT), participant)
     return replace(moved, outs={**moved.outs, participant: reason})
 

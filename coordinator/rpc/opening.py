@@ -12,10 +12,11 @@ from coordinator.rpc.authorization import Call
 from coordinator.rpc.server import Stream
 from coordinator.rpc.sessions import Link
 from shared.clock import Clock
+from shared.consortium import Consortium
 from shared.entropy import Entropy
 from shared.errors import ConfigError, IdentityError, UnreachableError, WireError
 from shared.identity import SigningKey, VerifyingKey, same_digest, verify_signing_certificate
-from shared.protocol.messages import CAPABILITIES, CAPABILITY_PLAIN, PROTOCOL_VERSIONS, Hello, Refused, Welcome
+from shared.protocol.messages import CAPABILITIES, PROTOCOL_VERSIONS, Hello, Refused, Welcome
 from shared.reasons import RefusalReason
 from shared.wire.sealed import seal
 from shared.wire.session import decode_participant_message, encode_coordinator_message
@@ -44,6 +45,8 @@ class Host:
     software: str
     clock: Clock
     entropy: Entropy
+    consortium: Consortium | None = None
+    """The manifest: the silos check each other's words with its keys, so a session with another key helps nobody."""
 
 
 class SessionRefused(Exception):  # noqa: N818 - an answer of the protocol, caught where the stream is
@@ -75,8 +78,13 @@ async def open_session(call: Call, stream: Stream, *, host: Host, times: Session
             f"the coordinator speaks protocol versions {_listed(PROTOCOL_VERSIONS)}, the participant "
             f"{_listed(hello.versions)}: bring the older of the two up to date",
         )
-    if CAPABILITY_PLAIN not in hello.capabilities:
-        raise SessionRefused(RefusalReason.MISSING_CAPABILITY, f"expected the capability {CAPABILITY_PLAIN}")
+    missing = [name for name in CAPABILITIES if name not in hello.capabilities]
+    if missing:
+        raise SessionRefused(
+            RefusalReason.MISSING_CAPABILITY,
+            f"expected the capabilities {', '.join(CAPABILITIES)}, but the participant lacks {', '.join(missing)}: "
+            "bring it up to date",
+        )
     return Opening(hello, max(common), _signing_key_of(call, hello, host))
 
 
@@ -123,7 +131,20 @@ def _signing_key_of(call: Call, hello: Hello, host: Host) -> VerifyingKey:
             f"the signing certificate (SHA-256 {certificate.fingerprint}) is not the one on the coordinator's "
             "allow-list: an old certificate, or the allow-list was not updated",
         )
+    _require_listed_key(certificate.verifying_key, call, host)
     return certificate.verifying_key
+
+
+def _require_listed_key(key: VerifyingKey, call: Call, host: Host) -> None:
+    """Whom the manifest does not have may come, for plain jobs; whom it has comes with the key that it says."""
+    listed = host.consortium.participant_key(call.participant) if host.consortium is not None else None
+    if listed is not None and listed != key:
+        raise SessionRefused(
+            RefusalReason.SIGNING_IDENTITY,
+            f"expected signing key {listed.fingerprint} of {call.identity.uri}, as in the consortium's manifest, got "
+            f"{key.fingerprint}: take the listed key back into use, or have the officers make a new manifest, which "
+            "the coordinator and every silo then have to take up",
+        )
 
 
 def _authorities(host: Host) -> bytes:
