@@ -10,11 +10,21 @@ from dataclasses import dataclass, field, replace
 import grpc
 import grpc.aio
 
-from shared.ids import parse_participant_id
-from shared.protocol.messages import Hello, Sealed, Welcome
+from shared.ids import Digest, parse_participant_id
+from shared.protocol.messages import CAPABILITIES, Envelope, Hello, Sealed, Welcome
 from shared.tls import server_credentials
 from shared.wire.sealed import seal
 from shared.wire.session import decode_participant_message, encode_coordinator_message
+from shared.wire.transfer import (
+    UploadOpen,
+    UploadStatus,
+    data_view,
+    decode_commit_request,
+    decode_upload_frame,
+    encode_commit_response,
+    encode_upload_response,
+    encode_upload_status,
+)
 from tests.support.credentials import Credentials
 
 Handler = Callable[["Stream"], Awaitable[None]]
@@ -45,7 +55,7 @@ class Stream:
             nonce=self.hello.nonce,
             software="fake",
             participant=parse_participant_id("hospital-a"),
-            capabilities=("encoding-plain",),
+            capabilities=CAPABILITIES,
             heartbeat_s=0.05,
             silence_s=30.0,
             signing_certificate=signer.signing_certificate_der,
@@ -76,3 +86,55 @@ async def fake_coordinator(credentials: Credentials, handler: Handler) -> AsyncI
         yield f"localhost:{port}"
     finally:
         await asyncio.shield(server.stop(None))
+
+
+@dataclass(slots=True)
+class FakeTransferService:
+    """The transfer service of a coordinator that has `held` bytes of an update, and takes whatever comes."""
+
+    held: int = 0
+    committed: bool = False
+    acknowledged: Digest | None = None
+    """What it says that it took; None: what was committed to, as it was told."""
+    offsets: list[int] = field(default_factory=list)
+    received: list[bytes] = field(default_factory=list)
+    commits: list[Envelope] = field(default_factory=list)
+    told: Digest | None = None
+
+    async def status(self, _request: bytes, _context: object) -> bytes:
+        return encode_upload_status(UploadStatus(self.held, self.committed))
+
+    async def upload(self, frames: AsyncIterator[bytes], _context: object) -> bytes:
+        async for frame in frames:
+            chunk = data_view(frame)
+            if chunk is None:
+                opened = decode_upload_frame(frame)
+                assert isinstance(opened, UploadOpen)
+                self.offsets.append(opened.offset)
+            else:
+                self.received.append(bytes(chunk))
+        return encode_upload_response(self.held + sum(map(len, self.received)))
+
+    async def commit(self, request: bytes, _context: object) -> bytes:
+        self.commits.append(decode_commit_request(request).commit)
+        said = self.acknowledged or self.told
+        assert said is not None
+        return encode_commit_response(said)
+
+
+@asynccontextmanager
+async def fake_transfers(service: FakeTransferService) -> AsyncIterator[grpc.aio.Channel]:
+    """Serve it without TLS, which is not what is looked at. Gives a channel to it."""
+    server = grpc.aio.server()
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "UploadStatus": grpc.unary_unary_rpc_method_handler(service.status),
+        "UploadUpdate": grpc.stream_unary_rpc_method_handler(service.upload),
+        "UploadCommit": grpc.unary_unary_rpc_method_handler(service.commit),
+    }
+    handlers = grpc.method_handlers_generic_handler("consilo.v1.TransferService", methods)
+    server.add_generic_rpc_handlers((handlers,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await server.stop(None)

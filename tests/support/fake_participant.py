@@ -195,6 +195,7 @@ class FakeParticipant:
         digests = [Digest.of(chunk) for chunk in made.chunks()]
         said: dict[str, Any] = {
             "attempt": attempt_digest(made.start),
+            "transcript": attempt_digest(made.start),
             "index": made.index,
             "header": made.header,
             "update": update_digest(made.header, digests),

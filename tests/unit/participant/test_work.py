@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 from participant.journal import SqliteJournal
-from participant.protect import UpdateChunks
+from participant.protect import ResendDiffers, UpdateChunks
 from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone, WorkFailed, WorkProgressed
-from participant.round.phases import Offer, SpooledUpdate
+from participant.round.phases import Masked, Measured, Offer, Plain, SpooledUpdate
 from participant.spool import Spool
 from participant.tasks.contract import (
     EvaluationDone,
@@ -42,11 +43,25 @@ from shared.errors import (
 )
 from shared.identity import SigningKey
 from shared.ids import AttemptKey, Digest, RoundKey, parse_participant_id, parse_task_name
-from shared.protocol.messages import AttemptStart, Envelope, Sealed, attempt_digest
-from shared.reasons import DropReason, Purpose
+from shared.protocol.messages import AttemptStart, Envelope, Sealed, UploadCommit, attempt_digest
+from shared.reasons import AttemptAbortReason, DropReason, Purpose
+from shared.secagg.fixed_point import scale_exponent
+from shared.secagg.masking import Masks
 from shared.secret import Secret
-from shared.update import UpdateLayout
-from tests.support.rounds import make_offer, make_plan, make_spec, spooled, start_of
+from shared.update import Encoding, UpdateHeader, UpdateLayout, update_digest
+from shared.wire.sealed import decode_update_header, reopen
+from tests.support.rounds import (
+    ELEMENTS,
+    initial_model,
+    make_masked_spec,
+    make_offer,
+    make_plan,
+    make_spec,
+    offer_of,
+    result_of,
+    spooled,
+    start_of,
+)
 
 LIMIT_S = 10.0
 
@@ -59,6 +74,7 @@ class FakeTask:
         default_factory=lambda: EvaluationDone(weight=4.0, metrics={"loss": 0.5}, duration_s=0.0)
     )
     training: TrainingOutcome | None = None
+    deltas: np.ndarray = field(default_factory=lambda: np.zeros(3))
     forever: bool = False
     stopped: bool = False
     called: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,7 +93,7 @@ class FakeTask:
         deadline_s: float,
         progress: Progress = ignore_progress,
     ) -> EvaluationOutcome:
-        assert model.read_bytes() == b"the model"
+        assert model.exists()
         assert deadline_s > 0
         self.called.set()
         self.contexts.append(context)
@@ -98,11 +114,16 @@ class FakeTask:
         progress: Progress = ignore_progress,
     ) -> TrainingOutcome:
         progress(0.25)
-        update_out.write_bytes(np.zeros(3, "<f4").tobytes())
+        update_out.write_bytes(self.deltas.astype("<f4").tobytes())
         if self.training is not None:
             return self.training
         return TrainingDone(
-            weight=8.0, metrics={"loss": 0.25}, duration_s=0.0, update=update_out, parameters=3, state=None
+            weight=8.0,
+            metrics={"loss": 0.25},
+            duration_s=0.0,
+            update=update_out,
+            parameters=self.deltas.size,
+            state=None,
         )
 
     async def stop(self) -> None:
@@ -116,11 +137,13 @@ class FakeTransfers:
     fetch_errors: list[FederationError] = field(default_factory=list)
     upload_errors: list[FederationError] = field(default_factory=list)
     sent: list[bytes] = field(default_factory=list)
+    header: bytes = b""
+    model: bytes = b"the model"
 
     async def fetch_model(self, model: Digest, size: int, partial: Path) -> None:
         if self.fetch_errors:
             raise self.fetch_errors.pop(0)
-        await asyncio.to_thread(partial.write_bytes, b"the model")
+        await asyncio.to_thread(partial.write_bytes, self.model)
 
     async def upload(
         self,
@@ -130,12 +153,13 @@ class FakeTransfers:
         layout: UpdateLayout,
         header: bytes,
         commit: Callable[[Digest], Envelope],
-    ) -> None:
+    ) -> Envelope:
         if self.upload_errors:
             raise self.upload_errors.pop(0)
-        self.sent += [bytes(chunk) for chunk in chunks]
+        self.sent = [bytes(chunk.data) for chunk in chunks]
         assert sum(map(len, self.sent)) == layout.total_bytes
-        assert commit(Digest.of(b"update")).signer == 1
+        self.header = header
+        return commit(update_digest(header, map(Digest.of, self.sent)))
 
 
 class Workshop:
@@ -183,9 +207,7 @@ def test_a_round_of_training_ends_in_a_spooled_update(tmp_path: Path) -> None:
     progress, done = worked(tmp_path, task, FakeTransfers(), make_offer(), events=2)
     assert progress == WorkProgressed(25)
     assert isinstance(done, WorkDone)
-    assert done.update.header.weight == 8.0
-    assert done.update.statistics == (8.0, 8.0 * 0.25, 4.0, 4.0 * 0.5)
-    assert done.update.parameters == 3
+    assert done.update == SpooledUpdate(Measured(8.0, (0.25,)), Measured(4.0, (0.5,)), 3, (), fits=True)
     assert task.contexts[0].job_seed == make_offer().spec.seed
     assert task.states_in == [None]
 
@@ -194,8 +216,7 @@ def test_a_round_of_evaluation_trains_nothing(tmp_path: Path) -> None:
     evaluation = make_offer(plan=make_plan(make_spec(), purpose=Purpose.EVALUATE))
     (done,) = worked(tmp_path, FakeTask(), FakeTransfers(), evaluation, events=1)
     assert isinstance(done, WorkDone)
-    assert done.update == SpooledUpdate(done.update.header, (0.0, 0.0, 4.0, 2.0), 0)
-    assert done.update.header.weight == 4.0
+    assert done.update == SpooledUpdate(None, Measured(4.0, (0.5,)), 0, (), fits=True)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +261,44 @@ def test_stopping_a_round_reports_nothing_more(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("largest", "fits"),
+    [(0.5, True), (4.0, True), (4.01, False)],
+)
+def test_a_masked_update_is_looked_over_before_it_is_ready(tmp_path: Path, largest: float, *, fits: bool) -> None:
+    spec = make_masked_spec(masking={"weights": "equal"})
+    before = result_of(start_of(make_plan(spec), spec), (1, 2, 3), top_cells=(0,)).value
+    task = FakeTask(deltas=np.array([largest] + [0.0] * (ELEMENTS - 1)))
+    transfers = FakeTransfers(model=initial_model())
+    done = worked(tmp_path, task, transfers, offer_of(spec, previous=before), events=2)[-1]
+    assert isinstance(done, WorkDone)
+    assert done.update.fits is fits
+    assert done.update.cells == (math.ceil(math.log2(largest)),)
+
+
+@pytest.mark.parametrize(
+    ("deltas", "reason"),
+    [
+        (np.full(ELEMENTS, np.nan), DropReason.NON_FINITE),
+        (np.full(ELEMENTS, 2.0**31), DropReason.OUT_OF_RANGE),
+        (np.zeros(ELEMENTS + 1), DropReason.MANIFEST_MISMATCH),
+    ],
+)
+def test_an_update_that_cannot_be_masked_is_a_reason(tmp_path: Path, deltas: np.ndarray, reason: DropReason) -> None:
+    transfers = FakeTransfers(model=initial_model())
+    offer = offer_of(make_masked_spec())
+    assert worked(tmp_path, FakeTask(deltas=deltas), transfers, offer, events=2)[-1] == WorkFailed(reason)
+
+
+def test_a_weight_that_no_update_may_have_is_a_reason(tmp_path: Path) -> None:
+    weightless = EvaluationDone(weight=0.0, metrics={"loss": 0.5}, duration_s=0.0)
+    happened = worked(tmp_path, FakeTask(evaluation=weightless), FakeTransfers(), make_offer(), events=1)
+    assert happened == [WorkFailed(DropReason.TASK_INVALID)]
+
+
+# --- uploads ----------------------------------------------------------------------------------------------------------
+
+
 def uploaded(
     folder: Path, errors: list[FederationError]
 ) -> tuple[Sequence[Event], FakeTransfers, Sealed[AttemptStart]]:
@@ -252,7 +311,7 @@ def uploaded(
         shop.work.start_work(offer)
         _, done = await shop.all_events(2)
         assert isinstance(done, WorkDone)
-        shop.work.start_upload(offer, done.update, attempt)
+        shop.work.start_upload(offer, done.update, attempt, Plain())
         happened = await shop.all_events(1)
         await shop.work.close()
         return happened
@@ -261,9 +320,26 @@ def uploaded(
 
 
 def test_an_upload_is_tried_until_it_is_acknowledged(tmp_path: Path) -> None:
-    events, transfers, attempt = uploaded(tmp_path, [UnreachableError("down")])
-    assert events == [UploadAcknowledged(attempt_digest(attempt))]
+    (event,), transfers, attempt = uploaded(tmp_path, [UnreachableError("down")])
+    assert isinstance(event, UploadAcknowledged)
+    assert event.attempt == attempt_digest(attempt)
     assert b"".join(transfers.sent)[:12] == bytes(12)
+
+
+def test_a_plain_upload_is_committed_to_with_its_weight(tmp_path: Path) -> None:
+    (event,), transfers, attempt = uploaded(tmp_path, [])
+    assert isinstance(event, UploadAcknowledged)
+    assert event.commit is not None
+    said = reopen(UploadCommit, event.commit).value
+    assert said == UploadCommit(
+        attempt=attempt_digest(attempt),
+        transcript=attempt_digest(attempt),
+        index=1,
+        header=transfers.header,
+        update=update_digest(transfers.header, map(Digest.of, transfers.sent)),
+        chunks=2,
+    )
+    assert decode_update_header(transfers.header) == UpdateHeader(Encoding.PLAIN, 8.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +348,7 @@ def test_an_upload_is_tried_until_it_is_acknowledged(tmp_path: Path) -> None:
         (TaskError("NaN"), DropReason.NON_FINITE),
         (StorageError("gone"), DropReason.DISK),
         (ConflictError("other bytes"), DropReason.LOST),
+        (ResendDiffers("other bytes"), AttemptAbortReason.RESEND_DIFFERS),
     ],
 )
 def test_an_upload_that_cannot_be_is_said(tmp_path: Path, error: FederationError, reason: DropReason) -> None:
@@ -279,12 +356,83 @@ def test_an_upload_that_cannot_be_is_said(tmp_path: Path, error: FederationError
     assert events == [UploadImpossible(attempt_digest(attempt), reason)]
 
 
+class MaskedUpload:
+    """A silo with a spooled update, in one attempt after the other."""
+
+    spec = make_masked_spec()
+    offer = offer_of(spec)
+
+    def __init__(self, folder: Path) -> None:
+        task = FakeTask(deltas=np.linspace(-1, 1, ELEMENTS))
+        self.shop = Workshop(folder, task, FakeTransfers(model=initial_model()))
+
+    async def train(self) -> SpooledUpdate:
+        self.shop.work.start_work(self.offer)
+        _, done = await self.shop.all_events(2)
+        assert isinstance(done, WorkDone)
+        return done.update
+
+    async def send(self, update: SpooledUpdate, *, attempt: int = 1, root: int = 1) -> Event:
+        start = start_of(self.offer.plan, self.spec, attempt=attempt)
+        masks = Masks([(Secret(bytes([root]) * 32), 1)])
+        exponents = (scale_exponent(encoding=Encoding.U64, members=4, range_exponent=32),)
+        transcript = Digest.of(b"t2 of %d" % attempt)
+        masked = Masked(attempt_digest(start), transcript, masks, Secret(bytes(32)), exponents)
+        self.shop.work.start_upload(self.offer, update, start, masked)
+        return (await self.shop.all_events(1))[0]
+
+
+def test_a_masked_upload_is_committed_to_without_its_weight(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        silo = MaskedUpload(tmp_path)
+        event = await silo.send(await silo.train())
+        assert isinstance(event, UploadAcknowledged)
+        assert event.commit is not None
+        said = reopen(UploadCommit, event.commit).value
+        assert said.transcript == Digest.of(b"t2 of 1")
+        assert decode_update_header(said.header) == UpdateHeader(Encoding.U64, None, 1)
+        assert np.linspace(-1, 1, ELEMENTS, dtype="<f4").tobytes() not in b"".join(silo.shop.transfers.sent)
+        await silo.shop.work.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_is_sent_twice_only_with_the_same_bytes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        silo = MaskedUpload(tmp_path)
+        update = await silo.train()
+        first = await silo.send(update)
+        assert await silo.send(update) == first
+        spool = silo.shop.spool.deltas(silo.offer.key)
+        spool.write_bytes(np.linspace(1, -1, ELEMENTS, dtype="<f4").tobytes())
+        start = attempt_digest(start_of(silo.offer.plan, silo.spec))
+        assert await silo.send(update) == UploadImpossible(start, AttemptAbortReason.RESEND_DIFFERS)
+        await silo.shop.work.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_next_attempt_has_masks_and_a_memory_of_its_own(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        silo = MaskedUpload(tmp_path)
+        update = await silo.train()
+        await silo.send(update)
+        first = silo.shop.transfers.sent
+        assert isinstance(await silo.send(update, attempt=2, root=2), UploadAcknowledged)
+        assert all(one != other for one, other in zip(first, silo.shop.transfers.sent, strict=True))
+        silo.shop.work.erase(silo.offer)
+        assert not silo.shop.work._uploads._sent
+        await silo.shop.work.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_late_upload_waits_for_the_rounds_end(tmp_path: Path) -> None:
     offer = make_offer()
 
     async def scenario() -> None:
         shop = Workshop(tmp_path, FakeTask(), FakeTransfers(upload_errors=[LateError("over")]))
-        shop.work.start_upload(offer, spooled(), start_of(offer.plan, offer.spec))
+        shop.work.start_upload(offer, spooled(), start_of(offer.plan, offer.spec), Plain())
         await asyncio.gather(*shop.work._running[offer.key])
         assert shop.events.empty()
         await shop.work.close()

@@ -13,12 +13,31 @@ import pytest
 from participant.rpc.session import QUEUE_LIMIT, SessionLoop
 from participant.rpc.session import Credentials as SessionCredentials
 from shared.clock import SystemClock
+from shared.consortium import Consortium as PinnedConsortium
+from shared.consortium import make_manifest
 from shared.entropy import SystemEntropy
 from shared.errors import FederationError, IdentityError, PeerError, RefusedError, UnreachableError, WireError
-from shared.identity import Identity, Role, VerifyingKey
-from shared.ids import Digest, JobId, RoundKey, RoundNumber, parse_task_name
-from shared.protocol.messages import Consent, Heartbeat, Refused, RoundAborted, RoundBroadcast, RoundReply
+from shared.identity import Identity, Role, SigningKey, VerifyingKey
+from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, RoundKey, RoundNumber, parse_task_name
+from shared.protocol.messages import (
+    Consent,
+    ConsistencyBundle,
+    DeliveredShare,
+    Envelope,
+    Exchange,
+    Heartbeat,
+    KeyRoster,
+    ParticipantMessage,
+    Refused,
+    RoundAborted,
+    RoundBroadcast,
+    RoundReply,
+    ShareDelivery,
+    SurvivorList,
+)
 from shared.reasons import AbortReason, RefusalReason
+from shared.secagg.sealing import SealedShare
+from shared.secret import Secret
 from shared.wire.sealed import seal
 from shared.wire.session import encode_coordinator_message
 from tests.support.credentials import Consortium
@@ -36,6 +55,7 @@ class Heard:
     open_rounds: tuple[RoundKey, ...] = (KEY,)
     messages: list[RoundBroadcast] = field(default_factory=list)
     refused_errors: list[PeerError] = field(default_factory=list)
+    said_messages: list[ParticipantMessage] = field(default_factory=list)
     states: list[bool] = field(default_factory=list)
     say: Callable[[RoundReply], None] | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,6 +75,9 @@ class Heard:
     def session(self, *, open_now: bool) -> None:
         self.states.append(open_now)
 
+    def said(self, message: ParticipantMessage) -> None:
+        self.said_messages.append(message)
+
     def refused(self, error: PeerError) -> None:
         self.refused_errors.append(error)
         self.arrived.set()
@@ -65,7 +88,7 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     return Consortium(tmp_path_factory.mktemp("pki"))
 
 
-def loop_for(consortium: Consortium, heard: Heard, address: str) -> SessionLoop:
+def loop_for(consortium: Consortium, heard: Heard, address: str, pinned: PinnedConsortium | None = None) -> SessionLoop:
     mine = consortium.participant("hospital-a")
     return SessionLoop(
         addresses=[address],
@@ -74,6 +97,7 @@ def loop_for(consortium: Consortium, heard: Heard, address: str) -> SessionLoop:
             tls=mine.tls,
             signing_certificate=lambda: mine.signing_certificate_der,
         ),
+        consortium=pinned,
         tasks=[parse_task_name("heart")],
         software="test",
         rounds=heard,
@@ -83,10 +107,12 @@ def loop_for(consortium: Consortium, heard: Heard, address: str) -> SessionLoop:
     )
 
 
-async def one_session(consortium: Consortium, handler: Handler, heard: Heard | None = None) -> FederationError:
+async def one_session(
+    consortium: Consortium, handler: Handler, heard: Heard | None = None, *, pinned: PinnedConsortium | None = None
+) -> FederationError:
     """Run one session to its end, which is always an error that says why."""
     async with fake_coordinator(consortium.coordinator(), handler) as address:
-        loop = loop_for(consortium, heard or Heard(), address)
+        loop = loop_for(consortium, heard or Heard(), address, pinned)
         try:
             await asyncio.wait_for(loop._session(address), LIMIT_S)
         except FederationError as error:
@@ -126,8 +152,59 @@ def test_words_go_both_ways_and_heartbeats_keep_it_open(consortium: Consortium) 
     error = asyncio.run(one_session(consortium, handler, heard))
     assert isinstance(error, UnreachableError)
     assert heard.messages[0].value == aborted  # type: ignore[union-attr]
+    assert Consent(KEY, PLAN) in heard.said_messages
     assert heard.states == [True, False]
     assert heard.say is None
+
+
+ATTEMPT = AttemptKey(KEY, AttemptNumber(1))
+ENVELOPE = Envelope(b"a participant's own word", bytes(64), 1)
+SHARE = SealedShare(1, bytes(160), Digest.of(b"self"), Digest.of(b"mask"))
+EXCHANGES: list[Exchange] = [
+    KeyRoster(ATTEMPT, (ENVELOPE,)),
+    ShareDelivery(ATTEMPT, (ENVELOPE,), (DeliveredShare(1, SHARE, (bytes(32),)),)),
+    SurvivorList(ATTEMPT, (ENVELOPE,)),
+    ConsistencyBundle(ATTEMPT, (ENVELOPE,)),
+]
+
+
+def test_the_exchanges_of_masking_come_in_without_an_envelope_of_the_coordinator(consortium: Consortium) -> None:
+    heard = Heard()
+
+    async def handler(stream: Stream) -> None:
+        await stream.send(stream.welcome())
+        for message in EXCHANGES:
+            heard.arrived.clear()
+            await stream.send(encode_coordinator_message(message))
+            await heard.arrived.wait()
+
+    asyncio.run(one_session(consortium, handler, heard))
+    assert heard.refused_errors == []
+    assert heard.messages == EXCHANGES
+
+
+def pinned_with(consortium: Consortium, coordinator: VerifyingKey) -> PinnedConsortium:
+    """A manifest of this consortium that has that key for its coordinator."""
+    name = consortium.authority.consortium
+    officer = SigningKey.from_seed(Secret(bytes(32)))
+    members = {Identity(name, Role.COORDINATOR, "coordinator"): coordinator}
+    return PinnedConsortium.parse(
+        make_manifest(consortium=name, members=members, officers=[officer]), source="the manifest"
+    )
+
+
+def test_only_the_coordinator_of_the_pinned_manifest_is_believed(consortium: Consortium) -> None:
+    async def welcoming(stream: Stream) -> None:
+        await stream.send(stream.welcome())
+
+    def ended(key: VerifyingKey) -> FederationError:
+        return asyncio.run(one_session(consortium, welcoming, pinned=pinned_with(consortium, key)))
+
+    assert isinstance(ended(consortium.coordinator().signing_key.verifying_key), UnreachableError)
+    stranger = SigningKey.from_seed(Secret(bytes([1]) * 32)).verifying_key
+    error = ended(stranger)
+    assert isinstance(error, IdentityError)
+    assert "as in the consortium's manifest" in str(error)
 
 
 async def other_nonce(stream: Stream) -> None:
