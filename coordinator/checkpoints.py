@@ -72,6 +72,7 @@ class TrainedModel(Table):
     members: dict[Member, Outcome]
     """Every member of the job: `survivor`, or why it is not in this version."""
     weight_total: float = Field(gt=0, allow_inf_nan=False)
+    """In examples; where a job weighs all silos the same, how many silos."""
     totals: dict[str, Finite]
     """The cells of section 1, added up; `means` divides."""
     strategy: StrategySpec

@@ -1,25 +1,29 @@
 """The sum of masked updates: what opens is the total of the survivors, and never one of them.
 
 The words of all survivors are added modulo 2^k, and the masks that are left on the sum are taken off, a *window* of
-section 0 at a time. A window is as long as the piece in which masks are made and begins at a multiple of it, so each
-byte of a mask is made once however many tensors lie in it. Files have their tensors ordered by element type, section 0
-by name; the walk passes over the section once for each type, and mostly finds its next cells in the window at hand.
+section 0 at a time. A window is a chunk of the mask stream, so each byte of a mask is made once however many tensors
+lie in it. Files have their tensors ordered by element type, section 0 by name; the walk passes over the section once
+for each type, and mostly finds its next cells in the window at hand.
 
-Integer sums are exact: neither the order of the survivors nor the size of a window changes a bit, and a fold that is
-run again gives the same bytes. Section 1 is opened when the sum is made, since the weights that it totals are what
-everything else is divided by, and a total that honest members cannot have ends the round before the model is touched.
+Survivors and masks are dealt out to *lanes*, each of which adds up its own part of a window, at once with the others
+where somebody provides threads. Integer sums are exact: neither the order of the survivors nor the number of lanes or
+the size of a window changes a bit, and a fold that is run again gives the same bytes.
 
-Memory is the window and a buffer of one more for each reader. The masks' roots live as long as this object does.
+Section 1 is opened when the sum is made, since the weights that it totals are what everything else is divided by, and a
+total that honest members cannot have ends the round before the model is touched.
+
+Memory is a window for each lane and a piece of one for each reader. The masks' roots live as long as this object does.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +35,18 @@ from shared.errors import RoundAborted
 from shared.job import MaskingSpec
 from shared.reasons import AbortReason
 from shared.secagg.fixed_point import METRIC_SCALE_BITS, WEIGHT_SCALE_BITS, decode, quantise_weight, weight_of
-from shared.secagg.masking import Masks
+from shared.secagg.masking import Masks, Term
 from shared.secagg.ranges import read_top_cells
 from shared.secagg.ring import STATISTICS_WORD, WORD, Words, add_into
-from shared.update import RANGE_CELLS, STATISTIC_BYTES, StatisticsLayout, UpdateLayout
+from shared.update import CHUNK_BYTES, RANGE_CELLS, STATISTIC_BYTES, StatisticsLayout, UpdateLayout
 
-WINDOW_BYTES = 1 << 18  # the piece in which masks are made; words, one mask and one spool's bytes stay in the cache
+WINDOW_BYTES = CHUNK_BYTES  # enough work to be worth a handover to a thread
+PIECE_BYTES = 1 << 18  # in which masks are made; the words, one mask and one spool's bytes stay in a core's cache
 RANGES_AT_ONCE = WINDOW_BYTES // (RANGE_CELLS * STATISTIC_BYTES)  # tensors
+
+Job: TypeAlias = Callable[[], None]
+Together: TypeAlias = Callable[[Sequence[Job]], None]
+"""Does all of these, at once if it can, and returns when they are done. Raises what one of them raised."""
 
 _PARAMETERS, _STATISTICS = 0, 1  # sections
 _EQUAL = 1 << WEIGHT_SCALE_BITS  # the weight of every silo where all weigh the same
@@ -49,7 +58,7 @@ class MaskedUpdates:
 
     readers: Sequence[Reader]
     """One for each survivor; each holds the two sections and nothing else."""
-    masks: Masks
+    masks: Sequence[Term]
     """All that the sum of these updates has on it."""
     layout: UpdateLayout
     statistics: StatisticsLayout
@@ -59,14 +68,28 @@ class MaskedUpdates:
     """log2 S of each of them."""
 
 
+def in_turn(jobs: Sequence[Job]) -> None:
+    """A `Together` without threads."""
+    for job in jobs:
+        job()
+
+
 class MaskedSum:
     """A `WeightedSum` of masked updates."""
 
-    def __init__(self, updates: MaskedUpdates, rules: MaskingSpec) -> None:
+    def __init__(
+        self, updates: MaskedUpdates, rules: MaskingSpec, *, lanes: int = 1, together: Together = in_turn
+    ) -> None:
         """Raises RoundAborted (TOTAL_REFUSED) and StorageError."""
         _require_sound(updates)
         self.layout = updates.layout
         self._updates = updates
+        self._together = together
+        step = min(lanes, len(updates.readers))  # a lane has one reader at least
+        self._lanes = [
+            _Lane(updates.readers[lane::step], Masks(updates.masks[lane::step]), updates.layout.parameter_bytes)
+            for lane in range(step)
+        ]
         self._starts = (0, *accumulate(updates.sizes))
         counted = self._counted_cells()
         _require_honest_weights(counted, rules, silos=len(updates.readers), half=self._half)
@@ -125,14 +148,45 @@ class MaskedSum:
 
     def _open(self, words: Words, *, section: int, first_byte: int) -> None:
         """Fill `words` with what the updates have from that byte of the section on, added up and without masks."""
-        start = first_byte + (self.layout.parameter_bytes if section == _STATISTICS else 0)
-        for number, reader in enumerate(self._updates.readers):
-            read = np.frombuffer(reader.read_at(start, words.nbytes), words.dtype)
-            if number:
-                add_into(words, read)
-            else:
-                words[:] = read
-        self._updates.masks.remove(words, section=section, first_byte=first_byte)
+        first, *others = self._lanes
+        self._together(
+            [
+                partial(first.add_up, words, section, first_byte),
+                *(partial(lane.add_up, lane.room(words), section, first_byte) for lane in others),
+            ]
+        )
+        for lane in others:
+            add_into(words, lane.room(words))
+
+
+class _Lane:
+    """Some of the updates and some of the masks, and room for their sum. Used by one thread at a time."""
+
+    def __init__(self, readers: Sequence[Reader], masks: Masks, parameter_bytes: int) -> None:
+        self._readers = readers
+        self._masks = masks
+        self._section_starts = (0, parameter_bytes)
+        self._room = np.empty(0, np.uint8)
+
+    def room(self, words: Words) -> Words:
+        """As many words, of this lane's own."""
+        if self._room.size < words.nbytes:
+            self._room = np.empty(words.nbytes, np.uint8)
+        return self._room[: words.nbytes].view(words.dtype)
+
+    def add_up(self, words: Words, section: int, first_byte: int) -> None:
+        """Fill `words` with the sum of this lane's updates, without this lane's masks."""
+        at_once = PIECE_BYTES // words.itemsize
+        for first in range(0, words.size, at_once):
+            piece = words[first : first + at_once]
+            start = first_byte + first * words.itemsize
+            for number, reader in enumerate(self._readers):
+                data = reader.read_at(self._section_starts[section] + start, piece.nbytes)
+                if number:
+                    add_into(piece, np.frombuffer(data, words.dtype))
+                else:
+                    piece[:] = np.frombuffer(data, words.dtype)
+            self._masks.remove(piece, section=section, first_byte=start)
 
 
 def _require_sound(updates: MaskedUpdates) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from coordinator.folding import run_fold
+from coordinator.folding import run_fold, run_together
 from coordinator.round.effects import Folded, FoldFailed
 from coordinator.round.phases import RoundFrame
 from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.memory import MemoryBlobs
+from shared.errors import StorageError
 from shared.hashing import tagged_hash
 from shared.ids import AttemptKey, AttemptNumber, ParticipantId
 from shared.reasons import AbortReason, Purpose
@@ -149,3 +153,24 @@ def test_masks_that_do_not_cancel_never_make_a_model() -> None:
     )
     mixed = replace(attempt, sections={**attempt.sections, C: other.sections[C]})
     assert folded(TRAIN, mixed)[0] == FoldFailed(AbortReason.TOTAL_REFUSED)
+
+
+def test_jobs_are_done_together_and_all_of_them_before_an_error_is_raised() -> None:
+    met = threading.Barrier(3)
+    done: list[int] = []
+
+    def job(number: int, error: Exception | None = None) -> None:
+        met.wait(5)
+        done.append(number)
+        if error is not None:
+            raise error
+
+    with ThreadPoolExecutor(2) as pool:
+        run_together(pool, [partial(job, number) for number in (1, 2, 3)])
+        assert sorted(done) == [1, 2, 3]
+        for failing in range(3):
+            done.clear()
+            errors = [StorageError("gone") if number == failing else None for number in range(3)]
+            with pytest.raises(StorageError, match="gone"):
+                run_together(pool, [partial(job, number, error) for number, error in enumerate(errors)])
+            assert sorted(done) == [0, 1, 2]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.aggregation.fold import CHUNK_ELEMENTS, fold
-from coordinator.aggregation.masked import RANGES_AT_ONCE, WINDOW_BYTES, MaskedSum, MaskedUpdates
+from coordinator.aggregation.masked import RANGES_AT_ONCE, WINDOW_BYTES, Job, MaskedSum, MaskedUpdates
 from coordinator.aggregation.strategy import FedAvg
 from coordinator.aggregation.unmask import Blame, remaining_masks
 from shared.errors import RoundAborted
@@ -24,7 +24,7 @@ from shared.ids import ParticipantId
 from shared.job import JobSpec
 from shared.reasons import AbortReason
 from shared.secagg.fixed_point import quantise_weight
-from shared.secagg.masking import Masks
+from shared.secret import Secret
 from shared.tensors import encode_header, read_index
 from shared.update import (
     CHUNK_BYTES,
@@ -87,7 +87,12 @@ def ranges_for(updates: Mapping[ParticipantId, SiloUpdate], sizes: Sequence[int]
     return [math.ceil(math.log2(value)) if value else RANGE_NONE for value in largest]
 
 
-def added(attempt: MaskedAttempt, spec: JobSpec, sizes: Sequence[int]) -> MaskedSum:
+def backwards(jobs: Sequence[Job]) -> None:
+    for job in reversed(jobs):
+        job()
+
+
+def added(attempt: MaskedAttempt, spec: JobSpec, sizes: Sequence[int], lanes: int = 1) -> MaskedSum:
     terms = remaining_masks(
         attempt.opening, survivors=attempt.contributions, members=spec.members, threshold=spec.threshold
     )
@@ -95,13 +100,15 @@ def added(attempt: MaskedAttempt, spec: JobSpec, sizes: Sequence[int]) -> Masked
     return MaskedSum(
         MaskedUpdates(
             readers=[MemoryReader(content) for content in attempt.sections.values()],
-            masks=Masks(terms),
+            masks=terms,
             layout=attempt.layout,
             statistics=STATISTICS,
             sizes=sizes,
             scale_exponents=attempt.scale_exponents,
         ),
         spec.masking,
+        lanes=lanes,
+        together=backwards,
     )
 
 
@@ -160,7 +167,7 @@ def test_the_masked_fold_is_the_dumb_one_bit_for_bit(
         top_cells=ranges_for(updates, sizes),
         seed=seed.to_bytes(8, "big"),
     )
-    opened = added(attempt, spec, sizes)
+    opened = added(attempt, spec, sizes, lanes=data.draw(st.integers(1, 4)))
     tensors = models.random_tensors(manifest, seed)
     written = run_fold(models.model_bytes(manifest, tensors), opened)
     assert written == models.model_bytes(manifest, dumb_fold(manifest, tensors, attempt))
@@ -181,7 +188,7 @@ LARGE = ModelManifest.of(
         TensorSpec("b.bf", DType.BF16, (CHUNK_ELEMENTS + 3,)),
         TensorSpec("b.empty", DType.F32, (0, 7)),
         TensorSpec("b.steps", DType.I64, (CHUNK_BYTES // 8 + 1,)),
-        TensorSpec("c.double", DType.F64, (CHUNK_BYTES // 4 + 1,)),
+        TensorSpec("c.double", DType.F64, (CHUNK_BYTES // 2 + 1,)),
         TensorSpec("c.single", DType.F32, (1,)),
         TensorSpec("d.mask", DType.BOOL, (5,)),
         TensorSpec("e.float", DType.F32, (7,)),
@@ -207,13 +214,14 @@ def large_attempt(encoding: Encoding) -> tuple[JobSpec, MaskedAttempt]:
 @pytest.mark.parametrize("encoding", MASKED)
 def test_tensors_across_windows_and_chunks_in_another_order_than_the_file(encoding: Encoding) -> None:
     spec, attempt = large_attempt(encoding)
-    assert attempt.layout.parameter_bytes > 2 * WINDOW_BYTES
+    assert attempt.layout.parameter_bytes > WINDOW_BYTES
     tensors = models.random_tensors(LARGE, 5)
     base = models.model_bytes(LARGE, tensors)
     opened = added(attempt, spec, LARGE_SIZES)
     written = run_fold(base, opened)
     manifest_order = {name: tensors[name] for name in tensors}
-    totals = np.array(integers(attempt, 0, 8 * encoding.word_bytes), np.int64)
+    wrapped = np.add.reduce([words[0] for words in attempt.words.values()], dtype=f"<u{encoding.word_bytes}")
+    totals = wrapped.view(f"<i{encoding.word_bytes}").astype(np.int64)
     weight_q = integers(attempt, 1, 64)[0]
     index = read_index(MemoryReader(base))
     cell = 0
@@ -228,15 +236,16 @@ def test_tensors_across_windows_and_chunks_in_another_order_than_the_file(encodi
             new = dumb_narrow(dumb_widen(stored[place], tensor.dtype) + float(mean[place]), tensor.dtype)
             assert int(result[place]) == new, (tensor.name, place)
     # All other cells: by the same sum with windows that the walk asks for backwards.
-    backwards = np.empty(sum(LARGE_SIZES))
+    means = np.empty(sum(LARGE_SIZES))
     starts = (0, *accumulate(LARGE_SIZES))
     for start, end in reversed(list(pairwise(starts))):
         for first in reversed(range(start, end, CHUNK_ELEMENTS)):
-            opened.mean_delta(first, backwards[first : min(first + CHUNK_ELEMENTS, end)])
+            opened.mean_delta(first, means[first : min(first + CHUNK_ELEMENTS, end)])
     scales = np.repeat([math.ldexp(weight_q, scale - 8) for scale in attempt.scale_exponents], LARGE_SIZES)
-    assert np.array_equal(backwards, totals / scales)
+    assert np.array_equal(means, totals / scales)
     assert run_fold(base, opened) == written
-    assert run_fold(base, added(attempt, spec, LARGE_SIZES)) == written
+    for lanes in (1, 2, 3):
+        assert run_fold(base, added(attempt, spec, LARGE_SIZES, lanes)) == written
 
 
 @pytest.mark.parametrize("encoding", MASKED)
@@ -353,7 +362,7 @@ def test_what_the_upload_checks_exclude_is_a_bug() -> None:
     readers = [MemoryReader(content) for content in attempt.sections.values()]
     sound = MaskedUpdates(
         readers=readers,
-        masks=Masks(()),
+        masks=(),
         layout=attempt.layout,
         statistics=STATISTICS,
         sizes=[2],
@@ -372,7 +381,7 @@ def test_what_the_upload_checks_exclude_is_a_bug() -> None:
 
 
 def test_memory_is_a_few_windows_whatever_the_model() -> None:
-    """The masks of a sum of zeros, taken off, are only ever in the window."""
+    """Of zeros, with masks that take each other away."""
     manifest = ModelManifest.of([TensorSpec(f"layer-{number}", DType.F32, (1024, 1024)) for number in range(8)])
     header, index = encode_header(manifest, {})
     base = header + bytes(index.file_size - len(header))  # 32 MB
@@ -385,7 +394,7 @@ def test_memory_is_a_few_windows_whatever_the_model() -> None:
     out.allocate(index.file_size)  # what the fold writes is counted before it starts
     updates = MaskedUpdates(
         readers=[MemoryReader(sections) for _ in range(6)],
-        masks=Masks(()),
+        masks=[(root, sign) for root in (Secret(bytes(32)), Secret(bytes(31) + b"1")) for sign in (1, -1)],
         layout=layout,
         statistics=STATISTICS,
         sizes=sizes,
