@@ -70,10 +70,9 @@ class Silo:
     """One round at one silo, from its consent on. Each word returns what was done about it."""
 
     def __init__(self, *, participant: ParticipantId = A, opening: Transition | None = None) -> None:
-        self.offer: Offer = make_offer(participant)
         self.tools = tools_of(participant)
-        begun = opening or accept(self.offer)
-        self.offer = begun.state.offer
+        begun = opening or accept(make_offer(participant))
+        self.offer: Offer = begun.state.offer
         self.state: RoundState = begun.state
         self.opening = self._take(begun)
 
