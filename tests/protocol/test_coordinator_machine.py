@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.round.effects import AbortAsked, Connected, Folded, FoldFailed, Revoked, Tick
-from coordinator.round.machine import RECONNECT_WINDOW_S, next_deadline
+from coordinator.round.gathering import RECONNECT_WINDOW_S
+from coordinator.round.machine import next_deadline
 from coordinator.round.phases import Aborted
 from shared.errors import ConflictError, LateError, PhaseError, WireError
 from shared.ids import Digest
@@ -189,7 +190,7 @@ def test_below_the_floor_there_is_another_attempt_and_then_an_abort() -> None:
     assert lines[0] == "journal attempt 2 with a b c d", "what B sent in attempt 1 counts no more"
     assert seen.phase == "uploading"
     assert seen.contributions == {}
-    assert seen.after(60.0)[0] == "abort below_floor"
+    assert seen.after(60.0)[0] == "abort below_floor; a upload_late; b upload_late; c upload_late; d upload_late"
 
 
 def test_the_next_attempt_takes_in_who_became_ready_meanwhile() -> None:

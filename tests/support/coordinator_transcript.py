@@ -11,6 +11,7 @@ from coordinator.round.effects import (
     Abort,
     AcknowledgeUpload,
     AttemptBegun,
+    BundleMade,
     Commit,
     Connected,
     Contributed,
@@ -20,9 +21,13 @@ from coordinator.round.effects import (
     Folded,
     Journal,
     MemberOut,
+    RangeMissed,
     Record,
     Replied,
+    RosterFixed,
     Send,
+    SharesFixed,
+    SharesRevealed,
     StartFold,
     SurvivorsFixed,
     Tick,
@@ -36,11 +41,14 @@ from shared.ids import AttemptKey, AttemptNumber, Digest, ParticipantId
 from shared.protocol.messages import (
     AttemptStart,
     Consent,
+    ConsistencyBundle,
     Decline,
+    KeyRoster,
     Progress,
     Ready,
     RoundBroadcast,
     Sealed,
+    ShareDelivery,
     SurvivorList,
     Withdraw,
     plan_digest,
@@ -59,8 +67,11 @@ def short(participant: ParticipantId) -> str:
 class Transcript:
     """A round from its plan on. Each word returns what was done about it."""
 
-    def __init__(self, *, present: tuple[ParticipantId, ...] = MEMBERS, **policy: Any) -> None:
-        self.frame: RoundFrame = make_frame(**policy)
+    def __init__(
+        self, *, present: tuple[ParticipantId, ...] = MEMBERS, frame: RoundFrame | None = None, **policy: Any
+    ) -> None:
+        """Of a plain job with this policy, or of the job of `frame`."""
+        self.frame: RoundFrame = frame or make_frame(**policy)
         self.now = 0.0
         self.records: list[Record] = []
         begun = begin(self.frame, present, self.now)
@@ -192,11 +203,11 @@ def line_of(effect: Effect) -> str:
             return f"to {short(participant)}: {_said(message)}"
         case AcknowledgeUpload(participant, _):
             return f"acknowledge {short(participant)}"
-        case StartFold(attempt, survivors):
+        case StartFold(attempt, _, survivors, _):
             return f"fold attempt {attempt.attempt} of {' '.join(map(short, survivors))}"
-        case Commit(result, dropped, _):
+        case Commit(result, dropped, _, _):
             return f"commit {list(result.value.survivors)}{_reasons(dropped)}"
-        case Abort(aborted, dropped):
+        case Abort(aborted, dropped, _):
             return f"abort {aborted.value.reason}{_reasons(dropped)}"
         case _:
             assert_never(effect)
@@ -212,16 +223,34 @@ def _recorded(record: Record) -> str:
             return f"update of {short(participant)}"
         case SurvivorsFixed(survivors):
             return f"survivors {' '.join(map(short, survivors))}"
+        case RangeMissed():
+            return "range missed"
+        case RosterFixed(adverts):
+            return f"keys of {' '.join(map(short, adverts))}"
+        case SharesFixed(dealt):
+            return f"shares of {' '.join(map(short, dealt))}"
+        case BundleMade(signatures):
+            return f"signatures of {' '.join(map(short, signatures))}"
+        case SharesRevealed(participant, _):
+            return f"opened by {short(participant)}"
         case _:
             assert_never(record)
 
 
 def _said(message: RoundBroadcast) -> str:
-    if isinstance(message, SurvivorList):
-        return f"survivors of attempt {message.key.attempt} ({len(message.commits)})"
-    if isinstance(message.value, AttemptStart):
-        return f"attempt {message.value.key.attempt}"
-    return {"RoundPlan": "plan", "RoundResult": "result", "RoundAborted": "aborted"}[type(message.value).__name__]
+    match message:
+        case SurvivorList():
+            return f"survivors of attempt {message.key.attempt} ({len(message.commits)})"
+        case KeyRoster():
+            return f"roster of {len(message.adverts)}"
+        case ShareDelivery():
+            return f"shares of {len(message.dealers)}"
+        case ConsistencyBundle():
+            return f"bundle of {len(message.signatures)}"
+        case Sealed(AttemptStart() as start):
+            return f"attempt {start.key.attempt}"
+        case Sealed(value):
+            return {"RoundPlan": "plan", "RoundResult": "result", "RoundAborted": "aborted"}[type(value).__name__]
 
 
 def _reasons(dropped: Mapping[ParticipantId, DropReason]) -> str:

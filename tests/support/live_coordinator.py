@@ -34,7 +34,7 @@ from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown
 from shared.identity import AllowlistFile, Identity, Role
 from shared.ids import Digest, JobId, ParticipantId, TaskName
-from shared.job import JobSpec, RoundPolicy
+from shared.job import JobSpec, MaskingSpec, RoundPolicy
 from shared.protocol.messages import Sealed
 from shared.tensors import read_index
 from shared.tls import server_credentials
@@ -99,6 +99,7 @@ class LiveCoordinator:
             initial=str(initial),
             metrics=("loss",),
             round=RoundPolicy(quorum=needed, min_survivors=needed),
+            masking=MaskingSpec(mode="plain", max_colluding=0),
         )
         await self.thread.call(self.conductor.desk.submit_job, JobId(job), spec.to_bytes(), OPERATOR)
         return spec

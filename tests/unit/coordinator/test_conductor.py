@@ -12,8 +12,8 @@ from coordinator.audit import AuditLog
 from coordinator.conductor import TROUBLE_RETRY_S, Conductor
 from coordinator.intake import Intake
 from coordinator.registry import Enrolled
-from coordinator.round.driver import FoldOrder, Surroundings
 from coordinator.round.phases import Recruiting, RoundState
+from coordinator.round.surroundings import FoldOrder, Surroundings
 from coordinator.storage.faults import Fault, FaultPlan
 from coordinator.storage.memory import MemoryBlobs, MemoryStore
 from shared.clock import ManualClock

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.round.driver import phase_name
 from coordinator.round.effects import Connected, Disconnected, Event, Replied, Revoked, StartFold, Tick
-from coordinator.round.journal import decode_plan, decode_record, encode_plan, encode_record, restore
+from coordinator.round.journal import decode_plan, decode_record, encode_plan, encode_record
 from coordinator.round.machine import next_deadline
-from coordinator.round.phases import Away, Folding, OpenState, Recruiting, Uploading
+from coordinator.round.phases import Away, Folding, OpenState, Recruiting, Uploading, phase_name
+from coordinator.round.restore import restore
 from coordinator.storage.interface import JournalEntry
 from shared.errors import PeerError, WireError
 from shared.protocol.messages import Consent, Decline, Progress, Ready, Withdraw
