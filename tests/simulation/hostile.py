@@ -106,7 +106,12 @@ def _in_an_attempt(host: Host, silo: Silo) -> list[HostileWord]:
     if upload is None:
         return []
     commit = UploadCommit(
-        attempt=attempt_digest(start), index=index, header=header, update=Digest.of(b"?"), chunks=upload.layout.chunks
+        attempt=attempt_digest(start),
+        transcript=attempt_digest(start),
+        index=index,
+        header=header,
+        update=Digest.of(b"?"),
+        chunks=upload.layout.chunks,
     )
 
     def sends(name: str, value: UploadCommit, signer: str, position: int, wanted: AttemptKey = key) -> HostileWord:

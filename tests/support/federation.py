@@ -237,7 +237,7 @@ def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]
 
 
 def job_spec(members: Sequence[str], initial: Path, *, rounds: int, **changes: Any) -> JobSpec:
-    """A job for the task `study` with quorum = members, unless changed."""
+    """A plain job for the task `study` with quorum = members, unless changed."""
     policy = {"quorum": len(members), "min_survivors": min(3, len(members)), "deadline_s": 120.0, "grace_s": 0.0}
     return JobSpec(
         name="study",
@@ -248,7 +248,7 @@ def job_spec(members: Sequence[str], initial: Path, *, rounds: int, **changes: A
         initial=str(Digest.of(initial.read_bytes())),
         metrics=changes.pop("metrics", ("loss",)),
         training=changes.pop("training", {}),
-        masking=MaskingSpec(),
+        masking=changes.pop("masking", MaskingSpec(mode="plain", max_colluding=0)),
         round=RoundPolicy(**{**policy, **changes}),
     )
 
