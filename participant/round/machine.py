@@ -40,6 +40,7 @@ from participant.round.effects import (
 from participant.round.ending import abort_came, passed_over, result_came, withdraw
 from participant.round.masking import bundle_came, delivery_came, roster_came, survivors_listed
 from participant.round.phases import (
+    MISSES_MAX,
     Advertised,
     Committed,
     Confirmed,
@@ -177,7 +178,7 @@ def _plan_repeated(state: RoundState) -> Transition:
 def _work_done(state: RoundState, update: SpooledUpdate) -> Transition:
     if not isinstance(state, Working):
         return Transition(state)  # the round ended while the task was finishing
-    if not update.fits and state.offer.encoding is Encoding.U64:
+    if not update.fits and state.offer.misses < MISSES_MAX and state.offer.encoding is Encoding.U64:
         return withdraw(state, DropReason.OUT_OF_RANGE)  # there is no wider one
     advance(Role.PARTICIPANT, phase_of(state), Kind.READY)
     recorded = RecordUpdate(state.offer, update)
