@@ -95,7 +95,7 @@ def confirm_journal(config_path: Path, *, yes: bool) -> None:
 def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]]:
     from participant.app import JOURNAL_FILE, check_identity, lock_folder
     from participant.journal import SqliteJournal
-    from participant.marker import doubt_about
+    from participant.marker import doubt_about, marker_path
     from participant.membership import check_consortium
     from participant.tasks.catalogue import task_definitions
     from participant.tasks.contract import TaskDefinition, TaskFailed
@@ -121,6 +121,11 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]
     def journal() -> str:
         path = settings.participant.data_dir / JOURNAL_FILE
         if not path.exists():
+            if marker_path(settings.signing.key).exists():
+                raise ConfigError(
+                    f"{path} does not exist, although the signing key was used with a journal: bring it back, or see "
+                    "`consilo participant confirm-journal --help`"
+                )
             return "none yet"
         with contextlib.closing(SqliteJournal(path)) as found:
             doubt = doubt_about(found, settings.signing.key)

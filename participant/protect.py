@@ -13,7 +13,6 @@ was handed out, and one that differs is not handed out.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,16 +69,11 @@ class SentDigests:
 
     def __init__(self, transcript: Digest) -> None:
         self.transcript = transcript
-        self._digests: list[Digest] = []
-        self._one_call = threading.Lock()
+        self._digests: dict[int, Digest] = {}
 
     def admit(self, position: int, digest: Digest) -> None:
         """The chunk at this position may go. Raises ResendDiffers."""
-        with self._one_call:  # a pass that was given up may still be at its last chunk when the next one begins
-            if position == len(self._digests):
-                self._digests.append(digest)
-            known = self._digests[position]
-        if known != digest:
+        if self._digests.setdefault(position, digest) != digest:
             raise ResendDiffers(
                 f"chunk {position} of a masked update is not what was sent before: the spool or the model's file was "
                 "changed by somebody else, and it is not sent a second time"

@@ -1,0 +1,142 @@
+"""`consilo participant confirm-journal`, and what `check` and the daemon say of a journal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
+
+from participant.app import JOURNAL_FILE, Daemon, check_identity, lock_folder
+from participant.cli import participant
+from participant.journal import SqliteJournal
+from participant.marker import doubt_about, marker_path, take_into_use
+from participant.settings import ParticipantSettings
+from shared.config import load_config
+from shared.errors import ConfigError
+from shared.job import jobspec_digest
+from tests.support.credentials import Consortium
+from tests.support.rounds import make_plan, make_spec
+
+NAME = "hospital-a"
+PLAN = make_plan(make_spec())
+
+
+class Silo:
+    """A configured participant whose daemon ran once."""
+
+    def __init__(self, folder: Path) -> None:
+        credentials = Consortium(folder / "pki").participant(NAME)
+        self.key, self.data = credentials.signing_key_path, folder / "data"
+        self.config = folder / "participant.toml"
+        tls = credentials.tls
+        self.config.write_text(
+            f'[participant]\nid = "{NAME}"\ncoordinators = ["localhost:1"]\ndata_dir = "{self.data}"\n'
+            f'[tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\nca = "{tls.ca}"\n'
+            f'[signing]\ncertificate = "{credentials.signing_certificate}"\nkey = "{self.key}"\n'
+        )
+        self.data.mkdir()
+        assert take_into_use(self.journal(), self.key) is None
+
+    def journal(self) -> SqliteJournal:
+        return SqliteJournal(self.data / JOURNAL_FILE)
+
+    def lose(self) -> None:
+        for path in self.data.iterdir():
+            path.unlink()
+
+    def confirm(self, *options: str, answer: str = "") -> Result:
+        return CliRunner().invoke(
+            participant, ["confirm-journal", "--config", str(self.config), *options], input=answer
+        )
+
+    def checked(self) -> dict[str, Any]:
+        result = CliRunner().invoke(participant, ["check", "--config", str(self.config), "--json"])
+        return next(found for found in json.loads(result.output) if found["check"] == "journal")
+
+
+@pytest.fixture
+def silo(tmp_path: Path) -> Silo:
+    return Silo(tmp_path)
+
+
+def test_a_journal_as_it_should_be_needs_no_word(silo: Silo) -> None:
+    result = silo.confirm()
+    assert result.exit_code == 0
+    assert "nothing to confirm" in result.output
+    assert silo.checked()["ok"]
+
+
+def test_a_person_is_told_what_happened_and_asked(silo: Silo) -> None:
+    silo.lose()
+    refused = silo.confirm(answer="n\n")
+    assert refused.exit_code == 1
+    assert "is new and empty" in refused.output
+    assert doubt_about(silo.journal(), silo.key) is not None
+    assert silo.confirm(answer="y\n").exit_code == 0
+    assert doubt_about(silo.journal(), silo.key) is None
+
+
+def test_a_script_can_confirm(silo: Silo) -> None:
+    silo.lose()
+    assert silo.confirm("--yes").exit_code == 0
+    assert take_into_use(silo.journal(), silo.key) is None
+
+
+def test_a_running_daemon_is_stopped_first(silo: Silo) -> None:
+    silo.lose()
+    with lock_folder(silo.data):
+        result = silo.confirm("--yes")
+    assert isinstance(result.exception, ConfigError)
+    assert "stop it" in str(result.exception)
+
+
+def test_check_says_what_is_wrong_with_a_journal(silo: Silo) -> None:
+    silo.lose()
+    missing = silo.checked()
+    assert not missing["ok"]
+    assert "does not exist, although the signing key was used" in missing["detail"]
+    silo.journal().close()
+    found = silo.checked()
+    assert not found["ok"]
+    assert "is new and empty" in found["detail"]
+    assert "confirm-journal" in found["detail"]
+
+
+def test_before_the_first_start_there_is_no_journal(silo: Silo) -> None:
+    silo.lose()
+    marker_path(silo.key).unlink()
+    assert silo.checked() == {"check": "journal", "ok": True, "detail": "none yet"}
+
+
+async def begun(silo: Silo) -> tuple[Daemon, list[MutableMapping[str, Any]]]:
+    """A daemon at its start, and what it logged."""
+    settings = load_config(silo.config, ParticipantSettings, environment={})
+    daemon = Daemon(settings, check_identity(settings), consortium=None, environment={})
+    with capture_logs() as logs:
+        daemon._begin()
+    await daemon._close()
+    return daemon, logs
+
+
+def test_a_daemon_with_a_doubtful_journal_says_so_loudly_and_takes_part_in_nothing(silo: Silo) -> None:
+    silo.journal().record_plan(PLAN, jobspec_digest(PLAN.value.jobspec))
+    silo.journal().set_generation(5)
+    marker_path(silo.key).write_text(json.dumps({"journal": silo.journal().name().name, "generation": 6}))
+    daemon, logs = asyncio.run(begun(silo))
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("journal_doubtful", "error")]
+    assert "confirm-journal" in logs[0]["advice"]
+    assert daemon._policy().journal_doubtful
+    assert daemon._driver.open_rounds == ()
+    assert silo.journal().open_rounds() != [], "what it holds is kept, for the person who looks"
+
+
+def test_a_daemon_with_its_own_journal_goes_on(silo: Silo) -> None:
+    daemon, logs = asyncio.run(begun(silo))
+    assert logs == []
+    assert not daemon._policy().journal_doubtful
