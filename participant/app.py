@@ -16,7 +16,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from prometheus_client import start_http_server
@@ -36,7 +36,7 @@ from participant.tasks.catalogue import task_definitions
 from participant.tasks.contract import TaskFailed
 from participant.tasks.runner import TaskRunner
 from participant.work import AsyncWork, Means
-from shared.build import build_info
+from shared.build import BuildInfo, build_info
 from shared.clock import SystemClock
 from shared.consortium import Consortium
 from shared.entropy import SystemEntropy
@@ -50,6 +50,12 @@ log = structlog.get_logger()
 JOURNAL_FILE = "journal.sqlite"
 CLOSE_LIMIT_S = 6.0
 JOURNAL_RETRY_S = 1.0
+
+
+class MakeMetrics(Protocol):
+    """`ParticipantMetrics`, or one that does more when a round moves."""
+
+    def __call__(self, *, build: BuildInfo) -> ParticipantMetrics: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +111,13 @@ class Daemon:
         *,
         consortium: Consortium | None,
         environment: Mapping[str, str],
+        metrics: MakeMetrics,
     ) -> None:
         self._settings = settings
         self._checked = checked
         self._consortium = consortium
         self._build = build_info(environment=environment)
-        self._metrics = ParticipantMetrics(build=self._build)
+        self._metrics = metrics(build=self._build)
         self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._bulk = BulkChannels(tls=settings.tls.paths)
         folder = settings.participant.data_dir
@@ -276,10 +283,14 @@ def _on_signals(stopping: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, asked)
 
 
-async def run_daemon(settings: ParticipantSettings, *, environment: Mapping[str, str]) -> None:
-    """Check, lock, run. Raises ConfigError, StorageError or DurabilityUnknown."""
+async def run_daemon(
+    settings: ParticipantSettings, *, environment: Mapping[str, str], metrics: MakeMetrics = ParticipantMetrics
+) -> None:
+    """Check, lock, run. `metrics` sees each state that a round comes to. Raises ConfigError, StorageError or
+    DurabilityUnknown.
+    """
     os.umask(0o077)  # whatever is written from here on, by tasks too, is for this user alone
     checked = check_identity(settings)
     consortium = check_consortium(settings, checked.signing)
     with lock_folder(settings.participant.data_dir):
-        await Daemon(settings, checked, consortium=consortium, environment=environment).run()
+        await Daemon(settings, checked, consortium=consortium, environment=environment, metrics=metrics).run()

@@ -17,8 +17,11 @@ from rich.live import Live
 
 from consilo.demo.daemons import Interrupts
 from consilo.demo.data import HOSPITALS_MAX, HOSPITALS_MIN
-from consilo.demo.federation import Outcome, Watcher, run
+from consilo.demo.dropping import require_droppable
+from consilo.demo.federation import Watcher, run
 from consilo.demo.folders import Federation, claim_folder, lay_out
+from consilo.demo.outcome import Outcome
+from consilo.demo.protection import Mode, Protection
 from coordinator.client.views import ENDED, progress_screen, round_line, spec_of
 from shared.terminal import emit, facts, json_option, stderr_console, stdout_console, table
 from shared.wire.operations import JobDetail
@@ -54,24 +57,36 @@ SEED_MAX = 2**32 - 1
     type=click.Path(file_okay=False, path_type=Path),
     help="Make the federation in DIR, to start it by hand later; DIR/README.txt says how.",
 )
+@click.option("--drop", is_flag=True, help="Kill a hospital in the middle of a masked round, and have it back later.")
+@click.option("--plain", is_flag=True, help="Without masking: the coordinator sees each hospital's update.")
 @json_option
-def demo(*, participants: int, rounds: int, seed: int, keep: Path | None, as_json: bool) -> None:
+def demo(
+    *, participants: int, rounds: int, seed: int, keep: Path | None, drop: bool, plain: bool, as_json: bool
+) -> None:
     """Run a whole federation on this machine: a coordinator, four hospitals, one model.
 
     The data are real (569 tumours, from scikit-learn), and so are the daemons: one process each, with certificates and
-    rows of their own, over mutual TLS on loopback. Takes less than a minute.
+    rows of their own, over mutual TLS on loopback. Updates are masked: the coordinator sees totals only. Takes about a
+    minute.
     """
+    mode: Mode = "plain" if plain else "masked"
+    if drop:
+        require_droppable(Protection(mode, participants), rounds=rounds)
     folder = Path(tempfile.mkdtemp(prefix="consilo-demo-")) if keep is None else keep.absolute()
     claim_folder(folder)
     console = stderr_console() if as_json else stdout_console()
     console.print(f"A federation of {participants} hospitals in {folder}", soft_wrap=True)
     with Interrupts() as interrupts:
-        federation = lay_out(folder, hospitals=participants, rounds=rounds, seed=seed, now=datetime.now(UTC))
+        federation = lay_out(folder, hospitals=participants, rounds=rounds, seed=seed, now=datetime.now(UTC), mode=mode)
+        for line in federation.protection.in_words():
+            console.print(line, soft_wrap=True)
         with watching(console) as watcher:
-            outcome = run(federation, watcher=watcher, say=console.print, interrupts=interrupts)
+            outcome = run(federation, watcher=watcher, say=console.print, interrupts=interrupts, drop=drop)
     emit(outcome.as_json(federation), as_json=as_json, render=lambda: report(federation, outcome))
     if not outcome.audit_verified:
         raise click.ClickException(f"the audit log of this run does not verify: {federation.audit_log}")
+    if drop and not (outcome.dropped and outcome.back_in):
+        raise click.ClickException(f"nobody was dropped and back: what the daemons said is in {federation.logs}")
 
 
 @contextmanager
@@ -122,10 +137,14 @@ def report(federation: Federation, outcome: Outcome) -> RenderableType:
     ]
     accuracy = table(("model", "accuracy"), rows, title="Accuracy on common test rows")
     left_out = [f"{drop['participant']} in round {drop['round']}: {drop['reason']}" for drop in outcome.dropped]
+    back = [f"{one['participant']} in round {one['round']}" for one in outcome.back_in]
+    protection = federation.protection
     where = facts(
         [
             ("rounds committed", f"{outcome.rounds_committed} of {federation.rounds}"),
+            ("protection", protection.in_words()[0]),
             *((("left out", "; ".join(left_out)),) if left_out else ()),
+            *((("back", "; ".join(back)),) if back else ()),
             ("model", f"{outcome.model_path} ({str(outcome.model_digest)[:12]})"),
             ("audit log", f"{federation.audit_log} ({'verified' if outcome.audit_verified else 'DOES NOT VERIFY'})"),
             ("logs", federation.logs),

@@ -71,6 +71,7 @@ class Daemons:
         self._logs = logs
         self._interrupts = interrupts
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._may_end: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -80,24 +81,30 @@ class Daemons:
     ) -> None:
         self.stop()
 
-    def start(self, name: str, arguments: Sequence[str], *, folder: Path) -> None:
-        """Start `consilo <arguments>` in `folder`, with its output in `<name>.log`."""
+    def start(self, name: str, command: Sequence[str], *, folder: Path, may_end: bool = False) -> None:
+        """Start a command in `folder`, with its output at the end of `<name>.log`. One that ended may start again."""
         # Group and standard input of its own: Ctrl-C is for the demo, which then ends its daemons in order.
-        with self._interrupts.held(), self._log(name).open("wb") as log:
+        with self._interrupts.held(), self._log(name).open("ab") as log:
+            if name in self._running:
+                _end_group(self._running.pop(name))
             self._running[name] = subprocess.Popen(
-                [*CONSILO, *arguments],
+                command,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            self._may_end = self._may_end | {name} if may_end else self._may_end - {name}
+
+    def has_ended(self, name: str) -> bool:
+        return self._running[name].poll() is not None
 
     def check(self) -> None:
-        """Raises UnreachableError with the end of its log when a daemon has ended."""
+        """Raises UnreachableError with the end of its log when a daemon has ended that may not."""
         for name, process in self._running.items():
             code = process.poll()
-            if code is not None:
+            if code is not None and name not in self._may_end:
                 raise UnreachableError(
                     f"{name} ended with code {code}; the end of {self._log(name)}:\n{self._tail(name)}"
                 )
@@ -113,10 +120,7 @@ class Daemons:
             for process in running.values():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.0, deadline - time.monotonic()))
-                # Also when it has ended: a task process that it left behind is in this group or ends with its pipe.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end_group(process)
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
@@ -124,6 +128,13 @@ class Daemons:
     def _tail(self, name: str) -> str:
         lines = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Also of one that has ended: a task process that it left behind is in this group or ends with its pipe."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def run_consilo(arguments: Sequence[str], *, folder: Path) -> None:

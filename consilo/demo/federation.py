@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
 
-from consilo.demo.daemons import Daemons, Interrupts, run_consilo
+from consilo.demo.daemons import CONSILO, Daemons, Interrupts, run_consilo
+from consilo.demo.dropping import Dropping, run_arguments, victim
 from consilo.demo.folders import BATCH_SIZE, LEARNING_RATE, LOCAL_EPOCHS, LOOPBACK, Federation
+from consilo.demo.outcome import Outcome
 from coordinator.audit import verify_lines
 from coordinator.client.cli_audit import load_verifying_key
 from coordinator.client.cli_job import new_job_id, submit_request
@@ -27,7 +27,7 @@ from coordinator.client.connection import dial
 from coordinator.client.job_file import load_job_file
 from coordinator.client.operations import Operations
 from coordinator.client.settings import OperatorSettings, load_operator
-from coordinator.client.views import ENDED, committed_rounds, spec_of, summary_of
+from coordinator.client.views import ENDED, summary_of
 from coordinator.storage.interface import COMMITTED
 from shared.entropy import SystemEntropy
 from shared.errors import AuditError, FederationError, UnreachableError
@@ -45,78 +45,35 @@ POOLED = "pooled"
 Watcher = Callable[[JobDetail], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the demo found."""
-
-    job: JobDetail
-    federated_accuracy: float
-    pooled_accuracy: float
-    alone_accuracy: dict[str, float]
-    model_path: Path
-    model_digest: Digest
-    audit_verified: bool
-    audit_head: str
-    seconds: float
-
-    @property
-    def rounds_committed(self) -> int:
-        return committed_rounds(self.job.rounds)
-
-    @property
-    def dropped(self) -> list[dict[str, Any]]:
-        """Every member that was left out of a round, and why."""
-        return [
-            {"participant": name, "round": finished.key.number, "reason": reason}
-            for finished in self.job.rounds
-            for name, reason in sorted(summary_of(finished).dropped.items())
-        ]
-
-    def as_json(self, federation: Federation) -> dict[str, Any]:
-        return {
-            "federated_accuracy": self.federated_accuracy,
-            "pooled_accuracy": self.pooled_accuracy,
-            "alone_accuracy": self.alone_accuracy,
-            "rounds": federation.rounds,
-            "rounds_committed": self.rounds_committed,
-            "dropped": self.dropped,
-            "masking": spec_of(self.job.job).masking.mode,
-            "model_path": str(self.model_path),
-            "model_digest": str(self.model_digest),
-            "audit_verified": self.audit_verified,
-            "audit_head": self.audit_head,
-            "job": self.job.job.job,
-            "seed": federation.seed,
-            "folder": str(federation.root),
-            "seconds": round(self.seconds, 1),
-        }
-
-
-def run(federation: Federation, *, watcher: Watcher, say: Callable[[str], None], interrupts: Interrupts) -> Outcome:
-    """Run the federation's job to its end. `watcher` is shown each change. Raises a leaf of FederationError."""
+def run(
+    federation: Federation, *, watcher: Watcher, say: Callable[[str], None], interrupts: Interrupts, drop: bool = False
+) -> Outcome:
+    """Run the federation's job to its end; with `drop`, kill a hospital on the way. `watcher` is shown each change.
+    Raises a leaf of FederationError.
+    """
     started = time.monotonic()
     settings = load_operator(federation.operator_config, environment={})
     with Daemons(logs=federation.logs, interrupts=interrupts) as daemons:
         say("starting the coordinator")
         daemons.start(
             "coordinator",
-            ["coordinator", "run", "--config", str(federation.coordinator_config)],
+            [*CONSILO, "coordinator", "run", "--config", str(federation.coordinator_config)],
             folder=federation.root,
         )
         make_initial_model(federation)
         wait_until_up(settings, daemons)
         say(f"starting {len(federation.hospitals)} participants, each with a task process of its own")
+        dropping = Dropping(federation, daemons=daemons, say=say) if drop else None
         for name in federation.hospitals:
-            daemons.start(
-                name,
-                ["participant", "run", "--config", str(federation.participant_config(name))],
-                folder=federation.root,
-            )
+            if dropping is not None and name == victim(federation):
+                dropping.start()
+            else:
+                daemons.start(name, [*CONSILO, *run_arguments(federation, name)], folder=federation.root)
         with dial(settings) as operations:
             request = load_job_file(federation.job_file)
             job_id = new_job_id(request, SystemEntropy())
             submit_request(operations, request, job_id)
-            job = follow(operations, job_id, daemons, watcher)
+            job = follow(operations, job_id, daemons, watcher, dropping)
             if job.job.state is not JobState.COMPLETED:
                 raise UnreachableError(
                     f"job {job_id} was aborted ({job.job.reason}); what the daemons said is in {federation.logs}"
@@ -163,7 +120,9 @@ def wait_until_up(settings: OperatorSettings, daemons: Daemons) -> None:
             time.sleep(RETRY_S)  # a process that starts tells nobody when it is there
 
 
-def follow(operations: Operations, job_id: JobId, daemons: Daemons, watcher: Watcher) -> JobDetail:
+def follow(
+    operations: Operations, job_id: JobId, daemons: Daemons, watcher: Watcher, dropping: Dropping | None
+) -> JobDetail:
     """Watch a job to its end, and its daemons with it. Raises UnreachableError when one of them ends."""
     news: queue.SimpleQueue[JobDetail | FederationError | None] = queue.SimpleQueue()
 
@@ -179,6 +138,8 @@ def follow(operations: Operations, job_id: JobId, daemons: Daemons, watcher: Wat
     deadline = time.monotonic() + JOB_LIMIT_S
     last: JobDetail | None = None
     while time.monotonic() < deadline:
+        if dropping is not None:
+            dropping.look(last)
         try:
             told = news.get(timeout=LOOK_S)
         except queue.Empty:

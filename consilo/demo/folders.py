@@ -1,9 +1,9 @@
 """The demo's federation on disk: everything that its daemons read, in the folder of whom it belongs to.
 
-    consortium/authority/      the authority of `consilo pki`; in life on a machine of its own
-    consortium/coordinator/    coordinator.toml, credentials, allow-list, data
+    consortium/authority/      the authority of `consilo pki`, and the manifest; in life on a machine of its own
+    consortium/coordinator/    coordinator.toml, credentials, allow-list, manifest, data
     consortium/operator/       operator.toml, credentials, job.toml, initial.safetensors
-    hospitals/hospital-a/      participant.toml, credentials, rows.csv, data
+    hospitals/hospital-a/      participant.toml, credentials, manifest, rows.csv, data
     comparison/                what no federation has: the common test rows, and everybody's rows in one file
     logs/                      what the daemons said
 
@@ -23,12 +23,15 @@ from pathlib import Path
 import numpy as np
 
 from consilo.demo.data import Dealt, Tumours, deal, load_tumours, write_rows
+from consilo.demo.protection import Mode, Protection
 from consilo.demo.readme import readme
 from consilo.pki import Authority, create_authority
+from consilo.pki_manifest import MANIFEST, write_manifest
 from consilo.pki_request import REQUEST_FILE, make_request, read_request
 from shared.errors import ConfigError
 from shared.identity import Role
-from shared.job import DEFAULT_MIN_SURVIVORS, canonical_json
+from shared.ids import Digest
+from shared.job import canonical_json
 
 CONSORTIUM = "hospitals.example"
 LOOPBACK = "127.0.0.1"
@@ -61,6 +64,11 @@ class Federation:
     rounds: int
     seed: int
     ports: Ports
+    mode: Mode = "masked"
+
+    @property
+    def protection(self) -> Protection:
+        return Protection(self.mode, len(self.hospitals))
 
     @property
     def coordinator(self) -> Path:
@@ -124,24 +132,25 @@ def claim_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} cannot be made ({error.strerror})") from None
 
 
-def lay_out(root: Path, *, hospitals: int, rounds: int, seed: int, now: datetime) -> Federation:
+def lay_out(root: Path, *, hospitals: int, rounds: int, seed: int, now: datetime, mode: Mode = "masked") -> Federation:
     """Write a whole federation, except its initial model, into an empty folder. Raises ConfigError."""
     tumours = load_tumours()
     dealt = deal(tumours, hospitals=hospitals, seed=seed)
     coordinator, metrics, *others = free_ports(2 + hospitals)
     names = tuple(hospital.name for hospital in dealt.hospitals)
-    federation = Federation(root, names, rounds, seed, Ports(coordinator, metrics, tuple(others)))
+    federation = Federation(root, names, rounds, seed, Ports(coordinator, metrics, tuple(others)), mode)
     try:
-        _write_credentials(federation, now)
+        authority = _write_credentials(federation, now)
+        manifest = _write_manifest(federation, authority, now)
         _write_data(federation, tumours, dealt)
-        _write_configurations(federation, dealt)
+        _write_configurations(federation, dealt, manifest)
         (root / "README.txt").write_text(readme(federation.hospitals, coordinator_hosts=HOSTS), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{root} cannot be written ({error.strerror})") from None
     return federation
 
 
-def _write_credentials(federation: Federation, now: datetime) -> None:
+def _write_credentials(federation: Federation, now: datetime) -> Authority:
     authority: Authority = create_authority(
         federation.root / "consortium" / "authority", consortium=CONSORTIUM, now=now
     )
@@ -160,6 +169,15 @@ def _write_credentials(federation: Federation, now: datetime) -> None:
     (federation.coordinator / "allowlist.toml").write_bytes(authority.allowlist_path.read_bytes())
     signing = federation.coordinator / "credentials" / "signing.crt"
     (federation.operator / "credentials" / "coordinator-signing.crt").write_bytes(signing.read_bytes())
+    return authority
+
+
+def _write_manifest(federation: Federation, authority: Authority, now: datetime) -> Digest:
+    """Who is a member; the digest that every hospital pins. In life an officer says it over another channel."""
+    written = write_manifest(authority, out=authority.folder / MANIFEST, now=now)
+    for folder in (federation.coordinator, *map(federation.hospital, federation.hospitals)):
+        (folder / MANIFEST).write_bytes(written.path.read_bytes())
+    return written.consortium.digest
 
 
 def _write_data(federation: Federation, tumours: Tumours, dealt: Dealt) -> None:
@@ -175,7 +193,7 @@ def _write_data(federation: Federation, tumours: Tumours, dealt: Dealt) -> None:
         write_rows(rows, tumours, train=hospital.train, held_out=hospital.held_out)
 
 
-def _write_configurations(federation: Federation, dealt: Dealt) -> None:
+def _write_configurations(federation: Federation, dealt: Dealt, manifest: Digest) -> None:
     ports = federation.ports
     federation.coordinator_config.write_text(
         f"""\
@@ -186,6 +204,9 @@ data_dir = "data"
 {_CREDENTIALS}
 [access]
 allowlist = "allowlist.toml"
+
+[consortium]
+manifest = "{MANIFEST}"
 
 [metrics]
 listen = "{LOOPBACK}:{ports.coordinator_metrics}"
@@ -201,7 +222,8 @@ coordinator_certificate = "credentials/coordinator-signing.crt"
         encoding="utf-8",
     )
     for name, port in zip(federation.hospitals, ports.participant_metrics, strict=True):
-        federation.participant_config(name).write_text(_participant(federation, name, port, dealt), encoding="utf-8")
+        text = _participant(federation, name, port, dealt, manifest)
+        federation.participant_config(name).write_text(text, encoding="utf-8")
     federation.job_file.write_text(_job(federation), encoding="utf-8")
 
 
@@ -217,7 +239,7 @@ key = "credentials/signing.key"
 """
 
 
-def _participant(federation: Federation, name: str, metrics_port: int, dealt: Dealt) -> str:
+def _participant(federation: Federation, name: str, metrics_port: int, dealt: Dealt, manifest: Digest) -> str:
     folder = federation.hospital(name)
     return f"""\
 [participant]
@@ -225,6 +247,12 @@ id = "{name}"
 coordinators = ["{LOOPBACK}:{federation.ports.coordinator}"]
 data_dir = "data"
 {_CREDENTIALS}
+# Who the members are, and by which keys they sign. In life an officer of the consortium reads the digest out, and it is
+# neither the coordinator nor whoever brings the file.
+[consortium]
+manifest = "{MANIFEST}"
+digest = "{manifest}"
+
 [tasks.{TASK}]
 entry = "consilo.demo.task:TumourTask"
 threads = 1
@@ -235,11 +263,7 @@ rows = {json.dumps(str(folder / "rows.csv"))}
 mean = {list(dealt.mean)}
 std = {list(dealt.std)}
 
-[policy]
-# The demo's coordinator sees each update; a silo that does not want that leaves this false.
-allow_plain = true
-minimum_members = {min(DEFAULT_MIN_SURVIVORS, len(federation.hospitals))}
-
+{federation.protection.policy_table()}
 [metrics]
 listen = "{LOOPBACK}:{metrics_port}"
 """
@@ -262,6 +286,7 @@ deadline_s = {DEADLINE_S}
 [strategy]
 name = "fedavg"
 
+{federation.protection.job_table()}
 [training]
 local_epochs = {LOCAL_EPOCHS}
 batch_size = {BATCH_SIZE}

@@ -42,7 +42,8 @@ Then, in one more terminal, as the operator:
 {_trials(hospitals)}
 What is where:
 
-    consortium/authority       the authority; in life on a machine that runs nothing else
+    consortium/authority       the authority, and the manifest of who the members are; in life on a machine that runs
+                               nothing else, of somebody who runs no coordinator
     consortium/coordinator     the coordinator: models, database and audit log in data/
     consortium/operator        who submits jobs: the job file, the initial model
     hospitals/*                one silo each: its rows, its credentials, its configuration
