@@ -155,22 +155,34 @@ def test_masks_that_do_not_cancel_never_make_a_model() -> None:
     assert folded(TRAIN, mixed)[0] == FoldFailed(AbortReason.TOTAL_REFUSED)
 
 
-def test_jobs_are_done_together_and_all_of_them_before_an_error_is_raised() -> None:
+def test_jobs_are_done_together() -> None:
     met = threading.Barrier(3)
     done: list[int] = []
 
-    def job(number: int, error: Exception | None = None) -> None:
+    def job(number: int) -> None:
         met.wait(5)
         done.append(number)
-        if error is not None:
-            raise error
 
     with ThreadPoolExecutor(2) as pool:
-        run_together(pool, [partial(job, number) for number in (1, 2, 3)])
-        assert sorted(done) == [1, 2, 3]
-        for failing in range(3):
-            done.clear()
-            errors = [StorageError("gone") if number == failing else None for number in range(3)]
-            with pytest.raises(StorageError, match="gone"):
-                run_together(pool, [partial(job, number, error) for number, error in enumerate(errors)])
-            assert sorted(done) == [0, 1, 2]
+        run_together(pool, [partial(job, number) for number in range(3)])
+    assert sorted(done) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_is_raised_when_no_job_writes_any_more(failing: int) -> None:
+    ended = threading.Event()
+    early: list[bool] = []
+
+    def fail() -> None:
+        raise StorageError("gone")
+
+    def go_on() -> None:
+        early.append(ended.wait(0.05))
+
+    jobs = [go_on, go_on]
+    jobs.insert(failing, fail)
+    with ThreadPoolExecutor(2) as pool:
+        with pytest.raises(StorageError, match="gone"):
+            run_together(pool, jobs)
+        ended.set()
+    assert early == [False, False]

@@ -19,7 +19,7 @@ from coordinator.aggregation.fold import CHUNK_ELEMENTS, fold
 from coordinator.aggregation.masked import RANGES_AT_ONCE, WINDOW_BYTES, Job, MaskedSum, MaskedUpdates
 from coordinator.aggregation.strategy import FedAvg
 from coordinator.aggregation.unmask import Blame, remaining_masks
-from shared.errors import RoundAborted
+from shared.errors import RoundAborted, StorageError
 from shared.ids import ParticipantId
 from shared.job import JobSpec
 from shared.reasons import AbortReason
@@ -353,6 +353,49 @@ def test_ranges_of_more_tensors_than_are_read_at_once() -> None:
     expected = exponents.tolist()
     expected[7] = RANGE_NONE
     assert list(added(attempt, spec, sizes).top_cells()) == expected
+
+
+class _Failing(MemoryReader):
+    """Fails at one offset, once."""
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        super().__init__(data)
+        self.fails_at: int | None = offset
+
+    def read_at(self, offset: int, length: int) -> memoryview:
+        if offset == self.fails_at:
+            self.fails_at = None
+            raise StorageError("unreadable")
+        return super().read_at(offset, length)
+
+
+def test_a_window_that_could_not_be_read_is_not_taken_for_one_that_was() -> None:
+    spec, attempt = large_attempt(Encoding.U64)
+    whole = added(attempt, spec, LARGE_SIZES)
+    one, *others = attempt.sections.values()
+    terms = remaining_masks(
+        attempt.opening, survivors=attempt.contributions, members=spec.members, threshold=spec.threshold
+    )
+    assert not isinstance(terms, Blame)
+    readers = [_Failing(one, WINDOW_BYTES), *map(MemoryReader, others)]
+    shaken = MaskedSum(
+        MaskedUpdates(
+            readers=readers,
+            masks=terms,
+            layout=attempt.layout,
+            statistics=STATISTICS,
+            sizes=LARGE_SIZES,
+            scale_exponents=attempt.scale_exponents,
+        ),
+        spec.masking,
+    )
+    means, expected = np.empty(10), np.empty(10)
+    shaken.mean_delta(4, means)
+    with pytest.raises(StorageError):
+        shaken.mean_delta(sum(LARGE_SIZES[:3]) + WINDOW_BYTES // 8, means)
+    shaken.mean_delta(4, means)
+    whole.mean_delta(4, expected)
+    assert means.tolist() == expected.tolist()
 
 
 def test_what_the_upload_checks_exclude_is_a_bug() -> None:
