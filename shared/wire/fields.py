@@ -26,7 +26,7 @@ from shared.ids import (
 from shared.pb.v1 import session_pb2 as pb
 from shared.reasons import AbortReason, AttemptAbortReason, ConsentRule, DropReason, Purpose, RefusalReason
 
-CONTROL_MAX_BYTES = 4 * 1024 * 1024  # a plan carries a specification (256 KiB); a survivor list of 1,000 has 300 KiB
+CONTROL_MAX_BYTES = 4 * 1024 * 1024  # the largest, a share delivery to one of 1,000 members, has 780 KiB
 TEXT_MAX_CHARS = 1024
 DURATION_MAX_S = 366 * 24 * 3600.0
 
