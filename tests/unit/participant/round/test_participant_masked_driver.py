@@ -1,0 +1,366 @@
+"""A masked round at the driver: what it brings to the machine, what is on disk when, and what outlives a restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from participant.consent import Policy, VerifiedResult
+from participant.round.driver import Driver, Surroundings
+from participant.round.effects import UploadAcknowledged, WorkDone
+from participant.round.phases import Confirmed, Masked, Offer, Opened, Protection, Ready, RoundState, SpooledUpdate
+from shared.consortium import Consortium
+from shared.entropy import SeededEntropy
+from shared.errors import ConflictError, DurabilityUnknown, PhaseError, StorageError
+from shared.ids import Digest, JobId, RoundKey
+from shared.protocol.messages import (
+    AnswerKind,
+    AttemptAnswer,
+    AttemptStart,
+    Decline,
+    RoundBroadcast,
+    RoundReply,
+    Sealed,
+    attempt_digest,
+    result_digest,
+)
+from shared.protocol.phases import Phase
+from shared.reasons import ConsentRule, Purpose
+from shared.update import Encoding
+from shared.wire.sealed import encode_envelope
+from tests.support.masked_silos import ALL, CELLS, ME, NOBODY, Cohort, sealed_result
+from tests.support.participant_journal import Fault, FaultPlan, MemoryJournal
+from tests.support.rounds import (
+    COORDINATOR_KEY,
+    KEY,
+    MANIFEST,
+    MEMBERS,
+    TASK,
+    A,
+    commit_of,
+    key_of,
+    make_plan,
+    manifest_of,
+    result_of,
+    spooled,
+)
+
+VERIFIER = COORDINATOR_KEY.verifying_key
+
+
+class RecordingWork:
+    """Notes how uploads are protected."""
+
+    def __init__(self) -> None:
+        self.protections: list[Protection] = []
+
+    def start_work(self, offer: Offer) -> None: ...
+
+    def start_upload(
+        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
+    ) -> None:
+        self.protections.append(protection)
+
+    def stop(self, offer: Offer) -> None: ...
+
+    def keep_state(self, offer: Offer) -> bool:
+        return True
+
+    def erase(self, offer: Offer) -> None: ...
+
+
+class Observed:
+    def __init__(self) -> None:
+        self.alarms: list[str] = []
+
+    def moved(self, state: RoundState) -> None: ...
+
+    def alarmed(self, what: str) -> None:
+        self.alarms.append(what)
+
+
+class Daemon:
+    """Member A as a driver, among machines of the other members."""
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        journal: MemoryJournal | None = None,
+        *,
+        life: int = 1,
+        consortium: Consortium = MANIFEST,
+        allowed_repeats: tuple[JobId, ...] = (),
+    ) -> None:
+        self.cohort = cohort
+        self.life = life
+        self.journal = journal or MemoryJournal()
+        self.work = RecordingWork()
+        self.observer = Observed()
+        self.said: list[RoundReply] = []
+        policy = Policy(
+            participant=A,
+            tasks=frozenset({TASK}),
+            minimum_members=3,
+            allow_plain=False,
+            allowed_jobs=("*",),
+            max_deadline_s=3600.0,
+            minimum_survivors=3,
+            journal_doubtful=False,
+            consortium=consortium,
+            allowed_repeats=allowed_repeats,
+        )
+        around = Surroundings(
+            policy=policy,
+            journal=self.journal,
+            work=self.work,
+            observer=self.observer,
+            own_key=key_of(A).verifying_key,
+            signer=key_of(A),
+            entropy=SeededEntropy(b"life %d" % life),
+        )
+        self.driver = Driver(around=around)
+        self.driver.start()
+        self.driver.connected(self._said)
+
+    @property
+    def state(self) -> RoundState:
+        return self.driver._rounds[self.cohort.plan.value.key]
+
+    def _said(self, message: RoundReply) -> None:
+        self.said.append(message)
+        if isinstance(message, AttemptAnswer):
+            self.cohort.me.answers[message.kind] = message
+
+    def hears(self, message: RoundBroadcast) -> list[str]:
+        self.said.clear()
+        self.driver.received(message, VERIFIER)
+        return [
+            message.kind.name.lower() if isinstance(message, AttemptAnswer) else type(message).__name__
+            for message in self.said
+        ]
+
+    def restarted(self, consortium: Consortium = MANIFEST) -> Daemon:
+        return Daemon(self.cohort, self.journal.crash(), life=self.life + 1, consortium=consortium)
+
+    def to(self, phase: Phase, number: int = 1) -> Daemon:
+        """With everybody else, as far as this phase."""
+        cohort, key = self.cohort, self.cohort.plan.value.key
+        others = [index for index in ALL if index != ME]
+        if number == 1:
+            cohort.to(Phase.READY)
+            self.hears(cohort.plan)
+            self.driver.report(key, WorkDone(cohort.update))
+        cohort.all_announced(number)
+        self.hears(cohort.start(number))
+        if phase is Phase.ADVERTISING:
+            return self
+        roster = cohort.roster(number=number)
+        for index in others:
+            cohort.silos[index].hear(roster)
+        self.hears(roster.roster)
+        if phase is Phase.SHARING:
+            return self
+        for index in others:
+            cohort.silos[index].hear(cohort.delivery(to=index, number=number))
+            cohort.commit(index, number)
+        self.hears(cohort.delivery(number=number).delivery)
+        masked = self.work.protections[-1]
+        assert isinstance(masked, Masked)
+        start = cohort.start(number)
+        cohort.commits[ME] = commit_of(A, start, transcript=masked.transcript)[0]
+        if phase is Phase.UPLOADING:
+            return self
+        self.driver.report(key, UploadAcknowledged(attempt_digest(start), cohort.commits[ME]))
+        if phase is Phase.COMMITTED:
+            return self
+        listing = cohort.listing(number=number)
+        for index in others:
+            cohort.silos[index].hear(listing)
+        self.hears(listing.survivors)
+        if phase is not Phase.FIXED:
+            self.hears(cohort.bundle(number=number).bundle)
+        return self
+
+
+def test_a_masked_round_from_plan_to_opening() -> None:
+    daemon = Daemon(Cohort())
+    assert daemon.hears(daemon.cohort.plan) == ["Consent"]
+    daemon = Daemon(Cohort()).to(Phase.OPENING)
+    assert isinstance(daemon.state, Opened)
+    assert daemon.journal.totals(TASK, daemon.cohort.plan.value.model, Purpose.TRAIN) == [MEMBERS]
+    assert daemon.observer.alarms == []
+
+
+def test_what_an_offer_knows_comes_from_the_plan_and_the_journal() -> None:
+    daemon = Daemon(Cohort(number=2, after=CELLS))
+    daemon.hears(daemon.cohort.plan)
+    offer = daemon.state.offer
+    assert (offer.encoding, offer.misses, offer.verified, offer.consortium) == (Encoding.U32, 0, None, MANIFEST)
+    assert offer.previous is not None
+    assert offer.previous.top_cells == CELLS
+    daemon.driver.report(offer.key, WorkDone(spooled(cells=CELLS, fits=False)))
+    again = daemon.restarted()
+    assert again.state.offer.misses == 1
+    assert again.state.offer.previous == offer.previous
+    assert isinstance(again.state, Ready)
+
+
+# --- restart ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [Phase.ADVERTISING, Phase.SHARING, Phase.UPLOADING, Phase.COMMITTED, Phase.FIXED])
+def test_a_restart_loses_the_attempt_and_takes_part_in_the_next(phase: Phase) -> None:
+    daemon = Daemon(Cohort()).to(phase).restarted()
+    assert daemon.hears(daemon.cohort.plan) == ["Consent", "Ready"]
+    assert daemon.hears(daemon.cohort.start()) == ["attempt_abort"]
+    assert daemon.observer.alarms == []
+    assert daemon.to(Phase.OPENING, number=2).hears(daemon.cohort.bundle(number=2).bundle) == ["unmask_shares"]
+
+
+def test_what_was_opened_survives_a_restart_byte_for_byte() -> None:
+    daemon = Daemon(Cohort()).to(Phase.OPENING)
+    said = daemon.cohort.me.answers[AnswerKind.UNMASK_SHARES]
+    again = daemon.restarted()
+    assert isinstance(again.state, Opened)
+    assert again.hears(again.cohort.bundle().bundle) == ["unmask_shares"]
+    assert again.said == [said]
+    assert again.hears(again.cohort.start()) == ["unmask_shares"]
+    with pytest.raises(ConflictError, match="after this silo helped to open"):
+        again.hears(again.cohort.start(2))
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_nothing_is_opened_that_is_not_on_disk(fault: Fault) -> None:
+    plan = FaultPlan()
+    daemon = Daemon(Cohort(), MemoryJournal(faults=plan)).to(Phase.FIXED)
+    plan.inject("record_opening", fault)
+    with pytest.raises((StorageError, DurabilityUnknown)):
+        daemon.hears(daemon.cohort.bundle().bundle)
+    assert daemon.said == []
+    assert isinstance(daemon.state, Confirmed)
+    if fault is Fault.FAILED_NOT_PERSISTED:
+        assert daemon.hears(daemon.cohort.bundle().bundle) == ["unmask_shares"]
+        return
+    again = daemon.restarted()
+    said = again.hears(again.cohort.start())
+    assert said == (["unmask_shares"] if fault is Fault.FAILED_BUT_PERSISTED else ["attempt_abort"])
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_no_key_is_advertised_in_an_attempt_that_is_not_on_disk(fault: Fault) -> None:
+    plan = FaultPlan()
+    cohort = Cohort()
+    daemon = Daemon(cohort, MemoryJournal(faults=plan))
+    daemon.hears(cohort.plan)
+    daemon.driver.report(KEY, WorkDone(cohort.update))
+    plan.inject("record_attempt", fault)
+    with pytest.raises((StorageError, DurabilityUnknown)):
+        daemon.hears(cohort.start())
+    assert daemon.said == []
+    again = daemon.restarted()
+    expected = "attempt_abort" if fault is Fault.FAILED_BUT_PERSISTED else "advertise_keys"
+    assert again.hears(cohort.start()) == [expected]
+
+
+# --- what the journal knows -------------------------------------------------------------------------------------------
+
+
+def test_another_core_of_the_round_is_not_taken_part_in() -> None:
+    """Another manifest is pinned between two attempts: all attempts of a round are under one."""
+    daemon = Daemon(Cohort()).to(Phase.ADVERTISING)
+    other = manifest_of(*MEMBERS)
+    again = daemon.restarted(consortium=other)
+    assert again.hears(again.cohort.start(2, consortium=other.digest.raw)) == ["attempt_abort"]
+    assert again.observer.alarms == ["bad_attempt"]
+    assert isinstance(again.state, Ready)
+    assert again.hears(again.cohort.start(2, consortium=other.digest.raw)) == ["attempt_abort"]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_another_total_on_the_same_model_in_another_job_needs_a_person(*, allowed: bool) -> None:
+    state = Daemon(Cohort()).to(Phase.OPENING).state
+    assert isinstance(state, Opened)
+    before = replace(state.opening, names=MEMBERS[:3])
+    journal = MemoryJournal()
+    daemon = Daemon(Cohort(), journal, allowed_repeats=(KEY.job,) if allowed else ()).to(Phase.COMMITTED)
+    plan = daemon.cohort.plan.value
+    journal.record_opening(RoundKey(JobId("other-1"), KEY.number), plan.purpose, TASK, plan.model, before)
+    said = daemon.hears(daemon.cohort.listing().survivors)
+    assert said == (["consistency_signature"] if allowed else ["attempt_abort"])
+    assert daemon.observer.alarms == ([] if allowed else ["repeated_total"])
+
+
+# --- the coordinator's word against itself ----------------------------------------------------------------------------
+
+
+def _finished(daemon: Daemon) -> VerifiedResult:
+    """Round 1 is over, with a result that this silo verified."""
+    cohort = daemon.cohort
+    state = daemon.to(Phase.OPENING).state
+    assert isinstance(state, Opened)
+    result = result_of(
+        cohort.start(), ALL, transcript=state.opening.survivors, top_cells=CELLS, next_model=cohort.plan.value.model
+    )
+    daemon.hears(result)
+    return VerifiedResult(1, result_digest(encode_envelope(result.envelope)))
+
+
+def test_a_verified_result_is_what_the_next_advert_vouches_for() -> None:
+    daemon = Daemon(Cohort())
+    verified = _finished(daemon)
+    history = daemon.journal.history(KEY.job)
+    assert history is not None
+    assert history.verified == verified
+
+
+@pytest.mark.parametrize("shown", ["another", "none"])
+def test_a_plan_on_another_history_ends_the_job_for_this_silo(shown: str) -> None:
+    daemon = Daemon(Cohort())
+    _finished(daemon)
+    spec = daemon.cohort.spec
+    plan = make_plan(spec, number=2)
+    if shown == "another":
+        other = sealed_result(daemon.cohort.plan, 1, aggregate=NOBODY)
+        plan = make_plan(spec, number=2, previous_result=encode_envelope(other.envelope))
+    with capture_logs() as logs, pytest.raises(ConflictError, match="takes no further part"):
+        daemon.hears(plan)
+    assert daemon.observer.alarms == ["another_history"]
+    assert [line["what"] for line in logs if line["event"] == "alarm"] == ["another_history"]
+    assert daemon.hears(plan) == ["Decline"]
+    assert isinstance(daemon.said[0], Decline)
+    assert daemon.said[0].rule is ConsentRule.JOB_STOPPED
+    assert daemon.restarted().hears(plan) == ["Decline"]
+
+
+def test_a_range_that_cannot_be_true_ends_the_job_for_this_silo() -> None:
+    daemon = Daemon(Cohort()).to(Phase.COMMITTED)
+    daemon.hears(result_of(daemon.cohort.start(), ALL, top_cells=(CELLS[0] - 1,)))
+    assert daemon.observer.alarms == ["range_understated"]
+    assert daemon.journal.state_round(KEY.job) is None
+    history = daemon.journal.history(KEY.job)
+    assert history is not None
+    assert history.stopped
+    assert history.verified is None
+    assert history.finished_round == 1
+
+
+def test_an_exchange_of_a_round_that_is_not_open_is_refused() -> None:
+    daemon = Daemon(Cohort())
+    cohort = Cohort().to(Phase.FIXED)
+    for message in (
+        cohort.roster().roster, cohort.delivery().delivery, cohort.listing().survivors, cohort.bundle().bundle,
+    ):  # fmt: skip
+        with pytest.raises(PhaseError, match="not open here"):
+            daemon.hears(message)
+
+
+def test_no_secret_of_a_round_is_logged() -> None:
+    daemon = Daemon(Cohort())
+    with capture_logs() as logs:
+        daemon.to(Phase.COMMITTED)
+        daemon.hears(daemon.cohort.delivery(1, 2, 3).delivery)
+    assert [line["what"] for line in logs] == ["equivocation"]
+    assert "Secret" not in repr(logs)
+    assert not any(isinstance(value, bytes | Digest) for line in logs for value in line.values())
