@@ -16,6 +16,7 @@ from participant.app import JOURNAL_FILE, Daemon, check_identity, lock_folder
 from participant.cli import participant
 from participant.journal import SqliteJournal
 from participant.marker import doubt_about, marker_path, take_into_use
+from participant.metrics import ParticipantMetrics
 from participant.settings import ParticipantSettings
 from shared.config import load_config
 from shared.errors import ConfigError
@@ -117,7 +118,7 @@ def test_before_the_first_start_there_is_no_journal(silo: Silo) -> None:
 async def begun(silo: Silo) -> tuple[Daemon, list[MutableMapping[str, Any]]]:
     """A daemon at its start, and what it logged."""
     settings = load_config(silo.config, ParticipantSettings, environment={})
-    daemon = Daemon(settings, check_identity(settings), consortium=None, environment={})
+    daemon = Daemon(settings, check_identity(settings), consortium=None, environment={}, metrics=ParticipantMetrics)
     with capture_logs() as logs:
         daemon._begin()
     await daemon._close()
