@@ -372,12 +372,12 @@ class _Failing(MemoryReader):
 def test_a_window_that_could_not_be_read_is_not_taken_for_one_that_was() -> None:
     spec, attempt = large_attempt(Encoding.U64)
     whole = added(attempt, spec, LARGE_SIZES)
-    one, *others = attempt.sections.values()
+    *others, last = attempt.sections.values()
     terms = remaining_masks(
         attempt.opening, survivors=attempt.contributions, members=spec.members, threshold=spec.threshold
     )
     assert not isinstance(terms, Blame)
-    readers = [_Failing(one, WINDOW_BYTES), *map(MemoryReader, others)]
+    readers = [*map(MemoryReader, others), _Failing(last, WINDOW_BYTES)]
     shaken = MaskedSum(
         MaskedUpdates(
             readers=readers,
