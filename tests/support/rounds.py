@@ -80,7 +80,7 @@ def manifest_of(*participants: str) -> Consortium:
     return Consortium.parse(made, source="the test's manifest")
 
 
-MANIFEST = manifest_of(*(f"hospital-{letter}" for letter in "abcdefgh"))
+MANIFEST = manifest_of(*(f"hospital-{letter}" for letter in "abcdefghijkl"))
 CONSORTIUM = MANIFEST.digest.raw
 coordinator_seal: Seal = partial(seal, signer=COORDINATOR_KEY, index=0)
 
