@@ -13,8 +13,8 @@ from collections.abc import Callable
 import structlog
 
 from coordinator.folding import run_fold
-from coordinator.round.driver import FoldOrder
 from coordinator.round.effects import Folded, FoldFailed
+from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.interface import Blobs
 from shared.errors import DurabilityUnknown, FederationError, StorageError
 from shared.ids import RoundKey
