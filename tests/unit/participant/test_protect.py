@@ -21,10 +21,11 @@ from shared.job import JobSpec, MaskingSpec
 from shared.secagg.fixed_point import decode, decode_metric, scale_exponent
 from shared.secagg.masking import Masks
 from shared.secagg.ranges import fill_cells, range_words, read_top_cells
-from shared.secagg.ring import STATISTICS_WORD, WORD, signed
+from shared.secagg.ring import STATISTICS_WORD, WORD, Words, add_into, signed
 from shared.secret import Secret
 from shared.update import CHUNK_BYTES, RANGE_NONE, Encoding, StatisticsLayout, UpdateLayout
 from tests.support.rounds import make_masked_spec, make_spec
+from tests.support.secagg import MaskedAttempt
 
 H0, T2 = Digest.of(b"h0"), Digest.of(b"t2")
 TRAIN, EVALUATE = Measured(3.0, (0.5,)), Measured(2.0, (0.125,))
@@ -262,6 +263,38 @@ def test_memory_does_not_depend_on_the_model(tmp_path: Path) -> None:
     small, large = peak(2), peak(24)
     assert large < 6 * CHUNK_BYTES
     assert large < small + CHUNK_BYTES // 4
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_sum_of_survivors_opens_to_their_weighted_mean(tmp_path: Path, encoding: Encoding) -> None:
+    """Four silos mask, one of them is not in the sum, and three give shares: real keys, from end to end."""
+    attempt = MaskedAttempt(members=4, threshold=3, advertised={1, 2, 3, 4}, shared={1, 2, 3, 4})
+    survivors = {1, 2, 4}
+    cases: dict[int, Case] = {}
+    parameters: Words = np.zeros(8, WORD[encoding])
+    statistics: Words = np.zeros(4 + 64 * 3, STATISTICS_WORD)
+    for index in sorted(survivors):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        case = Case(folder, encoding=encoding, train=Measured(float(index), (index / 8,)), cells=(index, -31, index))
+        case.values = np.random.default_rng(index).uniform(-1, 1, 8).astype("<f4")
+        write(folder, case.values)
+        secret = attempt.secrets[index].encoding_seed
+        made = case.chunks(masks=attempt.masks_of(index), encoding_seed=secret, h0=attempt.h0, transcript=attempt.t2)
+        sections = [bytes(chunk.data) for chunk in made]
+        add_into(parameters, np.frombuffer(sections[0], WORD[encoding]))
+        add_into(statistics, np.frombuffer(sections[1], STATISTICS_WORD))
+        cases[index] = case
+    masks = attempt.masks_of_sum(survivors, {1, 2, 4})
+    masks.remove(parameters, section=0, first_byte=0)
+    masks.remove(statistics, section=1, first_byte=0)
+    assert statistics[0] == (1 + 2 + 4) * 256
+    assert decode_metric(int(signed(statistics)[1]), 7 * 256) == pytest.approx((1 + 4 + 16) / 8 / 7, abs=1e-4)
+    assert read_top_cells(statistics[4:], 3) == (4, -31, 4)
+    exponent = cases[1].protection().scale_exponents[0]
+    means = decode(signed(parameters), scale_exponent=exponent, weight_total=7 * 256)
+    expected = sum(index * case.values.astype("<f8") for index, case in cases.items()) / 7
+    assert np.abs(means - expected).max() <= 3 * 2.0**-exponent / 7
 
 
 @pytest.mark.parametrize(("value", "match"), [(np.nan, "NaN or an infinity"), (1e6, "beyond its range")])

@@ -10,7 +10,7 @@ import pytest
 
 from participant.protect import Chunk, ResendDiffers
 from participant.rpc.transfer import Transfers
-from shared.errors import ConflictError, FederationError, StorageError, TaskError
+from shared.errors import ConflictError, StorageError, TaskError
 from shared.ids import AttemptKey, AttemptNumber, Digest
 from shared.protocol.messages import Envelope
 from shared.update import CHUNK_BYTES, Encoding, UpdateLayout, update_digest
@@ -28,7 +28,7 @@ class Update:
     """Chunks that are never the same buffer for longer than they may be."""
 
     fails_at: int | None = None
-    error: FederationError = field(default_factory=lambda: TaskError("NaN"))
+    error: Exception = field(default_factory=lambda: TaskError("NaN"))
     made: int = 0
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -96,9 +96,11 @@ def test_a_coordinator_that_has_what_was_never_sent_is_refused(held: int) -> Non
     assert service.received == []
 
 
-@pytest.mark.parametrize("error", [TaskError("NaN"), StorageError("cut short"), ResendDiffers("other bytes")])
+@pytest.mark.parametrize(
+    "error", [TaskError("NaN"), StorageError("cut short"), ResendDiffers("other bytes"), RuntimeError("a bug")]
+)
 @pytest.mark.parametrize("fails_at", [0, 1, 3])
-def test_a_source_that_fails_ends_the_upload_in_its_error(error: FederationError, fails_at: int) -> None:
+def test_a_source_that_fails_ends_the_upload_in_its_error(error: Exception, fails_at: int) -> None:
     service = FakeTransferService()
     with pytest.raises(type(error), match=str(error)):
         upload(service, Update(fails_at=fails_at, error=error))
