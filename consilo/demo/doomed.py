@@ -18,7 +18,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from consilo.demo.moment import Blow, Moment
@@ -38,8 +38,11 @@ _SIGNALS: Mapping[Blow, signal.Signals] = {Blow.KILL: signal.SIGKILL, Blow.STOP:
 class Doomed(ParticipantMetrics):
     """Sees the rounds as metrics do, and keeps its appointments, each of them once."""
 
-    def __init__(self, *, build: BuildInfo, moments: Sequence[Moment]) -> None:
+    def __init__(
+        self, *, build: BuildInfo, moments: Sequence[Moment], strike: Callable[[signal.Signals], None]
+    ) -> None:
         super().__init__(build=build)
+        self._strike = strike
         self._ahead = list(moments)
 
     def moved(self, state: RoundState) -> None:
@@ -47,7 +50,7 @@ class Doomed(ParticipantMetrics):
         for moment in self._ahead:
             if (moment.round, moment.state) == (state.offer.key.number, type(state).__name__):
                 self._ahead.remove(moment)
-                os.kill(os.getpid(), _SIGNALS[moment.blow])
+                self._strike(_SIGNALS[moment.blow])
                 return
 
 
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     moments = [Moment.parse(text) for text in appointments]
 
     def metrics(*, build: BuildInfo) -> Doomed:
-        return Doomed(build=build, moments=moments)
+        return Doomed(build=build, moments=moments, strike=lambda blow: os.kill(os.getpid(), blow))
 
     keep_memory()
     try:

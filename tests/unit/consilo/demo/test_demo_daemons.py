@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consilo.demo.daemons import Daemons, Interrupts, run_consilo
+from consilo.demo.daemons import CONSILO, Daemons, Interrupts, run_consilo
 from shared.errors import UnreachableError
 
 
@@ -45,9 +45,21 @@ def check_until_it_complains(daemons: Daemons) -> None:
 
 def test_a_daemon_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     with Interrupts() as interrupts, Daemons(logs=tmp_path, interrupts=interrupts) as daemons:
-        daemons.start("coordinator", ["coordinator", "run", "--config", "nowhere.toml"], folder=tmp_path)
+        daemons.start("coordinator", [*CONSILO, "coordinator", "run", "--config", "nowhere.toml"], folder=tmp_path)
         with pytest.raises(UnreachableError, match=r"coordinator ended with code 1; .*\n.*nowhere\.toml"):
             check_until_it_complains(daemons)
+
+
+def test_a_daemon_that_may_end_is_started_again_with_the_same_log(tmp_path: Path) -> None:
+    with Interrupts() as interrupts, Daemons(logs=tmp_path, interrupts=interrupts) as daemons:
+        daemons.start("hospital", ["echo", "first life"], folder=tmp_path, may_end=True)
+        while not daemons.has_ended("hospital"):
+            daemons.check()
+        daemons.check()
+        daemons.start("hospital", ["echo", "second life"], folder=tmp_path)
+        with pytest.raises(UnreachableError, match="hospital ended with code 0"):
+            check_until_it_complains(daemons)
+    assert (tmp_path / "hospital.log").read_text() == "first life\nsecond life\n"
 
 
 def test_a_command_that_fails_says_why(tmp_path: Path) -> None:

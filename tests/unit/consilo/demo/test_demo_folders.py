@@ -10,13 +10,14 @@ from click.testing import CliRunner
 
 from consilo.cli import main as consilo
 from consilo.demo.cli import demo, line_writer, program, report
-from consilo.demo.federation import Outcome
 from consilo.demo.folders import Federation, claim_folder, free_ports, lay_out
+from consilo.demo.outcome import Outcome
 from coordinator.client.job_file import load_job_file
 from coordinator.client.settings import load_operator
 from coordinator.settings import CoordinatorSettings
 from participant.settings import ParticipantSettings
 from shared.config import load_config
+from shared.consortium import Consortium
 from shared.errors import ConfigError
 from shared.identity import Allowlist, Role
 from shared.ids import Digest, JobId
@@ -78,6 +79,37 @@ def test_the_job_is_ready_but_for_its_model(federation: Federation) -> None:
     assert (spec.members, spec.rounds, spec.seed) == (federation.hospitals, 5, 11)
     assert (spec.round.quorum, spec.round.min_survivors) == (3, 3)
     assert spec.metrics == ("loss", "accuracy")
+    assert (spec.masking.mode, spec.masking.encoding, spec.masking.max_colluding, spec.threshold) == (
+        "masked",
+        "u32",
+        1,
+        3,
+    )
+
+
+def test_every_hospital_pins_the_manifest_that_the_coordinator_has(federation: Federation) -> None:
+    coordinator = load_config(federation.coordinator_config, CoordinatorSettings, environment={})
+    assert coordinator.consortium is not None
+    manifest = Consortium.parse(coordinator.consortium.manifest.read_bytes(), source="manifest")
+    for name in federation.hospitals:
+        silo = load_config(federation.participant_config(name), ParticipantSettings, environment={})
+        assert silo.consortium is not None
+        assert silo.consortium.manifest.parent == federation.hospital(name)
+        assert (
+            Consortium.parse(silo.consortium.manifest.read_bytes(), source="manifest").digest
+            == silo.consortium.pinned
+            == manifest.digest
+        )
+        assert manifest.participant_key(silo.participant.id) is not None
+        assert not silo.policy.allow_plain
+
+
+def test_a_plain_demo_is_allowed_by_its_hospitals(tmp_path: Path) -> None:
+    federation = lay_out(tmp_path, hospitals=3, rounds=1, seed=1, now=NOW, mode="plain")
+    federation.initial_model.write_bytes(b"a model")
+    assert not load_job_file(federation.job_file).spec.masking.masked
+    silo = load_config(federation.participant_config("hospital-a"), ParticipantSettings, environment={})
+    assert silo.policy.allow_plain
 
 
 def test_the_readme_names_files_that_are_there(federation: Federation) -> None:
@@ -120,14 +152,18 @@ def test_the_program_is_named_as_it_was_called(tmp_path: Path, monkeypatch: pyte
 
 def test_keys_are_for_their_owner_only(federation: Federation) -> None:
     keys = list(federation.root.rglob("*.key"))
-    assert len(keys) == 2 * 5 + 1
+    assert len(keys) == 2 * 5 + 2  # and the authority's, and the officer's
     assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
 
 
 def test_two_hospitals_agree_to_be_two(tmp_path: Path) -> None:
     federation = lay_out(tmp_path, hospitals=2, rounds=1, seed=1, now=NOW)
     silo = load_config(federation.participant_config("hospital-a"), ParticipantSettings, environment={})
-    assert silo.policy.minimum_members == 2
+    assert (silo.policy.minimum_members, silo.policy.minimum_survivors, silo.policy.allow_two_party) == (2, 2, True)
+    federation.initial_model.write_bytes(b"a model")
+    spec = load_job_file(federation.job_file).spec
+    assert (spec.masking.allow_two_party, spec.masking.max_colluding, spec.threshold) == (True, 0, 2)
+    assert "each learns the other's update" in "\n".join(federation.protection.in_words())
 
 
 def test_ports_differ() -> None:
@@ -150,7 +186,11 @@ def test_numbers_that_make_no_federation_are_wrong_use(arguments: list[str]) -> 
 
 
 def finished_job() -> JobDetail:
-    rounds = (committed(JOB, 1), committed(JOB, 2, dropped={"hospital-b": "disconnected"}))
+    rounds = (
+        committed(JOB, 1),
+        committed(JOB, 2, dropped={"hospital-b": "disconnected"}),
+        committed(JOB, 3, dropped={"hospital-c": "disconnected"}),
+    )
     return JobDetail(job=status(JOB, state=JobState.COMPLETED), rounds=rounds, live=None)
 
 
@@ -171,12 +211,17 @@ def outcome_of(federation: Federation) -> Outcome:
 def test_the_outcome_for_machines_has_the_promised_keys(federation: Federation) -> None:
     told = outcome_of(federation).as_json(federation)
     promised = {
-        "federated_accuracy", "pooled_accuracy", "alone_accuracy", "rounds", "rounds_committed", "dropped", "masking",
-        "model_path", "model_digest", "audit_verified",
+        "federated_accuracy", "pooled_accuracy", "alone_accuracy", "rounds", "rounds_committed", "dropped", "back_in",
+        "masking", "members", "threshold", "max_colluding", "model_path", "model_digest", "audit_verified",
     }  # fmt: skip
     assert promised <= told.keys()
-    assert told["dropped"] == [{"participant": "hospital-b", "round": 2, "reason": "disconnected"}]
-    assert (told["masking"], told["rounds"], told["rounds_committed"]) == ("plain", 5, 2)
+    assert told["dropped"] == [
+        {"participant": "hospital-b", "round": 2, "reason": "disconnected"},
+        {"participant": "hospital-c", "round": 3, "reason": "disconnected"},
+    ]
+    assert told["back_in"] == [{"participant": "hospital-b", "round": 3}]
+    assert (told["masking"], told["rounds"], told["rounds_committed"]) == ("masked", 5, 3)
+    assert (told["members"], told["threshold"], told["max_colluding"]) == (3, 3, 1)
 
 
 def test_the_outcome_for_people_compares(federation: Federation, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +230,8 @@ def test_the_outcome_for_people_compares(federation: Federation, capsys: pytest.
     for part in ("hospital-a alone", "0.750", "mean of the hospitals alone", "0.800", "0.970", "0.980", "README.txt"):
         assert part in text
     assert "hospital-b in round 2: disconnected" in text
+    assert "hospital-b in round 3" in text
+    assert "masked: 3 members, 3 must help to open a total, 1 may collude with the coordinator" in text
 
 
 def test_each_finished_round_is_written_once() -> None:
@@ -195,4 +242,4 @@ def test_each_finished_round_is_written_once() -> None:
     watcher(JobDetail(job=status(JOB), rounds=whole.rounds[:1], live=live(JOB, 2)))
     watcher(whole)
     watcher(whole)
-    assert [line[:8] for line in lines] == ["round 1 ", "round 2 "]
+    assert [line[:8] for line in lines] == ["round 1 ", "round 2 ", "round 3 "]
