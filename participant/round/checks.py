@@ -54,7 +54,7 @@ def says_fits(offer: Offer, update: SpooledUpdate) -> bool:
 
 
 def check_plan(offer: Offer) -> None:
-    """PROTOCOL.md section 5, the checks on RoundPlan: it follows from the job, and from how the last round ended.
+    """PROTOCOL.md section 5.3, the checks on RoundPlan: it follows from the job, and from how the last round ended.
 
     Raises ConflictError. `another_history` is asked apart: it is a reason to leave the job.
     """
@@ -116,7 +116,7 @@ def understated_range(update: SpooledUpdate, result: RoundResult, *, survived: b
 
 
 def check_attempt(offer: Offer, start: AttemptStart, update: SpooledUpdate, last: AttemptStart | None) -> None:
-    """PROTOCOL.md section 5, the checks on AttemptStart. `last` is the attempt of this round before it, if any."""
+    """PROTOCOL.md section 5.6, the checks on AttemptStart. `last` is the attempt of this round before it, if any."""
     plan, policy = offer.plan.value, offer.spec.round
     expected = {
         "version": (PROTOCOL_VERSIONS[-1], start.version),

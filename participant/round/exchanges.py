@@ -1,7 +1,7 @@
 """What a silo checks of the exchanges of a masked attempt: rosters, deliveries, survivors, bundles (pure).
 
 The coordinator only passes on what members signed. So everything is read from their envelopes, under the keys of the
-manifest that this silo pinned, and compared with what this silo said itself. PROTOCOL.md section 11 numbers the checks.
+manifest that this silo pinned, and compared with what this silo said itself. PROTOCOL.md section 5.11 lists the checks.
 Every refusal is a PeerError; what follows from one is for `participant.round.masking`.
 """
 

@@ -1,6 +1,6 @@
 """What a participant does not believe of an announcement and of a roster of keys in a masked round.
 
-It does not take part, or leaves the attempt, and says by which check. PROTOCOL.md section 11.
+It does not take part, or leaves the attempt, and says by which check. PROTOCOL.md sections 5.6 and 5.11.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a participant does not believe once keys are exchanged: deliveries, lists of survivors, bundles.
 
 Until it signed the survivors, a silo leaves the attempt and says by which check; afterwards it refuses the word and
-stays. In both cases nothing is signed, and nothing opened, that the check forbids. PROTOCOL.md section 11.
+stays. In both cases nothing is signed, and nothing opened, that the check forbids. PROTOCOL.md section 5.11.
 """
 
 from __future__ import annotations
