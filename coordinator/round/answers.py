@@ -16,7 +16,7 @@ from coordinator.round.exchanges import masking_of
 from coordinator.round.members import without
 from coordinator.round.phases import Advertising, AttemptState, Confirming, Dealt, Folding, Sharing, Unmasking
 from shared.errors import ConflictError, LateError, PhaseError
-from shared.ids import ParticipantId
+from shared.ids import Digest, ParticipantId
 from shared.protocol.messages import (
     AdvertiseKeys,
     AnswerKind,
@@ -137,30 +137,21 @@ def _shared(state: AttemptState, participant: ParticipantId, word: Sealed[ShareK
 
 
 def _confirmed(state: AttemptState, participant: ParticipantId, word: Sealed[ConsistencySignature]) -> Taken:
-    if isinstance(state, Unmasking) and word.value.survivors == state.digest:
+    state = _of_survivor(state, participant, word.value.survivors)
+    if not isinstance(state, Confirming) or participant in state.signatures:
         return state, ()  # one more than were needed, or one that is said again
-    if not isinstance(state, Confirming):
-        raise LateError(f"a signature over the survivors of attempt {state.key} that is not asked for now")
-    if participant not in state.survivors:
-        raise PhaseError(f"{participant} is not among the survivors of attempt {state.key}")
-    if word.value.survivors != state.digest:
-        raise ConflictError(f"a signature over other survivors than those of attempt {state.key}")
     return replace(state, signatures={**state.signatures, participant: word.envelope}), ()
 
 
 def _revealed(state: AttemptState, participant: ParticipantId, word: Sealed[UnmaskShares]) -> Taken:
-    if isinstance(state, Folding) and word.value.survivors == state.transcript:
-        return state, ()  # more than were needed
-    if not isinstance(state, Unmasking):
-        raise LateError(f"opened shares for attempt {state.key} that are not asked for now")
-    if participant not in state.survivors:
-        raise PhaseError(f"{participant} is not among the survivors of attempt {state.key}")
-    if word.value.survivors != state.digest:
-        raise ConflictError(f"opened shares for other survivors than those of attempt {state.key}")
-    if participant in state.revealed:
-        if state.revealed[participant] != word.value:
-            raise ConflictError(f"other shares than those that were opened before in attempt {state.key}")
-        return state, ()
+    state = _of_survivor(state, participant, word.value.survivors)
+    if isinstance(state, Confirming):
+        raise LateError(f"opened shares for attempt {state.key}, for which nobody was asked")
+    known = (state.revealed if isinstance(state, Unmasking) else state.opened).get(participant)
+    if known is not None and known != word.value:
+        raise ConflictError(f"other shares than those that were opened before in attempt {state.key}")
+    if known is not None or isinstance(state, Folding):
+        return state, ()  # said again, or more than were needed
     check_revealed(
         word.value,
         masking=state.masking,
@@ -170,6 +161,17 @@ def _revealed(state: AttemptState, participant: ParticipantId, word: Sealed[Unma
     )
     moved = replace(state, revealed={**state.revealed, participant: word.value})
     return moved, (Journal(SharesRevealed(participant, word)),)
+
+
+def _of_survivor(state: AttemptState, participant: ParticipantId, named: Digest) -> Confirming | Unmasking | Folding:
+    """The state, in which survivors may speak of who they are."""
+    if not isinstance(state, Confirming | Unmasking | Folding):
+        raise LateError(f"a word about the survivors of attempt {state.key}, which are not fixed")
+    if participant not in state.survivors:
+        raise PhaseError(f"{participant} is not among the survivors of attempt {state.key}")
+    if named != (state.transcript if isinstance(state, Folding) else state.digest):
+        raise ConflictError(f"a word about other survivors than those of attempt {state.key}")
+    return state
 
 
 def _left(state: AttemptState, participant: ParticipantId, reason: AttemptAbortReason) -> Taken:

@@ -9,6 +9,7 @@ from typing import TypeVar, assert_never
 from coordinator.round.phases import (
     Advertising,
     Away,
+    Confirming,
     Conversation,
     Conversations,
     Folding,
@@ -20,6 +21,7 @@ from coordinator.round.phases import (
     Present,
     Recruiting,
     Sharing,
+    Unmasking,
     Uploading,
 )
 from shared.errors import PhaseError
@@ -56,11 +58,26 @@ def dropped(state: OpenState, late: Collection[ParticipantId] = ()) -> Mapping[P
 
 def _took_part(state: OpenState, member: ParticipantId) -> bool:
     told = state.conversations[member]
-    return (
-        (told.phase in _HOLDS_UPDATE or told.phase is Phase.OPENING)
-        and isinstance(told.link, Present)
-        and member not in _lefts(state)
-    )
+    return told.phase in _kept_up(state) and isinstance(told.link, Present) and member not in _lefts(state)
+
+
+def _kept_up(state: OpenState) -> Collection[Phase]:
+    """Where members are that nothing is missing of: as far as the round, or Ready for the next attempt."""
+    match state:
+        case Recruiting() | Gracing():
+            return {Phase.READY}
+        case Advertising():
+            return {Phase.READY, Phase.ADVERTISING}
+        case Sharing():
+            return {Phase.READY, Phase.SHARING}
+        case Uploading():
+            return {Phase.READY, Phase.UPLOADING, Phase.COMMITTED}
+        case Confirming() | Folding():
+            return {Phase.READY, Phase.FIXED}
+        case Unmasking():
+            return {Phase.READY, Phase.OPENING}
+        case _:
+            assert_never(state)
 
 
 def _lefts(state: OpenState) -> Lefts:

@@ -269,6 +269,11 @@ class Folding(_OfAttempt):
     """None in the plain mode."""
 
     @property
+    def opened(self) -> Mapping[ParticipantId, UnmaskShares]:
+        """What survivors gave to open the total."""
+        return {} if self.opening is None else self.opening.revealed
+
+    @property
     def transcript(self) -> Digest:
         """What the result names: t3, or h0 in the plain mode."""
         return self.opening.survivors if self.opening is not None else self.h0
