@@ -50,7 +50,7 @@ from shared.protocol.messages import (
 from shared.protocol.phases import Phase
 from shared.secagg.sealing import share_paths
 from shared.wire.sealed import reopen, seal
-from tests.support.masked_silos import Cohort, MaskedSilo
+from tests.support.masked_cohort import Cohort, MaskedSilo
 from tests.support.rounds import commit_of, key_of
 
 ATTEMPTS = 3

@@ -31,7 +31,7 @@ from shared.protocol.phases import Phase
 from shared.reasons import AttemptAbortReason, Purpose
 from shared.update import Encoding
 from shared.wire.sealed import seal
-from tests.support.masked_silos import CELLS, NOBODY, Cohort, MaskedSilo, changed, leaves
+from tests.support.masked_cohort import CELLS, NOBODY, Cohort, MaskedSilo, changed, leaves
 from tests.support.rounds import JOB, MEMBERS, A, B, C, commit_of, key_of, layout, manifest_of, spooled
 
 LOW_ORDER = bytes(32)

@@ -31,7 +31,7 @@ from shared.protocol.phases import Phase
 from shared.reasons import AttemptAbortReason
 from shared.secagg.sealing import shares_root
 from shared.wire.sealed import reopen, seal
-from tests.support.masked_silos import ALL, ME, NOBODY, Cohort, changed, leaves
+from tests.support.masked_cohort import ALL, ME, NOBODY, Cohort, changed, leaves
 from tests.support.rounds import MEMBERS, key_of
 
 LOW_ORDER = bytes(32)

@@ -31,7 +31,7 @@ from shared.secagg.masking import Masks
 from shared.secagg.reconstruct import reconstruct_pair_roots, reconstruct_self_root
 from shared.update import RANGE_NONE, Encoding
 from shared.wire.sealed import encode_envelope, reopen
-from tests.support.masked_silos import ALL, CELLS, ME, NOBODY, Cohort, MaskedSilo
+from tests.support.masked_cohort import ALL, CELLS, ME, NOBODY, Cohort, MaskedSilo
 from tests.support.participant_transcript import Silo
 from tests.support.rounds import spooled
 

@@ -30,7 +30,7 @@ from shared.protocol.phases import Phase
 from shared.reasons import ConsentRule, Purpose
 from shared.update import Encoding
 from shared.wire.sealed import encode_envelope
-from tests.support.masked_silos import ALL, CELLS, ME, NOBODY, Cohort, sealed_result
+from tests.support.masked_cohort import ALL, CELLS, ME, NOBODY, Cohort, sealed_result
 from tests.support.participant_journal import Fault, FaultPlan, MemoryJournal
 from tests.support.rounds import (
     COORDINATOR_KEY,
