@@ -1,5 +1,8 @@
 """A federation of real processes on loopback: one coordinator, participants with their task processes, one operator.
 
+Jobs are masked unless they say otherwise: the consortium has its manifest, and each silo pins it. A silo takes plain
+jobs too, so that a test can run both.
+
 Nothing here sleeps: a start is awaited by the line that the process logs, a job by the coordinator's own watch. All
 processes end with the `with` block, also when a test fails; their logs stay in the folder.
 """
@@ -21,27 +24,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from consilo.demo.moment import Moment, doomed
 from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
 from shared.ids import Digest, JobId, parse_job_id
-from shared.job import JobSpec, MaskingSpec, RoundPolicy
+from shared.job import TWO_PARTY, JobSpec, MaskingSpec, RoundPolicy
 from shared.reasons import JobState
+from shared.secagg.threshold import default_max_colluding
 from shared.wire.operations import JobDetail
 from tests.support.credentials import Consortium
 
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
+CONSILO = (sys.executable, "-m", "consilo")
 CLUSTER_TASKS = Path(__file__).parent.parent / "cluster" / "tasks"
 
 
 class Process:
     """One daemon. What it logs is read line by line, kept in a file, and can be waited for."""
 
-    def __init__(self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self._log = log
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "consilo", *arguments],
+            command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
@@ -78,12 +84,26 @@ class Process:
         """SIGTERM, and the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGCONT)  # one that stands still hears nothing
         return self._end()
 
     def kill(self) -> None:
         """SIGKILL to the daemon alone."""
         self._process.kill()
         self._end()
+
+    def wait_until_killed(self) -> None:
+        """Of a daemon that ends itself at its moment."""
+        assert self._process.wait(START_LIMIT_S) == -signal.SIGKILL
+        self._end()
+
+    def wait_until_stopped(self) -> None:
+        """Of a daemon that stands still at its moment."""
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def _end(self) -> int:
         try:
@@ -107,14 +127,27 @@ class Federation:
         entry: str,
         options: Mapping[str, Mapping[str, object]],
         python_path: Path = CLUSTER_TASKS,
+        policy: Mapping[str, object] | None = None,
+        metrics: bool = False,
+        log_level: str = "info",
     ) -> None:
-        """`options`: for each participant, the options of its one task, which is called `study`."""
+        """`options`: for each participant, the options of its one task, which is called `study`. `policy`: what silos
+        say beside that they take plain jobs.
+        """
         self.folder = folder
         self.members = sorted(options)
         self.consortium = Consortium(folder / "pki")
         self._environment = {"PYTHONPATH": str(python_path)}
         self._processes: dict[str, Process] = {}
         self.address = f"localhost:{free_port()}"
+        self.metrics_port = free_port() if metrics else None
+        self._log_level = log_level
+        two = {"minimum_survivors": 2, "allow_two_party": True} if len(self.members) == TWO_PARTY else {}
+        self._policy = {"allow_plain": True, "minimum_members": 1, **two, **(policy or {})}
+        for member in self.members:
+            self.consortium.participant(member)
+        self.consortium.coordinator()
+        self._manifest = self.consortium.manifest()
         self._write_coordinator()
         for member, table in options.items():
             self._write_participant(member, entry, table)
@@ -136,16 +169,25 @@ class Federation:
             self.start_participant(member)
 
     def start_coordinator(self) -> Process:
-        process = self._start("coordinator", ["coordinator", "run", "--config", str(self.folder / "coordinator.toml")])
+        config = self.folder / "coordinator.toml"
+        process = self._start("coordinator", [*CONSILO, "coordinator", "run", "--config", str(config)])
         process.wait_for("coordinator_ready")
         return process
 
     def start_participant(self, member: str) -> Process:
-        process = self._start(
-            member, ["participant", "run", "--config", str(self.folder / member / "participant.toml")]
-        )
+        return self._started(member, [*CONSILO, "participant", "run", "--config", str(self._config(member))])
+
+    def start_doomed(self, member: str, *moments: Moment) -> Process:
+        """A participant that ends itself, or stands still, at certain moments."""
+        return self._started(member, doomed(self._config(member), *moments))
+
+    def _started(self, member: str, command: Sequence[str]) -> Process:
+        process = self._start(member, command)
         process.wait_for("participant_started")
         return process
+
+    def _config(self, member: str) -> Path:
+        return self.folder / member / "participant.toml"
 
     def stop(self, name: str) -> int:
         return self._processes.pop(name).stop()
@@ -156,8 +198,8 @@ class Federation:
     def process(self, name: str) -> Process:
         return self._processes[name]
 
-    def _start(self, name: str, arguments: Sequence[str]) -> Process:
-        process = Process(arguments, log=self.folder / f"{name}.log", environment=self._environment)
+    def _start(self, name: str, command: Sequence[str]) -> Process:
+        process = Process(command, log=self.folder / f"{name}.log", environment=self._environment)
         self._processes[name] = process
         return process
 
@@ -206,7 +248,9 @@ class Federation:
                 },
                 **_credentials(credentials.folder),
                 "access": {"allowlist": str(self.consortium.allowlist)},
-                "metrics": {"listen": "off"},
+                "consortium": {"manifest": str(self._manifest.path)},
+                "metrics": {"listen": "off" if self.metrics_port is None else f"127.0.0.1:{self.metrics_port}"},
+                "log": {"level": self._log_level},
             },
         )
         self.consortium.operator()
@@ -221,7 +265,11 @@ class Federation:
                 **_credentials(credentials.folder),
                 "tasks": {"study": {"entry": entry, "threads": 1, "options": dict(options)}},
                 "training": {"device": "cpu"},
-                "policy": {"allow_plain": True, "minimum_members": 1},
+                "consortium": {
+                    "manifest": str(self._manifest.path),
+                    "digest": str(self._manifest.consortium.digest),
+                },
+                "policy": self._policy,
                 "metrics": {"listen": "off"},
             },
         )
@@ -237,7 +285,7 @@ def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]
 
 
 def job_spec(members: Sequence[str], initial: Path, *, rounds: int, **changes: Any) -> JobSpec:
-    """A plain job for the task `study` with quorum = members, unless changed."""
+    """A masked job for the task `study` with quorum = members, unless changed; `masking` is a part of MaskingSpec."""
     policy = {"quorum": len(members), "min_survivors": min(3, len(members)), "deadline_s": 120.0, "grace_s": 0.0}
     return JobSpec(
         name="study",
@@ -245,12 +293,19 @@ def job_spec(members: Sequence[str], initial: Path, *, rounds: int, **changes: A
         members=tuple(sorted(members)),  # type: ignore[arg-type]
         rounds=rounds,
         seed=changes.pop("seed", 7),
-        initial=str(Digest.of(initial.read_bytes())),
+        initial=changes.pop("initial", str(Digest.of(initial.read_bytes()))),
         metrics=changes.pop("metrics", ("loss",)),
         training=changes.pop("training", {}),
-        masking=changes.pop("masking", MaskingSpec(mode="plain", max_colluding=0)),
+        masking=masking_spec(len(members), **changes.pop("masking", {})),
         round=RoundPolicy(**{**policy, **changes}),
     )
+
+
+def masking_spec(members: int, **changes: Any) -> MaskingSpec:
+    if changes.get("mode") == "plain":
+        return MaskingSpec(mode="plain", max_colluding=0)
+    defaults = {"max_colluding": default_max_colluding(members), "allow_two_party": members == TWO_PARTY}
+    return MaskingSpec(**{**defaults, **changes})
 
 
 def free_port() -> int:
