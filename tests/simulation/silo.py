@@ -19,7 +19,8 @@ from participant.consent import Policy
 from participant.round.checks import layout_of
 from participant.round.driver import Driver, Surroundings
 from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone, WorkFailed
-from participant.round.phases import Offer, RoundState, SpooledUpdate
+from participant.round.phases import Measured, Offer, Protection, RoundState, SpooledUpdate
+from shared.entropy import SeededEntropy
 from shared.errors import (
     DurabilityUnknown,
     FederationError,
@@ -86,10 +87,15 @@ def one_hot(elements: int, members: int, index: int, number: int) -> bytes:
     return vector.tobytes()
 
 
-def statistics_of(index: int, purpose: Purpose) -> tuple[float, ...]:
-    """Weights of one, and a loss that is a bit of its own."""
-    trained = (1.0, 2.0**index) if purpose is Purpose.TRAIN else (0.0, 0.0)
-    return (*trained, 1.0, 2.0**index)
+def measured(index: int) -> Measured:
+    """A weight of one, and a loss that is a bit of its own."""
+    return Measured(1.0, (2.0**index,))
+
+
+def statistics_of(update: SpooledUpdate) -> tuple[float, ...]:
+    """Section 1 in the plain encoding, of weights of one."""
+    trained = (0.0, 0.0) if update.train is None else (update.train.weight, *update.train.means)
+    return (*trained, update.evaluate.weight, *update.evaluate.means)
 
 
 @dataclass(slots=True)
@@ -105,7 +111,7 @@ class Upload:
 
     @property
     def layout(self) -> UpdateLayout:
-        return layout_of(self.offer, self.update.parameters)
+        return layout_of(self.offer, self.update, Encoding.PLAIN)
 
 
 class SimulatedWork:
@@ -120,7 +126,9 @@ class SimulatedWork:
     def start_work(self, offer: Offer) -> None:
         self.training[offer.key] = offer
 
-    def start_upload(self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart]) -> None:
+    def start_upload(
+        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
+    ) -> None:
         self.uploads[offer.key] = Upload(offer, update, attempt)
 
     def stop(self, offer: Offer) -> None:
@@ -157,8 +165,8 @@ class SimulatedWork:
         shape = silo.host.shape
         deltas = one_hot(shape.elements, shape.members, offer.index, key.number) if trains else b""
         silo.spool[key] = deltas
-        header = UpdateHeader(Encoding.PLAIN, 1.0, 1)
-        update = SpooledUpdate(header, statistics_of(offer.index, plan.purpose), len(deltas) // 4)
+        said = measured(offer.index)
+        update = SpooledUpdate(said if trains else None, said, len(deltas) // 4, (), fits=True)
         silo.report(key, WorkDone(update))
 
     def upload(self, *, lose_answer: bool = False) -> None:
@@ -176,7 +184,7 @@ class SimulatedWork:
         else:
             if done:
                 self.uploads.pop(key, None)
-                self._silo.report(key, UploadAcknowledged(attempt_digest(upload.attempt)))
+                self._silo.report(key, UploadAcknowledged(attempt_digest(upload.attempt), None))
 
     def impossible(self, key: RoundKey, upload: Upload) -> None:
         self.uploads.pop(key, None)
@@ -211,10 +219,11 @@ class SimulatedWork:
     def commit(self, upload: Upload, chunks: list[bytes]) -> Digest:
         """Send the signed word. Raises as the coordinator answers."""
         silo, key = self._silo, upload.attempt.value.key
-        header = encode_update_header(upload.update.header)
+        header = encode_update_header(UpdateHeader(Encoding.PLAIN, 1.0, 1))
         digest = update_digest(header, [Digest(hashlib.sha256(chunk).digest()) for chunk in chunks])
         said = UploadCommit(
             attempt=attempt_digest(upload.attempt),
+            transcript=attempt_digest(upload.attempt),
             index=upload.offer.index,
             header=header,
             update=digest,
@@ -230,12 +239,14 @@ class SimulatedWork:
 
 def chunks_of(upload: Upload, deltas: bytes) -> list[bytes]:
     """What goes over the wire, in the plain encoding."""
-    content = deltas + np.array(upload.update.statistics, "<f8").tobytes()
+    content = deltas + np.array(statistics_of(upload.update), "<f8").tobytes()
     return [content[start:end] for start, end in upload.layout.chunk_ranges()]
 
 
 class _Unobserved:
     def moved(self, state: RoundState) -> None: ...
+
+    def alarmed(self, what: str) -> None: ...
 
 
 class Silo:
@@ -268,6 +279,8 @@ class Silo:
             work=self.work,
             observer=_Unobserved(),
             own_key=key_of(self.name).verifying_key,
+            signer=key_of(self.name),
+            entropy=SeededEntropy(self.name.encode()),
         )
         self.driver = Driver(around=around)
         self.driver.start()
