@@ -8,11 +8,13 @@ import urllib.request
 import pytest
 from prometheus_client import generate_latest
 
-from coordinator.metrics import CoordinatorMetrics, serve_metrics
+from coordinator.metrics import PHASES, CoordinatorMetrics, serve_metrics
 from shared.build import BuildInfo
 from shared.errors import ConfigError
 from shared.ids import JobId, ParticipantId, RoundKey, RoundNumber
 from shared.reasons import AbortReason, DropReason, Purpose
+from tests.support.masked_silo import FOLDED, MaskedRound
+from tests.support.rounds import MEMBERS, make_masked_frame
 
 KEY = RoundKey(JobId("heart-1"), RoundNumber(3))
 
@@ -54,6 +56,36 @@ def test_an_aborted_round_keeps_the_last_means(metrics: CoordinatorMetrics) -> N
     metrics.finished(KEY, Purpose.TRAIN, AbortReason.BELOW_FLOOR, {"dropped": {}})
     assert _value(metrics, "rounds_aborted_total", reason="below_floor") == 1
     assert _value(metrics, "federated_metric", job="heart-1", metric="loss", half="train") == 0.5
+
+
+def test_every_phase_of_a_masked_round_is_one_of_the_listed(metrics: CoordinatorMetrics) -> None:
+    played = MaskedRound(make_masked_frame())
+    seen = []
+    while played.phase != "committed":
+        metrics.moved(played.state)
+        if played.phase not in seen:
+            seen.append(played.phase)
+        assert _value(metrics, "round_phase", job="heart-1", phase=played.phase) == 1
+        if not played.waiting:
+            played.hear(FOLDED)
+            break
+        member, message = played.waiting.popleft()
+        for _, event in played.silos[member].hears(message):
+            played.tell(member, event)
+    assert seen == list(PHASES)
+    assert _value(metrics, "round_updates", job="heart-1") == len(MEMBERS)
+    metrics.moved(played.state)
+    assert not any(_value(metrics, "round_phase", job="heart-1", phase=phase) for phase in PHASES)
+
+
+def test_a_masked_round_says_whom_it_waits_on(metrics: CoordinatorMetrics) -> None:
+    played = MaskedRound(make_masked_frame())
+    for reached in ("advertising", "sharing", "uploading", "confirming", "unmasking"):
+        played.until(reached)
+        metrics.moved(played.state)
+        waiting = {name for name in MEMBERS if _value(metrics, "round_waiting_on", job="heart-1", participant=name)}
+        assert waiting == set(MEMBERS)
+        assert _value(metrics, "round_ready", job="heart-1") == len(MEMBERS)
 
 
 def test_who_is_connected(metrics: CoordinatorMetrics) -> None:

@@ -14,14 +14,34 @@ from grpc import aio
 
 from coordinator.rpc.opening import SessionTimes
 from coordinator.rpc.session import BAD_MESSAGES_MAX
-from shared.identity import Role
-from shared.ids import Digest, JobId, RoundKey, RoundNumber
-from shared.protocol.messages import Consent, Heartbeat, ParticipantMessage, RoundPlan, Welcome
-from shared.reasons import RefusalReason
+from shared.consortium import Consortium as Manifest
+from shared.consortium import make_manifest
+from shared.identity import Identity, Role, VerifyingKey
+from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber
+from shared.protocol.messages import (
+    CAPABILITY_MASKED,
+    CAPABILITY_PLAIN,
+    AnswerKind,
+    AttemptAbort,
+    AttemptAnswer,
+    Consent,
+    ConsistencyBundle,
+    Heartbeat,
+    KeyRoster,
+    ParticipantMessage,
+    RoundPlan,
+    ShareDelivery,
+    SurvivorList,
+    Welcome,
+)
+from shared.reasons import AttemptAbortReason, RefusalReason
+from shared.wire.sealed import seal
 from shared.wire.status import ERROR_METADATA_KEY
-from tests.support.credentials import Consortium
+from tests.support.credentials import CONSORTIUM, Consortium
 from tests.support.fake_participant import FakeParticipant, fake_participant
-from tests.support.live_coordinator import PATIENT, LiveCoordinator, live_coordinator
+from tests.support.live_coordinator import OPERATOR, PATIENT, LiveCoordinator, live_coordinator
+from tests.support.masked_silo import MaskedRound
+from tests.support.rounds import key_of, make_masked_frame
 
 NOWHERE = RoundKey(JobId("other"), RoundNumber(1))
 HASTY = SessionTimes(hello_s=0.2, heartbeat_s=0.1, silence_s=0.4)
@@ -76,6 +96,8 @@ Change = Callable[[Consortium, FakeParticipant], ParticipantMessage | bytes]
         (lambda _, p: p.hello(versions=(99,)), RefusalReason.NO_COMMON_VERSION),
         (lambda _, p: p.hello(versions=()), RefusalReason.NO_COMMON_VERSION),
         (lambda _, p: p.hello(capabilities=("other",)), RefusalReason.MISSING_CAPABILITY),
+        (lambda _, p: p.hello(capabilities=(CAPABILITY_PLAIN,)), RefusalReason.MISSING_CAPABILITY),
+        (lambda _, p: p.hello(capabilities=(CAPABILITY_MASKED,)), RefusalReason.MISSING_CAPABILITY),
         (lambda _, p: p.hello(signing_certificate=b"none"), RefusalReason.SIGNING_IDENTITY),
         (
             lambda c, p: p.hello(signing_certificate=c.participant("hospital-b").signing_certificate_der),
@@ -134,6 +156,73 @@ def test_an_older_signing_certificate_opens_no_session(consortium: Consortium) -
         refused = await talk.refused()
         assert refused.reason is RefusalReason.SIGNING_IDENTITY
         assert "allow-list" in refused.detail
+
+    _alone(consortium, test)
+
+
+def _manifest(consortium: Consortium, key: VerifyingKey, name: str = "hospital-a") -> Manifest:
+    """A manifest with this key for that participant."""
+    coordinator = consortium.coordinator().signing_key.verifying_key
+    members = {
+        Identity(CONSORTIUM, Role.COORDINATOR, "coordinator"): coordinator,
+        Identity(CONSORTIUM, Role.PARTICIPANT, name): key,
+    }
+    made = make_manifest(consortium=CONSORTIUM, members=members, officers=[key_of("officer")])
+    return Manifest.parse(made, source="consortium.json")
+
+
+def test_whom_the_manifest_has_comes_with_the_key_that_it_says(consortium: Consortium) -> None:
+    own = consortium.participant("hospital-a").signing_key.verifying_key
+    other = key_of("hospital-a").verifying_key
+
+    async def test(live: LiveCoordinator, participant: FakeParticipant) -> None:
+        live.session._host = replace(live.session._host, consortium=_manifest(consortium, other))
+        talk = participant.talk()
+        await talk.say(participant.hello())
+        refused = await talk.refused()
+        assert refused.reason is RefusalReason.SIGNING_IDENTITY
+        assert str(other.fingerprint) in refused.detail
+        assert str(own.fingerprint) in refused.detail
+        assert "manifest" in refused.detail
+        for allowed in (_manifest(consortium, own), _manifest(consortium, other, "hospital-b"), None):
+            live.session._host = replace(live.session._host, consortium=allowed)
+            await participant.open()  # listed with its key, not listed (for plain jobs), or there is no manifest
+
+    _alone(consortium, test)
+
+
+def test_every_message_of_masking_reaches_its_member(consortium: Consortium) -> None:
+    played = MaskedRound(make_masked_frame())
+    sent = {}
+    while played.waiting:
+        member, message = played.waiting.popleft()
+        sent[type(message)] = message
+        for _, event in played.silos[member].hears(message):
+            played.tell(member, event)
+
+    async def test(live: LiveCoordinator, participant: FakeParticipant) -> None:
+        talk, _ = await participant.open()
+        for kind in (KeyRoster, ShareDelivery, SurvivorList, ConsistencyBundle):
+            live.sessions.send(ParticipantId("hospital-a"), sent[kind])
+            assert await talk.hear() == sent[kind]
+
+    _alone(consortium, test)
+
+
+def test_words_that_come_too_late_never_end_a_session(consortium: Consortium) -> None:
+    async def test(live: LiveCoordinator, participant: FakeParticipant) -> None:
+        model, _ = await live.add_model(10)
+        await live.submit("heart-1", ["hospital-a"], model)
+        talk, _ = await participant.open()
+        plan = await talk.expect(RoundPlan)
+        await live.thread.call(live.conductor.desk.abort_job, plan.value.key.job, "", OPERATOR)
+        word = seal(AttemptAbort(Digest(bytes(32)), 1, AttemptAbortReason.GONE), signer=key_of("a"), index=1)
+        late = AttemptAnswer(AttemptKey(plan.value.key, AttemptNumber(1)), AnswerKind.ATTEMPT_ABORT, word.envelope)
+        for _ in range(BAD_MESSAGES_MAX + 1):
+            await talk.say(late)
+        expected = BAD_MESSAGES_MAX + 1
+        await live.until(lambda: live.count("refused_total", method="Session", error="LateError") == expected)
+        assert live.count("connected_participants") == 1
 
     _alone(consortium, test)
 
