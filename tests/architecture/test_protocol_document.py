@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from coordinator.rpc.authorization import MATRIX
-from shared.consortium import _LABEL
+from shared.consortium import _LABEL, _Body, _Document
 from shared.errors import WireError
 from shared.hashing import tagged_hash
 from shared.ids import Digest
@@ -306,6 +306,11 @@ def labels_in(path: Path, function: str) -> Iterator[str]:
                     yield str(named[name])
                 case other:
                     raise AssertionError(f"{path}:{call.lineno}: the label {ast.unparse(other)} cannot be read here")
+
+
+def test_the_keys_of_a_manifest_are_all_there() -> None:
+    said = {row["key of the document"] for row in rows_of(section("1.5"))}
+    assert said == _Body.model_fields.keys() | (_Document.model_fields.keys() - {"body"})
 
 
 def test_labels_of_hashes_are_those_in_use() -> None:
