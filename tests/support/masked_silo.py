@@ -57,6 +57,7 @@ from shared.protocol.messages import (
     ConsistencyBundle,
     ConsistencySignature,
     Envelope,
+    Exchange,
     KeyRoster,
     Ready,
     RoundBroadcast,
@@ -111,6 +112,8 @@ class InAttempt:
     start: Sealed[AttemptStart]
     secrets: AttemptSecrets
     advert: AttemptAnswer
+    lost: bool = False
+    """It restarted: the secrets are not in memory any more."""
     roster: KeyRoster | None = None
     word: AttemptAnswer | None = None
     opened: Mapping[int, OpenedShare] = field(default_factory=dict)
@@ -133,20 +136,29 @@ class MaskedSilo:
         self.index = frame.index_of(name)
         self.draw = SeededEntropy(name.encode()).take
         self.attempt: InAttempt | None = None
+        self.opened: AttemptAnswer | None = None
+        """What it said to open the one total of this round; it never says another."""
 
     # --- what it hears ------------------------------------------------------------------------------------------------
 
     def hears(self, message: RoundBroadcast) -> Iterator[tuple[Point, Event]]:
         """What it says to that, and which word that is."""
-        if not isinstance(message, Sealed) and message.key != self.now.start.value.key:
-            return  # of an attempt that was given up
+        if not isinstance(message, Sealed) and not self._expects(message):
+            return  # of an attempt that was given up, or before what it follows
         match message:
             case Sealed(RoundPlan()):
                 plan = plan_digest(self.frame.plan)
                 yield Point.READY, Replied(self.name, Consent(self.frame.key, plan))
                 yield Point.READY, Replied(self.name, Ready(self.frame.key, plan, self.fits))
             case Sealed(AttemptStart(), envelope):
-                yield Point.KEYS, self.says(self._advert(reopen(AttemptStart, envelope)))
+                start = reopen(AttemptStart, envelope)
+                if self.attempt is not None and self.attempt.lost and self.attempt.start.payload == start.payload:
+                    yield Point.KEYS, self.leaves()
+                elif self.opened is None:
+                    yield Point.KEYS, self.says(self._advert(start))
+                else:
+                    assert self.now.start.payload == start.payload, "another attempt after a total was opened"
+                    yield Point.OPENING, self.says(self.opened)
             case KeyRoster():
                 yield Point.SHARES, self.says(self._deal(message))
             case ShareDelivery():
@@ -154,12 +166,32 @@ class MaskedSilo:
             case SurvivorList():
                 yield Point.SIGNATURE, self.says(self._sign(message))
             case ConsistencyBundle():
-                yield Point.OPENING, self.says(self.opening())
+                self.opened = self.opened or self.opening()
+                yield Point.OPENING, self.says(self.opened)
             case Sealed():
                 pass
 
     def says(self, answer: AttemptAnswer) -> Replied:
         return Replied(self.name, answer)
+
+    def _expects(self, message: Exchange) -> bool:
+        now = self.attempt
+        if now is None or now.lost or message.key != now.start.value.key:
+            return False
+        match message:
+            case KeyRoster():
+                return True
+            case ShareDelivery():
+                return now.word is not None
+            case SurvivorList():
+                return now.upload is not None
+            case ConsistencyBundle():
+                return now.t3 is not None
+
+    def restarts(self) -> None:
+        """Its process is new, and the secrets of its attempt are gone; what it opened is on its disk."""
+        if self.attempt is not None and self.opened is None:
+            self.attempt.lost = True
 
     # --- what it says -------------------------------------------------------------------------------------------------
 
@@ -284,8 +316,9 @@ class MaskedSilo:
         assert now.t2 is not None
         assert now.upload is not None
         assert now.upload.commit in listed.commits
-        now.survivors = tuple(kept.signer for kept in listed.commits)
-        now.t3 = survivors_digest(now.t2, [(kept.signer, kept.payload) for kept in listed.commits])
+        t3 = survivors_digest(now.t2, [(kept.signer, kept.payload) for kept in listed.commits])
+        assert now.t3 in {None, t3}, "two lists of survivors in one attempt"
+        now.survivors, now.t3 = tuple(kept.signer for kept in listed.commits), t3
         return self.answer(ConsistencySignature(now.h0, now.t3, self.index))
 
     def opening(self, **changed: Any) -> AttemptAnswer:
