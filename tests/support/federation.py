@@ -285,7 +285,10 @@ def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]
 
 
 def job_spec(members: Sequence[str], initial: Path, *, rounds: int, **changes: Any) -> JobSpec:
-    """A masked job for the task `study` with quorum = members, unless changed; `masking` is a part of MaskingSpec."""
+    """A masked job for the task `study` with quorum = members, unless changed.
+
+    `masking` is a part of MaskingSpec, `start` a version to start from in place of `initial`.
+    """
     policy = {"quorum": len(members), "min_survivors": min(3, len(members)), "deadline_s": 120.0, "grace_s": 0.0}
     return JobSpec(
         name="study",
@@ -293,7 +296,7 @@ def job_spec(members: Sequence[str], initial: Path, *, rounds: int, **changes: A
         members=tuple(sorted(members)),  # type: ignore[arg-type]
         rounds=rounds,
         seed=changes.pop("seed", 7),
-        initial=changes.pop("initial", str(Digest.of(initial.read_bytes()))),
+        initial=changes.pop("start", str(Digest.of(initial.read_bytes()))),
         metrics=changes.pop("metrics", ("loss",)),
         training=changes.pop("training", {}),
         masking=masking_spec(len(members), **changes.pop("masking", {})),
