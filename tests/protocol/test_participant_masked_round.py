@@ -208,10 +208,14 @@ def test_exchanges_of_an_attempt_that_it_is_not_in_change_nothing(phase: Phase) 
 def test_an_exchange_of_another_attempt_is_refused_and_says_nothing_about_this_one() -> None:
     for phase, said in (
         (Phase.ADVERTISING, Cohort.roster),
+        (Phase.SHARING, Cohort.roster),
         (Phase.SHARING, Cohort.delivery),
         (Phase.UPLOADING, Cohort.delivery),
+        (Phase.UPLOADING, Cohort.listing),
         (Phase.COMMITTED, Cohort.listing),
+        (Phase.FIXED, Cohort.listing),
         (Phase.FIXED, Cohort.bundle),
+        (Phase.OPENING, Cohort.listing),
         (Phase.OPENING, Cohort.bundle),
     ):
         cohort = Cohort().to(phase)
