@@ -152,6 +152,8 @@ class MaskedSilo:
                 yield Point.READY, Replied(self.name, Ready(self.frame.key, plan, self.fits))
             case Sealed(AttemptStart(), envelope):
                 start = reopen(AttemptStart, envelope)
+                if self.attempt is not None and self.attempt.start.value.key.attempt > start.value.key.attempt:
+                    return  # one that was given up
                 if self.attempt is not None and self.attempt.lost and self.attempt.start.payload == start.payload:
                     yield Point.KEYS, self.leaves()
                 elif self.opened is None:
