@@ -6,7 +6,7 @@ Runs on one thread (the daemon's event loop; a test's own). Long work is handed 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -58,7 +58,7 @@ from participant.round.phases import (
 from participant.round.transition import Tools, Transition
 from shared.entropy import Entropy
 from shared.errors import ConflictError, ConsentRefused, PeerError, PhaseError
-from shared.ids import RoundKey
+from shared.ids import ParticipantId, RoundKey
 from shared.job import jobspec_digest, parse_jobspec
 from shared.protocol.messages import (
     SIGNER_COORDINATOR,
@@ -267,24 +267,25 @@ class Driver:
             case SurvivorList():
                 return self._survivors_listed(message)
             case ConsistencyBundle():
-                return BundleCame(message)
+                offer = self._state(message.key.round).offer
+                return BundleCame(message, self._opened_before(offer), self._repeats_allowed(offer))
             case _:
                 assert_never(message)
 
     def _survivors_listed(self, listed: SurvivorList) -> SurvivorsListed:
         """With what the machine cannot know by itself: which totals this silo helped to open before."""
-        state = self._state(listed.key.round)
-        offer, around = state.offer, self._around
+        offer = self._state(listed.key.round).offer
         if not offer.masked:
             self._check_own_commitment(offer, listed)
-            return SurvivorsListed(listed, opened_before=(), repeats_allowed=False)
+        return SurvivorsListed(listed, self._opened_before(offer), self._repeats_allowed(offer))
+
+    def _opened_before(self, offer: Offer) -> Collection[frozenset[ParticipantId]]:
         plan = offer.plan.value
-        totals = around.journal.totals(offer.spec.task, plan.model, plan.purpose)
-        return SurvivorsListed(
-            listed,
-            opened_before=[frozenset(names) for names in totals],
-            repeats_allowed=plan.key.job in around.policy.allowed_repeats,
-        )
+        totals = self._around.journal.totals(offer.spec.task, plan.model, plan.purpose) if offer.masked else ()
+        return [frozenset(names) for names in totals]
+
+    def _repeats_allowed(self, offer: Offer) -> bool:
+        return offer.key.job in self._around.policy.allowed_repeats
 
     def _check_own_commitment(self, offer: Offer, listed: SurvivorList) -> None:
         """What stands under this participant's number must be signed by it; the machine checks for which attempt."""

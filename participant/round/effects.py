@@ -97,7 +97,13 @@ class SurvivorsListed:
 
 @dataclass(frozen=True, slots=True)
 class BundleCame:
+    """As of the survivors' list, and looked up again: between the two this silo may have opened a total in another job,
+    whose list it was shown before this one's bundle.
+    """
+
     bundle: ConsistencyBundle
+    opened_before: Collection[frozenset[ParticipantId]]
+    repeats_allowed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,8 +148,8 @@ def _exchanged(
             advance(Role.COORDINATOR, phase_of(state), Kind.SURVIVOR_LIST)
             masked = state.offer.masked
             return survivors_listed(state, event, tools) if masked else _plain_survivors_listed(state, survivors)
-        case BundleCame(bundle):
-            return bundle_came(state, bundle, tools)
+        case BundleCame():
+            return bundle_came(state, event, tools)
         case _:
             assert_never(event)
 

@@ -18,7 +18,7 @@ from collections.abc import Collection
 
 from participant.round.attempts import answer, leave
 from participant.round.checks import scale_exponents
-from participant.round.effects import RecordOpening, Say, StartUpload, Stop, SurvivorsListed
+from participant.round.effects import BundleCame, RecordOpening, Say, StartUpload, Stop, SurvivorsListed
 from participant.round.exchanges import (
     Survivors,
     chained,
@@ -48,7 +48,6 @@ from shared.errors import ConflictError, PeerError, PhaseError
 from shared.ids import ParticipantId
 from shared.protocol.messages import (
     AnswerKind,
-    ConsistencyBundle,
     ConsistencySignature,
     KeyRoster,
     ShareDelivery,
@@ -222,12 +221,18 @@ def _known(state: Opened, indexes: list[int]) -> list[int]:
 # --- the bundle: the total may be opened ------------------------------------------------------------------------------
 
 
-def bundle_came(state: RoundState, bundle: ConsistencyBundle, tools: Tools) -> Transition:
+def bundle_came(state: RoundState, event: BundleCame, tools: Tools) -> Transition:
+    bundle = event.bundle
     advance(Role.COORDINATOR, phase_of(state), Kind.CONSISTENCY_BUNDLE)
     match state:
         case Confirmed():
             require_running(state.attempt, bundle.key)
             check_bundle(state, bundle)
+            names = names_of(state.offer, state.survivors)
+            if not event.repeats_allowed and _is_another_total(names, event.opened_before):
+                raise ConflictError(
+                    f"this silo opened another total on the model of {bundle.key} since it was shown these survivors"
+                )
             opened = _open(state, tools)
             return Transition(opened, (RecordOpening(state.offer, opened.opening), _shares_opened(opened)))
         case Opened():

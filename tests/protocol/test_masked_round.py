@@ -183,6 +183,24 @@ def test_killed_after_any_record_the_same_attempt_goes_on_to_the_same_total(scen
         assert played.opened_sums() == played.plain_sums()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_record_that_could_not_be_written_is_written_later(restarted: bool) -> None:  # noqa: FBT001 - a parameter
+    frame = frame_of(4, attempts=1)
+    whole = MaskedRound(frame)
+    whole.run()
+    for fails_at in range(1, len(whole.journal) + 1):
+        played = MaskedRound(frame, fails_at=fails_at)
+        played.deliver()
+        assert played.fails_at is None
+        if restarted:
+            played.restart()
+        end = played.run()
+        assert isinstance(end, Commit)
+        assert end.result.value.survivors == (1, 2, 3, 4)
+        assert played.opened_sums() == played.plain_sums()
+        assert {type(error) for _, error in played.refused} <= {LateError}
+
+
 def test_what_was_not_on_record_is_asked_for_again_and_answered_alike() -> None:
     played = MaskedRound(frame_of(4))
     played.until("confirming")

@@ -130,7 +130,7 @@ class Adversary:
             accomplice = self.cohort.members[COLLUDING - 1]
             signed[COLLUDING] = seal(word, signer=key_of(accomplice), index=COLLUDING).envelope
             words = tuple(envelope for index, envelope in sorted(signed.items()) if index in chosen)
-            self._say(to, BundleCame(ConsistencyBundle(self._key(number), words)))
+            self._say(to, BundleCame(ConsistencyBundle(self._key(number), words), (), repeats_allowed=False))
 
     def _restart(self, index: int) -> None:
         before = self.cohort.silos[index]
@@ -296,7 +296,7 @@ def test_with_them_nothing_opens() -> None:
         ]
         same = [envelope for envelope in honest if reopen(ConsistencySignature, envelope).value.survivors == state.t3]
         for signatures in ([*same, *lies], [*honest, *lies]):
-            bundle = BundleCame(ConsistencyBundle(cohort.key(), tuple(signatures)))
+            bundle = BundleCame(ConsistencyBundle(cohort.key(), tuple(signatures)), (), repeats_allowed=False)
             cohort.silos[index].refuses(bundle, ConflictError, "signed")
 
 

@@ -297,6 +297,14 @@ def test_a_bundle_that_does_not_hold_is_refused_and_opens_nothing(case: str) -> 
     assert cohort.me.hear(cohort.bundle()) == ["record opening", "say unmask_shares"], "and an honest one is followed"
 
 
+def test_a_total_that_was_opened_since_the_list_was_signed_is_the_only_one() -> None:
+    """Two jobs on one model: a coordinator shows both lists before either bundle."""
+    cohort, since = Cohort().to(Phase.FIXED), [frozenset(MEMBERS[:3])]
+    cohort.me.refuses(cohort.bundle(opened_before=since), ConflictError, "opened another total on the model")
+    allowed = cohort.bundle(opened_before=since, repeats_allowed=True)
+    assert cohort.me.hear(allowed) == ["record opening", "say unmask_shares"]
+
+
 def test_a_signature_of_one_that_dropped_counts_for_nothing() -> None:
     cohort = Cohort().to(Phase.COMMITTED)
     for index in ALL:

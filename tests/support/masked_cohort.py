@@ -183,8 +183,15 @@ class Cohort:
         commits = tuple(self.commits[index] for index in indexes or self.commits)
         return SurvivorsListed(SurvivorList(self.key(number), commits), opened_before, repeats_allowed)
 
-    def bundle(self, *indexes: int, number: int = 1) -> BundleCame:
-        return BundleCame(ConsistencyBundle(self.key(number), self.said(ConsistencySignature, indexes)))
+    def bundle(
+        self,
+        *indexes: int,
+        number: int = 1,
+        opened_before: Collection[frozenset[ParticipantId]] = (),
+        repeats_allowed: bool = False,
+    ) -> BundleCame:
+        bundle = ConsistencyBundle(self.key(number), self.said(ConsistencySignature, indexes))
+        return BundleCame(bundle, opened_before, repeats_allowed)
 
     def result(self, *survivors: int, number: int = 1, **changed: Any) -> ResultCame:
         start = self.start(number)
