@@ -44,7 +44,7 @@ from coordinator.round.restore import restore
 from coordinator.round.transition import Transition
 from coordinator.storage.interface import JournalEntry
 from shared.entropy import SeededEntropy
-from shared.errors import PeerError
+from shared.errors import PeerError, StorageError
 from shared.ids import Digest, ParticipantId
 from shared.protocol.messages import (
     NONCE_BYTES,
@@ -357,13 +357,17 @@ class MaskedRound:
         vanish: Mapping[ParticipantId, Point] | None = None,
         silently: bool = True,
         killed_after: int | None = None,
+        fails_at: int | None = None,
     ) -> None:
-        """`vanish` says whose word never comes; `silently`: it keeps its session. `killed_after` counts records."""
+        """`vanish` says whose word never comes; `silently`: it keeps its session. `killed_after` counts records;
+        `fails_at` is the one that is not written the first time.
+        """
         self.frame = frame
         self.silos = {member: MaskedSilo(member, frame) for member in frame.spec.members}
         self.vanish = dict(vanish or {})
         self.silently = silently
         self.killed_after = killed_after
+        self.fails_at = fails_at
         self.vanished: set[ParticipantId] = set()
         self.now = 0.0
         self.journal: list[JournalEntry] = []
@@ -386,6 +390,9 @@ class MaskedRound:
         for effect in transition.effects:
             match effect:
                 case Journal(record):
+                    if len(self.journal) + 1 == self.fails_at:
+                        self.fails_at = None
+                        raise StorageError("the disk is full")
                     self.journal.append(encode_record(record))
                     self.lines.append(f"journal {self.journal[-1].kind}")
                     if len(self.journal) == self.killed_after:
@@ -405,13 +412,18 @@ class MaskedRound:
         self.state = transition.state
 
     def tell(self, member: ParticipantId, event: Event) -> None:
-        """A silo's word, at the coordinator; what is refused is noted."""
+        """A silo's word, at the coordinator; what is refused is noted. A word that could not be put on record ends its
+        session, and the silo comes back.
+        """
         if isinstance(event, UploadOffered):
             self._check_upload(event)
         try:
             self.hear(event)
         except PeerError as error:
             self.refused.append((member, error))
+        except StorageError:
+            self.hear(Disconnected(member))
+            self.hear(Connected(member))
 
     def _check_upload(self, offer: UploadOffered) -> None:
         if isinstance(self.state, Uploading) and offer.attempt == self.state.key:
