@@ -19,7 +19,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.planning import MISSES_MAX
 from coordinator.registry import Enrolled
 from coordinator.round.effects import Folded, Replied, UploadOffered
-from coordinator.round.phases import RoundFrame
+from coordinator.round.phases import RoundFrame, RoundState, Uploading
 from coordinator.round.surroundings import FoldOrder, Surroundings
 from coordinator.round_log import RoundLog
 from coordinator.storage.memory import MemoryBlobs, MemoryStore
@@ -31,7 +31,7 @@ from shared.identity import Identity, Role
 from shared.ids import Digest, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec
 from shared.protocol.messages import AttemptAnswer, AttemptStart, RoundBroadcast, RoundPlan, Sealed
-from shared.reasons import AbortReason, JobState, Purpose
+from shared.reasons import AbortReason, AttemptAbortReason, DropReason, JobState, Purpose
 from shared.update import Encoding
 from tests.support.masked_silo import MaskedSilo
 from tests.support.rounds import (
@@ -171,9 +171,12 @@ class Federation:
         return self.silos.setdefault((key, member), MaskedSilo(member, frame, fits=fits))
 
     @property
+    def live(self) -> RoundState | None:
+        return self.conductor.desk.job_view(JOB).live
+
+    @property
     def frame(self) -> RoundFrame | None:
-        live = self.conductor.desk.job_view(JOB).live
-        return None if live is None else live.frame
+        return None if self.live is None else self.live.frame
 
     def _fold(self, order: FoldOrder) -> None:
         key, purpose = order.frame.key, order.frame.plan.value.purpose
@@ -191,7 +194,7 @@ class Federation:
 
     @property
     def summaries(self) -> list[Mapping[str, object]]:
-        return [json.loads(record.summary) for record in self.store.rounds(JOB)]
+        return [json.loads(record.summary) for record in self.store.rounds(JOB) if record.outcome]
 
 
 # --- what it waits for ------------------------------------------------------------------------------------------------
@@ -326,3 +329,21 @@ def test_a_word_of_masking_about_a_round_that_is_over_is_late_and_no_more() -> N
     word: AttemptAnswer = silo.now.advert
     with pytest.raises(LateError):
         federation.conductor.received(silo.name, f"session-{silo.name}", word)
+
+
+def test_one_that_left_an_attempt_sends_no_update_to_it() -> None:
+    federation = Federation(consortium=manifest(*MEMBERS))
+    federation.submit(make_masked_spec(rounds=1))
+    federation.connect()
+    while not isinstance(federation.live, Uploading):
+        federation._deliver(*federation.waiting.popleft())
+    key = federation.live.key
+    silo = federation.silos[key.round, A]
+    assert not federation.conductor.may_upload(A, key).committed
+    event = silo.leaves(AttemptAbortReason.BAD_SHARES)
+    federation.conductor.received(A, f"session-{A}", event.message)
+    with pytest.raises(LateError, match="left attempt"):
+        federation.conductor.may_upload(A, key)
+    federation.waiting = deque(waiting for waiting in federation.waiting if waiting[0] != A)
+    federation.run(rounds=1)
+    assert federation.summaries[0]["dropped"] == {A: DropReason.ATTEMPT_LEFT}
