@@ -106,7 +106,11 @@ class Process:
             observer=_Unobserved(),
         )
         self.conductor: Conductor = parts.conductor(
-            around=around, blobs=host.blobs, intake=self.intake, signer=COORDINATOR_KEY
+            around=around,
+            blobs=host.blobs,
+            intake=self.intake,
+            signer=COORDINATOR_KEY,
+            consortium=host.shape.consortium,
         )
         self.later: list[Callable[[], object]] = []
         self.projection = AuditProjection(file=host.audit_file)
@@ -130,6 +134,8 @@ class Host:
         self.audit_file = HeldFile()
         self.process: Process | None = None
         self.crashes = 0
+        self.taken: set[bytes] = set()
+        """Every chunk that was ever in a spool."""
         self._sessions = 0
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -236,6 +242,8 @@ class Host:
             gone = driver is None or driver.finished or driver.frame.key != key
             hold(gone, "acknowledged-durable", f"the fold of open round {key} cannot read what was acknowledged: {bug}")
             outcome = FoldFailed(AbortReason.FOLD_FAILED)
+        if isinstance(outcome, FoldFailed) and outcome.reason is not AbortReason.FOLD_FAILED:
+            hold(False, "honest-total", f"the total of {order.attempt} of honest silos is {outcome.reason}")
         self.post(lambda: process.conductor.fold_ended(key, outcome))
 
     # --- sessions -----------------------------------------------------------------------------------------------------
@@ -312,6 +320,7 @@ class Host:
         self._still(stream)
         chunk = decode_upload_frame(frame)
         assert isinstance(chunk, memoryview)
+        self.taken.add(bytes(chunk))
         self.call(stream.receiving.append, chunk)
 
     def upload_end(self, stream: Stream) -> None:

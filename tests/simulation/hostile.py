@@ -97,17 +97,18 @@ def _in_an_attempt(host: Host, silo: Silo) -> list[HostileWord]:
     driver = host.up().driver
     if driver is None or not isinstance(driver.state, Uploading):
         return []
+    encoding = driver.state.attempt.value.encoding
     key, start = driver.state.key, driver.state.attempt
     later = replace(key, attempt=AttemptNumber(key.attempt + 1))
     index = driver.frame.index_of(silo.name)
     other = next(islice(cycle(driver.frame.spec.members), index, None))
-    header = encode_update_header(UpdateHeader(Encoding.PLAIN, 1.0, 1))
+    header = encode_update_header(UpdateHeader(encoding, None if encoding.masked else 1.0, 1))
     upload = silo.work.uploads.get(key.round)
     if upload is None:
         return []
     commit = UploadCommit(
         attempt=attempt_digest(start),
-        transcript=attempt_digest(start),
+        transcript=driver.state.transcript,
         index=index,
         header=header,
         update=Digest.of(b"?"),

@@ -1,4 +1,4 @@
-"""What must hold after every operation (house.md section 10, as far as it exists in the plain mode).
+"""What must hold after every operation (house.md section 10).
 
 The checks read the records and files themselves, not through the verbs, so that they neither use up a planned fault nor
 believe a component that lies. Each has a name, by which a planted bug is convicted:
@@ -11,14 +11,17 @@ believe a component that lies. Each has a name, by which a planted bug is convic
 * `acknowledged-durable`: an acknowledged update is on disk, whole, until its round is over;
 * `refused-changes-nothing`: what is refused leaves everything as it was;
 * `honest-refused`: nothing that an honest side says is taken for a breach of the rules;
+* `honest-total`: no total of honest updates is refused, and none that enough silos opened stays shut;
 * `ends`: when the world is quiet everything is over, at both sides, and nothing is left behind.
+
+What masking adds is in `masked_invariants`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -29,34 +32,26 @@ from coordinator.round.journal import decode_plan, decode_record
 from coordinator.round.phases import Contribution
 from coordinator.storage.interface import COMMITTED, RoundRecord
 from shared.errors import AuditError
-from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
-from shared.protocol.messages import RoundResult, attempt_digest
+from shared.ids import Digest, ParticipantId, RoundKey
+from shared.protocol.messages import AttemptStart, RoundResult, attempt_digest
 from shared.reasons import Purpose
-from shared.update import Encoding, StatisticsLayout, UpdateLayout, update_digest
+from shared.update import StatisticsLayout, UpdateLayout, update_digest
 from shared.wire.sealed import decode_envelope, encode_update_header, reopen
 from tests.simulation.coordinator_process import Host
-from tests.simulation.settings import BANKS, hold
+from tests.simulation.evidence import Evidence
+from tests.simulation.masked_invariants import openings_stay, round_ended
+from tests.simulation.settings import hold
+from tests.simulation.silo import Silo
+from tests.simulation.work import hot_cell
 from tests.support.rounds import COORDINATOR_KEY, METRICS, model_values
 
 
-@dataclass(slots=True)
-class Evidence:
-    """What was seen until now."""
-
-    sent: set[tuple[ParticipantId, AttemptKey]] = field(default_factory=set)
-    acknowledged: set[tuple[ParticipantId, AttemptKey]] = field(default_factory=set)
-    finished: dict[RoundKey, RoundRecord] = field(default_factory=dict)
-    lines: list[bytes] = field(default_factory=list)
-    model: Digest | None = None
-    models: int = 1
-    journaled: int = 0
-
-
-def check(host: Host, seen: Evidence) -> None:
+def check(host: Host, seen: Evidence, silos: Iterable[Silo] = ()) -> None:
     """Everything that must hold at any moment."""
     _audit(host, seen)
     _rounds(host, seen)
     _contributions(host, seen)
+    openings_stay(seen, silos)
 
 
 def _audit(host: Host, seen: Evidence) -> None:
@@ -83,6 +78,8 @@ def _rounds(host: Host, seen: Evidence) -> None:
     for record in rounds:
         if record.outcome and record.key not in seen.finished:
             seen.finished[record.key] = record
+            if host.spec.masking.masked:
+                round_ended(host, seen, record)
             if record.outcome == COMMITTED:
                 _committed(host, seen, record)
     hold(len(records.models) == seen.models, "lineage", f"{len(records.models)} models for {seen.models - 1} rounds")
@@ -120,8 +117,12 @@ def _took_part(
     hold(len(keys) == 1, "survivors", f"the result of {record.key} is of an attempt that never began")
     out = {entry.participant for entry in journal if isinstance(entry, MemberOut)}
     for member in survivors:
-        hold((member, keys[0]) in seen.sent, "survivors", f"{member} is in the result of {keys[0]} and sent nothing")
-    acknowledged = {member for member, key in seen.acknowledged if key == keys[0]}
+        hold(
+            (member, keys[0]) in seen.commitments,
+            "survivors",
+            f"{member} is in the result of {keys[0]} and sent nothing",
+        )
+    acknowledged = {member for member, key in seen.acknowledgements if key == keys[0]}
     hold(
         acknowledged - out <= set(survivors),
         "survivors",
@@ -138,7 +139,8 @@ def _model(host: Host, seen: Evidence, record: RoundRecord, result: RoundResult,
     old, new = model_values(files[parent]), model_values(files[result.next_model])
     mean = np.zeros(shape.elements)
     for index in result.survivors:
-        mean[(record.key.number % BANKS) * shape.members + index - 1] = 1.0 / len(result.survivors)
+        value = seen.values[host.spec.members[index - 1], record.key]
+        mean[hot_cell(shape, index, record.key.number)] = value / len(result.survivors)
     counted = np.round((new - old) * len(result.survivors), 3)
     hold(
         bool(np.array_equal(new, old + mean)),
@@ -172,12 +174,12 @@ def _contributions(host: Host, seen: Evidence) -> None:
                 )
 
 
-def _contributed(host: Host, key: RoundKey) -> list[tuple[ParticipantId, AttemptKey, Contribution]]:
-    found: dict[ParticipantId, tuple[ParticipantId, AttemptKey, Contribution]] = {}
-    attempt: AttemptKey | None = None
+def _contributed(host: Host, key: RoundKey) -> list[tuple[ParticipantId, AttemptStart, Contribution]]:
+    found: dict[ParticipantId, tuple[ParticipantId, AttemptStart, Contribution]] = {}
+    attempt: AttemptStart | None = None
     for entry in map(decode_record, host.store._records.journals[key][1:]):
         if isinstance(entry, AttemptBegun):
-            attempt, found = entry.start.value.key, {}
+            attempt, found = entry.start.value, {}
         elif isinstance(entry, Contributed):
             assert attempt is not None
             found[entry.participant] = (entry.participant, attempt, entry.contribution)
@@ -187,13 +189,18 @@ def _contributed(host: Host, key: RoundKey) -> list[tuple[ParticipantId, Attempt
 
 
 def _durable_update(
-    host: Host, record: RoundRecord, attempt: AttemptKey, member: ParticipantId, kept: Contribution
+    host: Host, record: RoundRecord, attempt: AttemptStart, member: ParticipantId, kept: Contribution
 ) -> Digest | None:
-    file = host.blobs._spools.get((attempt, member))
+    file = host.blobs._spools.get((attempt.key, member))
     if file is None or file.durable is None:
         return None
-    parameters = host.shape.elements if record.purpose is Purpose.TRAIN else 0
-    layout = UpdateLayout(Encoding.PLAIN, parameters, StatisticsLayout(METRICS).cells)
+    trains = record.purpose is Purpose.TRAIN
+    layout = UpdateLayout.of_round(
+        encoding=attempt.encoding,
+        parameters=host.shape.elements if trains else 0,
+        tensors=1 if trains else 0,
+        statistics=StatisticsLayout(METRICS),
+    )
     chunks = [file.durable[start:end] for start, end in layout.chunk_ranges()]
     digests = [Digest(hashlib.sha256(chunk).digest()) for chunk in chunks]
     return update_digest(encode_update_header(kept.header), digests)

@@ -1,73 +1,43 @@
 """A participant as a process that can die: the real driver over a journal and a spool that survive it.
 
-Theory of operation. `SimulatedWork` stands where `participant.work` does and keeps its promises: an update is on disk
-before it is reported, an upload asks its status, sends what is missing, commits, and starts over when the coordinator
-cannot be reached; a late one ends quietly, an impossible one is reported. Each of these is one `step`, so that anything
-can happen in between. Every participant contributes a one-hot vector; whoever is counted twice shows as a 2.
+Theory of operation. What outlives the process is its journal and the updates of rounds that the journal has open; the
+secrets of masked attempts do not. Each life has an entropy of its own, which is fixed by the participant's name and the
+number of the life: a history replays, and no life draws what another drew. All that a silo says, hears and holds is
+shown to a witness, against which the invariants are checked.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-import numpy as np
-
 from participant.consent import Policy
-from participant.round.checks import layout_of
-from participant.round.driver import Driver, Surroundings
-from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone, WorkFailed
-from participant.round.phases import Measured, Offer, Protection, RoundState, SpooledUpdate
-from shared.entropy import SeededEntropy
-from shared.errors import (
-    DurabilityUnknown,
-    FederationError,
-    LateError,
-    PeerError,
-    StorageError,
-    UnreachableError,
-)
+from participant.round.driver import Surroundings
+from participant.round.effects import Event
+from participant.round.phases import RoundState
+from shared.errors import DurabilityUnknown, PeerError, StorageError, UnreachableError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
-from shared.protocol.messages import (
-    CAPABILITIES,
-    PROTOCOL_VERSIONS,
-    AttemptStart,
-    Hello,
-    RoundReply,
-    Sealed,
-    UploadCommit,
-    attempt_digest,
-)
-from shared.reasons import DropReason, Purpose
-from shared.update import Encoding, UpdateHeader, UpdateLayout, update_digest
-from shared.wire.sealed import encode_update_header, seal
+from shared.protocol.messages import CAPABILITIES, PROTOCOL_VERSIONS, Hello, RoundReply
+from shared.secagg.keys import AttemptSecrets
 from shared.wire.session import (
     ShutEnvelope,
     decode_coordinator_message,
     encode_participant_message,
     open_broadcast,
 )
-from shared.wire.transfer import (
-    CommitRequest,
-    UploadOpen,
-    decode_commit_response,
-    decode_upload_status,
-    encode_commit_request,
-    encode_data,
-    encode_upload_open,
-    encode_upload_status_request,
-)
-from tests.simulation.coordinator_process import Host, Stream
-from tests.simulation.settings import BANKS, hold
+from tests.simulation.coordinator_process import Host
 from tests.simulation.wire import Link
-from tests.support.participant_journal import MemoryJournal
+from tests.simulation.work import SimulatedWork
+from tests.support.participant_journal import FaultPlan, MemoryJournal
 from tests.support.rounds import COORDINATOR_KEY, TASK, key_of
 
 
 class Witness(Protocol):
     """Told what each side did, so that the invariants can be checked against it."""
+
+    def trained(self, participant: ParticipantId, key: RoundKey, value: float) -> None:
+        """The silo has an update with this value in its own cell."""
+        ...
 
     def sent(self, participant: ParticipantId, attempt: AttemptKey) -> None:
         """A signed commitment left this silo."""
@@ -75,178 +45,35 @@ class Witness(Protocol):
 
     def acknowledged(self, participant: ParticipantId, attempt: AttemptKey, update: Digest) -> None: ...
 
-    def refused(self, participant: ParticipantId, error: PeerError, said: str) -> None:
-        """This participant did not accept what the coordinator said."""
+    def said(self, participant: ParticipantId, message: RoundReply, frame: bytes) -> None:
+        """A word left this silo."""
+        ...
+
+    def heard(self, frame: bytes) -> None:
+        """A frame of the coordinator reached a silo."""
+        ...
+
+    def holds(self, secrets: AttemptSecrets) -> None:
+        """A silo has these secrets now."""
+        ...
+
+    def refused(self, participant: ParticipantId, error: PeerError, said: str, *, gap: bool) -> None:
+        """This participant did not accept what the coordinator said. `gap`: frames of this session went missing."""
+        ...
+
+    def alarmed(self, participant: ParticipantId, what: str) -> None:
+        """This participant takes the coordinator for dishonest."""
         ...
 
 
-def one_hot(elements: int, members: int, index: int, number: int) -> bytes:
-    """The update of member `index` (from 1) in a round: float32 zeros and a one."""
-    vector = np.zeros(elements, "<f4")
-    vector[(number % BANKS) * members + index - 1] = 1.0
-    return vector.tobytes()
-
-
-def measured(index: int) -> Measured:
-    """A weight of one, and a loss that is a bit of its own."""
-    return Measured(1.0, (2.0**index,))
-
-
-def statistics_of(update: SpooledUpdate) -> tuple[float, ...]:
-    """Section 1 in the plain encoding, of weights of one."""
-    trained = (0.0, 0.0) if update.train is None else (update.train.weight, *update.train.means)
-    return (*trained, update.evaluate.weight, *update.evaluate.means)
-
-
-@dataclass(slots=True)
-class Upload:
-    """One upload on its way."""
-
-    offer: Offer
-    update: SpooledUpdate
-    attempt: Sealed[AttemptStart]
-    stream: Stream | None = None
-    sent: int = 0
-    ended: bool = False
-
-    @property
-    def layout(self) -> UpdateLayout:
-        return layout_of(self.offer, self.update, Encoding.PLAIN)
-
-
-class SimulatedWork:
-    """Implements `participant.round.driver.Work`; performs a step when it is told to."""
-
+class _Observer:
     def __init__(self, silo: Silo) -> None:
         self._silo = silo
-        self.training: dict[RoundKey, Offer] = {}
-        self.uploads: dict[RoundKey, Upload] = {}
-        self.fails_next: DropReason | None = None
 
-    def start_work(self, offer: Offer) -> None:
-        self.training[offer.key] = offer
-
-    def start_upload(
-        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
-    ) -> None:
-        self.uploads[offer.key] = Upload(offer, update, attempt)
-
-    def stop(self, offer: Offer) -> None:
-        self.training.pop(offer.key, None)
-        self.uploads.pop(offer.key, None)
-
-    def keep_state(self, offer: Offer) -> bool:
-        return True
-
-    def erase(self, offer: Offer) -> None:
-        self._silo.spool.pop(offer.key, None)
-
-    # --- steps --------------------------------------------------------------------------------------------------------
-
-    def train(self) -> None:
-        silo = self._silo
-        key, offer = next(iter(self.training.items()))
-        plan = offer.plan.value
-        try:
-            model = silo.host.fetch(silo.name, plan.model)
-        except UnreachableError:
-            return
-        except FederationError:
-            del self.training[key]
-            silo.report(key, WorkFailed(DropReason.MODEL_UNAVAILABLE))
-            return
-        hold(Digest.of(model) == plan.model, "model-exists", f"model {plan.model} has other bytes")
-        del self.training[key]
-        if self.fails_next is not None:
-            reason, self.fails_next = self.fails_next, None
-            silo.report(key, WorkFailed(reason))
-            return
-        trains = plan.purpose is Purpose.TRAIN
-        shape = silo.host.shape
-        deltas = one_hot(shape.elements, shape.members, offer.index, key.number) if trains else b""
-        silo.spool[key] = deltas
-        said = measured(offer.index)
-        update = SpooledUpdate(said if trains else None, said, len(deltas) // 4, (), fits=True)
-        silo.report(key, WorkDone(update))
-
-    def upload(self, *, lose_answer: bool = False) -> None:
-        """The next call of an upload. A lost answer is a call that was made and seems not to have been."""
-        key, upload = next(iter(self.uploads.items()))
-        try:
-            done = self._next_call(upload, lose_answer=lose_answer)
-        except UnreachableError:
-            upload.stream, upload.sent, upload.ended = None, 0, False
-        except LateError:
-            self.uploads.pop(key, None)
-        except PeerError as error:
-            self._silo.witness.refused(self._silo.name, error, "upload")
-            self.impossible(key, upload)
-        else:
-            if done:
-                self.uploads.pop(key, None)
-                self._silo.report(key, UploadAcknowledged(attempt_digest(upload.attempt), None))
-
-    def impossible(self, key: RoundKey, upload: Upload) -> None:
-        self.uploads.pop(key, None)
-        self._silo.report(key, UploadImpossible(attempt_digest(upload.attempt), DropReason.LOST))
-
-    def _next_call(self, upload: Upload, *, lose_answer: bool) -> bool:
-        host, name, key = self._silo.host, self._silo.name, upload.attempt.value.key
-        chunks = chunks_of(upload, self._silo.spool[upload.offer.key])
-        if upload.stream is None:
-            status = decode_upload_status(host.upload_status(name, encode_upload_status_request(key)))
-            if status.committed:
-                return True
-            stream = host.upload_open(name, encode_upload_open(UploadOpen(key, status.durable_bytes)))
-            upload.stream = stream
-            upload.sent = stream.receiving.received_chunks
-        elif upload.sent < len(chunks):
-            host.upload_chunk(upload.stream, encode_data(chunks[upload.sent]))
-            upload.sent += 1
-        elif not upload.ended:
-            host.upload_end(upload.stream)
-            upload.ended = True
-        else:
-            answer = self.commit(upload, chunks)
-            if lose_answer:
-                raise UnreachableError("the answer was lost")
-            self._silo.witness.acknowledged(name, key, answer)
-            return True
-        if lose_answer:
-            raise UnreachableError("the answer was lost")
-        return False
-
-    def commit(self, upload: Upload, chunks: list[bytes]) -> Digest:
-        """Send the signed word. Raises as the coordinator answers."""
-        silo, key = self._silo, upload.attempt.value.key
-        header = encode_update_header(UpdateHeader(Encoding.PLAIN, 1.0, 1))
-        digest = update_digest(header, [Digest(hashlib.sha256(chunk).digest()) for chunk in chunks])
-        said = UploadCommit(
-            attempt=attempt_digest(upload.attempt),
-            transcript=attempt_digest(upload.attempt),
-            index=upload.offer.index,
-            header=header,
-            update=digest,
-            chunks=len(chunks),
-        )
-        envelope = seal(said, signer=key_of(silo.name), index=upload.offer.index).envelope
-        silo.witness.sent(silo.name, key)
-        request = encode_commit_request(CommitRequest(key, envelope))
-        answer = decode_commit_response(silo.host.upload_commit(silo.name, request))
-        hold(answer == digest, "acknowledged-durable", f"{silo.name} sent {digest}, {answer} was acknowledged")
-        return answer
-
-
-def chunks_of(upload: Upload, deltas: bytes) -> list[bytes]:
-    """What goes over the wire, in the plain encoding."""
-    content = deltas + np.array(statistics_of(upload.update), "<f8").tobytes()
-    return [content[start:end] for start, end in upload.layout.chunk_ranges()]
-
-
-class _Unobserved:
     def moved(self, state: RoundState) -> None: ...
 
-    def alarmed(self, what: str) -> None: ...
+    def alarmed(self, what: str) -> None:
+        self._silo.witness.alarmed(self._silo.name, what)
 
 
 class Silo:
@@ -254,42 +81,79 @@ class Silo:
 
     def __init__(self, name: ParticipantId, host: Host, witness: Witness) -> None:
         self.name, self.host, self.witness = name, host, witness
-        self.journal = MemoryJournal()
+        self.faults = FaultPlan()
+        self.journal: MemoryJournal = host.parts.journal(faults=self.faults)
         self.spool: dict[RoundKey, bytes] = {}
         self.link: Link | None = None
         self.revoked = False
         self.declines = False
+        self.value = 1.0
+        """What it trains next."""
+        self.lives = 0
         self._begin()
 
     def _begin(self) -> None:
+        while True:
+            self.lives += 1
+            try:
+                self._live_again()
+            except (StorageError, DurabilityUnknown):  # something starts it again
+                self.journal = self.journal.crash()
+            else:
+                return
+
+    def _live_again(self) -> None:
         self.work = SimulatedWork(self)
         policy = Policy(
             participant=self.name,
             tasks=frozenset({TASK}),
-            minimum_members=99 if self.declines else 1,
+            minimum_members=9999 if self.declines else 1,
             allow_plain=True,
             allowed_jobs=("*",),
             max_deadline_s=3600.0,
-            minimum_survivors=2,
+            minimum_survivors=1,
             journal_doubtful=False,
+            minimum_colluding=0,
+            allow_two_party=True,
+            allow_no_collusion=True,
+            consortium=self.host.shape.consortium,
         )
         around = Surroundings(
             policy=policy,
             journal=self.journal,
             work=self.work,
-            observer=_Unobserved(),
+            observer=_Observer(self),
             own_key=key_of(self.name).verifying_key,
             signer=key_of(self.name),
-            entropy=SeededEntropy(self.name.encode()),
+            entropy=self.host.parts.entropy(self.name, self.lives),
         )
-        self.driver = Driver(around=around)
+        self.driver = self.host.parts.driver(around=around)
         self.driver.start()
+
+    # --- what it holds ------------------------------------------------------------------------------------------------
+
+    @property
+    def states(self) -> Iterable[RoundState]:
+        return self.driver._rounds.values()
+
+    @property
+    def holds_secrets(self) -> bool:
+        """Whether an attempt of it would be lost with its process."""
+        return any(getattr(state, name, None) is not None for state in self.states for name in _SECRET)
+
+    def _show_secrets(self) -> None:
+        for state in self.states:
+            secrets = getattr(state, "secrets", None)
+            if secrets is not None:
+                self.witness.holds(secrets)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
 
     def restart(self) -> None:
         """Die, and come back with what is durable: the journal, and the spool of its open rounds."""
         self._part()
         self.journal = self.journal.crash()
-        kept = {record.plan.value.key for record in self.journal.open_rounds() if record.update is not None}
+        kept = {key for key, record in self.journal._kept.rounds.items() if record.update is not None}
         self.spool = {key: deltas for key, deltas in self.spool.items() if key in kept}
         self._begin()
 
@@ -313,7 +177,9 @@ class Silo:
 
     def _say(self, message: RoundReply) -> None:
         if self.link is not None and not self.link.broken:
-            self.link.to_coordinator.append(encode_participant_message(message))
+            frame = encode_participant_message(message)
+            self.witness.said(self.name, message, frame)
+            self.link.to_coordinator.append(frame)
 
     def _part(self) -> None:
         """This side is without a session; what the coordinator knows is another matter."""
@@ -330,6 +196,7 @@ class Silo:
         """Take the next frame."""
         assert self.link is not None
         frame = self.link.to_participant.popleft()
+        self.witness.heard(frame)
         verifier = COORDINATOR_KEY.verifying_key
         message = decode_coordinator_message(frame)
         said = message.kind.__name__ if isinstance(message, ShutEnvelope) else type(message).__name__
@@ -338,12 +205,16 @@ class Silo:
             if isinstance(message, ShutEnvelope):
                 self.driver.received(open_broadcast(message, verifier=verifier), verifier)
             else:
-                self.driver.received(message, verifier)  # type: ignore[arg-type] # SurvivorList is all that is left
+                self.driver.received(message, verifier)  # type: ignore[arg-type] # exchanges are all that is left
 
         try:
             self._live(take)
         except PeerError as error:
-            self.witness.refused(self.name, error, said)
+            self.refused(error, said)
+
+    def refused(self, error: PeerError, said: str) -> None:
+        gap = self.link is not None and self.link.gap
+        self.witness.refused(self.name, error, said, gap=gap)
 
     def report(self, key: RoundKey, event: Event) -> None:
         self._live(lambda: self.driver.report(key, event))
@@ -354,3 +225,8 @@ class Silo:
             work()
         except (StorageError, DurabilityUnknown):
             self.restart()
+        else:
+            self._show_secrets()
+
+
+_SECRET = ("secrets", "dealt")

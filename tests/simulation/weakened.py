@@ -82,7 +82,7 @@ def double_count() -> Parts:
             return acknowledged
 
     def fold(order: FoldOrder, blobs: Blobs) -> Folded | FoldFailed:
-        view = _DoublingView(blobs, twice, order.frame.layout.parameter_bytes)
+        view = _DoublingView(blobs, twice, order.frame.layout(order.encoding).parameter_bytes)
         return run_fold(order, view)  # type: ignore[arg-type] # what it lacks it hands on
 
     return Parts(conductor=Counting, fold=fold)
@@ -98,7 +98,11 @@ def late_update_folded() -> Parts:
         sample = next(iter(survivors.values()))
         for member in order.frame.spec.members:
             file = blobs._spools.get((order.attempt, member))
-            if file is not None and len(file.content) == order.frame.layout.total_bytes and member not in survivors:
+            if (
+                file is not None
+                and len(file.content) == order.frame.layout(order.encoding).total_bytes
+                and member not in survivors
+            ):
                 survivors[member] = replace(sample, header=UpdateHeader(Encoding.PLAIN, 1.0, 1))
         folded = run_fold(replace(order, survivors=dict(sorted(survivors.items()))), blobs)
         if isinstance(folded, Folded):
