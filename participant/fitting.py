@@ -77,7 +77,7 @@ def fit_of(offer: Offer, measured: Measured, *, deltas: Path, parameters: int, m
             raise NoUpdate(
                 DropReason.OUT_OF_RANGE,
                 f"weight times delta is {value:.3g} in tensor {tensor}, at most 2^{WIDE_RANGE_EXPONENT} can be masked: "
-                "count examples in a smaller unit, or train with a smaller learning rate",
+                "smaller weights, or a smaller learning rate, keep it below",
             )
     return Fit(tuple(map(range_cell, largest)), offer.misses < MISSES_MAX and _fits(offer, largest))
 

@@ -176,6 +176,7 @@ class SqliteJournal:
                     "UPDATE jobs SET verified_round = ?1, verified_digest = ?2 WHERE job = ?3 AND verified_round < ?1",
                     (verified.number, verified.digest.raw, key.job),
                 )
+        self._file.shed_deleted()  # a reply, for one; when this fails, all of it is done again
 
     def stop_job(self, job: JobId, reason: str) -> None:
         with self._file.transaction() as database:

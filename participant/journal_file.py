@@ -114,6 +114,10 @@ class JournalFile:
     def close(self) -> None:
         self._database.close()
 
+    def shed_deleted(self) -> None:
+        """Nothing that was deleted is left in the write-ahead file. Raises StorageError."""
+        self.read("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows. Raises StorageError."""
         try:

@@ -7,7 +7,7 @@ those bytes, never over a value written again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeAlias, TypeVar
 
@@ -30,9 +30,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Signed bytes, not yet opened."""
+    """Signed bytes, not yet opened. They do not print: some of them hold opened shares."""
 
-    payload: bytes
+    payload: bytes = field(repr=False)
     signature: bytes
     signer: int
     """0 for the coordinator, else the 1-based position among the job's members."""
@@ -182,8 +182,8 @@ class UnmaskShares:
     attempt: Digest
     survivors: Digest
     index: int
-    self_shares: tuple[tuple[int, bytes], ...]
-    mask_shares: tuple[tuple[int, bytes], ...]
+    self_shares: tuple[tuple[int, bytes], ...] = field(repr=False)
+    mask_shares: tuple[tuple[int, bytes], ...] = field(repr=False)
     """(position, share), ascending; no position is in both."""
 
 
