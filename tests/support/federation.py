@@ -80,11 +80,15 @@ class Process:
             if line["event"] == "process_ended":
                 raise AssertionError(f"ended before {event}; it said:\n{self._log.read_text()[-4000:]}")
 
-    def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+    def ask_to_stop(self) -> None:
+        """SIGTERM."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             self._process.send_signal(signal.SIGCONT)  # one that stands still hears nothing
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.ask_to_stop()
         return self._end()
 
     def kill(self) -> None:
@@ -159,14 +163,15 @@ class Federation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self._processes.values():
+            process.ask_to_stop()
+        for process in self._processes.values():
             process.stop()
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self.start_coordinator()
-        for member in self.members:
-            self.start_participant(member)
+        self.start_participants(self.members)
 
     def start_coordinator(self) -> Process:
         config = self.folder / "coordinator.toml"
@@ -174,17 +179,24 @@ class Federation:
         process.wait_for("coordinator_ready")
         return process
 
+    def start_participants(self, members: Sequence[str]) -> None:
+        """Side by side, which is faster than one after the other."""
+        for process in [self._start(member, self._command(member)) for member in members]:
+            process.wait_for("participant_started")
+
     def start_participant(self, member: str) -> Process:
-        return self._started(member, [*CONSILO, "participant", "run", "--config", str(self._config(member))])
+        process = self._start(member, self._command(member))
+        process.wait_for("participant_started")
+        return process
 
     def start_doomed(self, member: str, *moments: Moment) -> Process:
         """A participant that ends itself, or stands still, at certain moments."""
-        return self._started(member, doomed(self._config(member), *moments))
-
-    def _started(self, member: str, command: Sequence[str]) -> Process:
-        process = self._start(member, command)
+        process = self._start(member, doomed(self._config(member), *moments))
         process.wait_for("participant_started")
         return process
+
+    def _command(self, member: str) -> list[str]:
+        return [*CONSILO, "participant", "run", "--config", str(self._config(member))]
 
     def _config(self, member: str) -> Path:
         return self.folder / member / "participant.toml"
