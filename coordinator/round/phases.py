@@ -70,9 +70,6 @@ class RoundFrame:
         """1-based position among the members. A stranger is a bug of the caller."""
         return self.spec.members.index(participant) + 1
 
-    def member_at(self, index: int) -> ParticipantId:
-        return self.spec.members[index - 1]
-
     def layout(self, encoding: Encoding) -> UpdateLayout:
         """Of this round's updates in that encoding."""
         trains = self.plan.value.purpose is Purpose.TRAIN

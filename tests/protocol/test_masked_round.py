@@ -403,7 +403,7 @@ def test_what_is_said_again_changes_nothing_and_is_not_recorded_twice(reached: s
                 played.tell(silo.name, silo.says(answer))
     if isinstance(played.state, Unmasking):
         for signature in played.state.bundle:
-            silo = played.silos[played.frame.member_at(signature.signer)]
+            silo = played.silos[played.frame.spec.members[signature.signer - 1]]
             word = AttemptAnswer(silo.now.advert.attempt, AnswerKind.CONSISTENCY_SIGNATURE, signature)
             played.tell(silo.name, silo.says(word))
     assert played.state == before
