@@ -20,6 +20,7 @@ from shared.secagg.threshold import threshold
 from shared.update import Encoding
 
 MEMBERS_MAX = 1000  # the protocol is synchronous and meant for silos, not for phones
+MASKED_MEMBERS_MAX = 200  # everybody deals a share to everybody: the messages of an attempt grow with the square
 METRICS_MAX = 64  # each is one cell of an update and one column of a dashboard
 JOBSPEC_MAX_BYTES = 256 * 1024  # it is kept whole in the journal of every member
 DEADLINE_MAX_S = 30 * 24 * 3600.0
@@ -189,6 +190,8 @@ def _require_sound_masking(masking: MaskingSpec, policy: RoundPolicy, members: i
     colluding = masking.max_colluding
     if members < TWO_PARTY:
         raise ValueError("a masked job has at least 2 members: with one, the total is the update")
+    if members > MASKED_MEMBERS_MAX:
+        raise ValueError(f"a masked job has at most {MASKED_MEMBERS_MAX} members, got {members}: each shares with each")
     if members == TWO_PARTY and not masking.allow_two_party:
         raise ValueError(
             "with 2 members each learns the other's update from the total: more members, or masking.allow_two_party"

@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         tables(4, masking={"max_weight": 2.0**32}),
         "the totals of metrics of 4 members could overflow: lower masking.max_weight (4294967296.0)",
     ),
-    "the defaults of many": (tables(512), "the totals of metrics of 512 members could overflow"),
+    "too many": (tables(201), "a masked job has at most 200 members, got 201"),
     **{
         f"{rule} under masking": (
             tables(9, strategy=rule),
