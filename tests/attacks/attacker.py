@@ -125,9 +125,17 @@ class Attacker:
     # --- talking ------------------------------------------------------------------------------------------------------
 
     def tell(self, names: Iterable[ParticipantId], message: RoundBroadcast) -> None:
+        if isinstance(message, SurvivorList):
+            self._note(message)
         for name in names:
             silo: Silo = self.silos[name] if name in self.silos else self.colluders[name]
             self.keep(name, silo.hear(message))
+
+    def _note(self, listed: SurvivorList) -> None:
+        """What t3 the silos make of it, by what they were shown before."""
+        commits = {commit.signer: commit.payload for commit in listed.commits}
+        for scene in self.scenes.values():
+            self.lists[survivors_digest(scene.t2, commits.items())] = scene.t2
 
     def keep(self, name: ParticipantId, said: Sequence[Said]) -> None:
         for word in said:

@@ -5,6 +5,7 @@ The journal is the one in memory, work is done at once, and an upload comes back
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,9 @@ from shared.protocol.messages import (
     attempt_digest,
 )
 from shared.reasons import AttemptAbortReason, Purpose
-from shared.update import UpdateHeader, update_digest
+from shared.update import CHUNK_BYTES, UpdateHeader, update_digest
 from shared.wire.sealed import encode_update_header, seal
-from tests.attacks.silos import Deltas, Refused, Said, Upload
+from tests.attacks.silos import Deltas, Pads, Refused, Said, Upload
 from tests.support.participant_journal import MemoryJournal
 from tests.support.rounds import COORDINATOR_KEY, TASK, initial_model, key_of
 
@@ -79,8 +80,7 @@ class ProductSilo:
     ) -> None:
         self.name, self.deltas, self.acknowledges = name, deltas, acknowledges
         self.observer = _Observer()
-        self.sent_by: list[_Sending] = []
-        """Every upload that was begun, with its masks."""
+        self.pads: Pads = defaultdict(set)
         self._policy = Policy(
             participant=name,
             tasks={TASK},
@@ -121,7 +121,6 @@ class ProductSilo:
         self._driver.start()
 
     def restart(self) -> list[Said]:
-        """The process dies; the next one finds the journal."""
         self._journal = self._journal.crash()
         self._begin()
         return self._worked_off()
@@ -192,7 +191,6 @@ class ProductSilo:
         assert isinstance(protection, Masked)
         sending = _Sending(offer, update, attempt, protection, SentDigests(protection.transcript))
         self._sending = sending
-        self.sent_by.append(sending)
         self._pending.append(lambda: self._send(sending))
 
     def stop(self, offer: Offer) -> None:
@@ -229,9 +227,13 @@ class ProductSilo:
         )
         sent, digests = b"", []
         try:
-            for chunk in chunks:
+            for chunk, (start, _) in zip(chunks, layout.chunk_ranges(), strict=True):
                 sent += bytes(chunk.data)
                 digests.append(chunk.digest)
+                section = 0 if start < layout.parameter_bytes else 1
+                place = (start - section * layout.parameter_bytes) // CHUNK_BYTES
+                for root, _sign in protection.masks._terms:
+                    self.pads[root.reveal(), section, place].add(bytes(chunk.data))
         except ResendDiffers:
             event = UploadImpossible(attempt_digest(sending.attempt), AttemptAbortReason.RESEND_DIFFERS)
             self._report(offer.key, event)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from shared.ids import AttemptKey, Digest, ParticipantId
 from shared.protocol.messages import Envelope, RoundBroadcast, RoundReply
-from shared.update import CHUNK_BYTES
 
 Deltas: TypeAlias = NDArray[np.float32]
+Pads: TypeAlias = dict[tuple[bytes, int, int], set[bytes]]
+"""By the root of a mask, the section and the chunk (the IV): each content that it was put on by one silo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,23 @@ class Silo(Protocol):
         """Its update: what all of this is about."""
         ...
 
+    @property
+    def pads(self) -> Pads:
+        """Of everything that it sent."""
+        ...
+
     def hear(self, message: RoundBroadcast) -> list[Said]: ...
 
     def resend(self) -> list[Said]:
         """The coordinator says that it has nothing of the upload that runs: it is sent from its beginning."""
+        ...
+
+    def acknowledge(self, upload: Upload) -> list[Said]:
+        """The coordinator says that this upload is durable there."""
+        ...
+
+    def restart(self) -> list[Said]:
+        """The process ends, and the next one finds what is on its disk."""
         ...
 
     def change_spool(self, deltas: Deltas) -> None:
@@ -61,13 +75,3 @@ class Silo(Protocol):
     def rolled_back(self) -> Silo:
         """The silo's machine as it was before it was planned with: an old snapshot is brought back to life."""
         ...
-
-
-def chunks_of(content: bytes, parameter_bytes: int) -> list[tuple[int, int, bytes]]:
-    """(section, chunk of the section, content)."""
-    sections = content[:parameter_bytes], content[parameter_bytes:]
-    return [
-        (number, start // CHUNK_BYTES, section[start : start + CHUNK_BYTES])
-        for number, section in enumerate(sections)
-        for start in range(0, len(section), CHUNK_BYTES)
-    ]

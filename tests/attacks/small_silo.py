@@ -7,11 +7,13 @@ needs is left out (section 1, deadlines, restarts, rounds of other purposes).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -63,7 +65,7 @@ from shared.secagg.transcript import (
 from shared.secret import Secret
 from shared.update import Encoding, UpdateHeader, update_digest
 from shared.wire.sealed import Signer, decode_envelope, encode_update_header, open_sealed, reopen, seal
-from tests.attacks.silos import Deltas, Refused, Said, Upload
+from tests.attacks.silos import Deltas, Pads, Refused, Said, Upload
 
 WEIGHT_Q = 1 << 8  # every silo has one example, so that an update is its deltas
 MISSES_MAX = 3
@@ -167,6 +169,7 @@ class SmallSilo:
         self.name, self.deltas, self.defences = name, deltas, defences
         self.runs: dict[Digest, Run] = {}
         """By h0. A colluding one keeps them all; one that does not forgets all but the last."""
+        self.pads: Pads = defaultdict(set)
         self._spool = deltas
         self._signer, self._consortium, self._draw = signer, consortium, draw
         self._long_lived = draw(32)
@@ -187,6 +190,13 @@ class SmallSilo:
 
     def change_spool(self, deltas: Deltas) -> None:
         self._spool = deltas
+
+    def restart(self) -> list[Said]:
+        self._run = None
+        return []
+
+    def acknowledge(self, upload: Upload) -> list[Said]:
+        return []
 
     def hear(self, message: RoundBroadcast) -> list[Said]:
         return _or_refused(lambda: self._heard(message))
@@ -336,9 +346,8 @@ class SmallSilo:
 
     def _take_shares(self, run: Run, delivery: ShareDelivery) -> Upload:
         words = self._opened(run, ShareKeys, delivery.dealers)
-        _require(run.t1 is not None and run.word is not None, "shares before keys")
-        assert run.t1 is not None
-        assert run.word is not None
+        if run.t1 is None or run.word is None:
+            raise ConflictError("shares before keys")
         _require(len(words) >= run.threshold, "too few dealt")
         _require(run.index in words and words[run.index].payload == run.word.payload, "not my word")
         _require(all(word.value.roster == run.t1 for word in words.values()), "shares of another roster")
@@ -365,7 +374,8 @@ class SmallSilo:
     # --- upload -------------------------------------------------------------------------------------------------------
 
     def _upload(self, run: Run) -> Upload:
-        assert run.t2 is not None
+        if run.t2 is None:
+            raise ConflictError("an upload before the shares")
         encoder = Encoder(
             encoding=Encoding.U64,
             members=len(run.members),
@@ -376,10 +386,13 @@ class SmallSilo:
             h0=run.h0,
         )
         words = encoder.encode(self._spool, first_cell=0)
-        Masks(self._terms(run, run.t2)).apply(words, section=0, first_byte=0)
+        terms = self._terms(run, run.t2)
+        Masks(terms).apply(words, section=0, first_byte=0)
         content = words.tobytes()
         if self.defences.same_bytes:
             _require(run.words in {None, content}, "another content under the same masks")
+        for root, _ in terms:
+            self.pads[root.reveal(), 0, 0].add(content)
         run.words = content
         header = encode_update_header(UpdateHeader(Encoding.U64, None, 1))
         said = UploadCommit(run.h0, run.t2, run.index, header, update_digest(header, [Digest.of(content)]), 1)
@@ -402,7 +415,8 @@ class SmallSilo:
     def _survivors(self, run: Run, listed: SurvivorList) -> list[Said]:
         commits, plan = self._opened(run, UploadCommit, listed.commits), self._records.plans[listed.key.round].value
         spec = parse_jobspec(plan.jobspec)
-        assert run.t2 is not None
+        if run.t2 is None:
+            raise ConflictError("survivors before the shares")
         _require(all(commit.value.transcript == run.t2 for commit in commits.values()), "masked for other dealers")
         _require(commits.keys() <= run.held.keys(), "a survivor who did not deal")
         _require(run.index in commits and commits[run.index].envelope == run.commit, "not with my update")
@@ -430,7 +444,8 @@ class SmallSilo:
         return self._opening(run)
 
     def _opening(self, run: Run) -> AttemptAnswer:
-        assert run.t3 is not None
+        if run.t3 is None:
+            raise ConflictError("an opening before the survivors")
         plan = self._records.plans[run.attempt.value.key.round].value
         if self.defences.one_opening:
             _require(self._records.openings.setdefault(plan.key, run.h0) == run.h0, "this round was opened")
@@ -473,9 +488,10 @@ def _payloads(words: Mapping[int, Sealed[Any]]) -> list[tuple[int, bytes]]:
 
 
 def _or_refused(says: Callable[[], list[Said]]) -> list[Said]:
+    """What the smallest silo has no check of its own for, its parts refuse."""
     try:
         return says()
-    except PeerError as error:
+    except (PeerError, InvalidTag, LookupError, ValueError) as error:
         return [Refused(type(error).__name__, str(error))]
 
 
