@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coordinator.round.attempts import attempt_failed, may_try_again
+from coordinator.round.attempts import may_try_again
 from coordinator.round.effects import (
     BundleMade,
     Effect,
@@ -20,7 +20,6 @@ from coordinator.round.effects import (
     StartFold,
     SurvivorsFixed,
 )
-from coordinator.round.gathering import Verdict, verdict
 from coordinator.round.members import moved_phases
 from coordinator.round.phases import (
     Advertising,
@@ -36,7 +35,7 @@ from coordinator.round.phases import (
     Unmasking,
     Uploading,
 )
-from coordinator.round.transition import Seal, Transition
+from coordinator.round.transition import Transition
 from shared.ids import ParticipantId
 from shared.protocol.messages import (
     AdvertiseKeys,
@@ -56,17 +55,12 @@ from shared.secagg.transcript import delivery_digest, roster_digest, survivors_d
 # --- keys (U1) --------------------------------------------------------------------------------------------------------
 
 
-def settle_advertising(state: Advertising, now: float, seal: Seal) -> Transition:
-    match verdict(state, now):
-        case Verdict.WAIT:
-            return Transition(state)
-        case Verdict.FAIL:
-            return attempt_failed(state, now, seal)
-        case Verdict.GO:
-            adverts = {member: state.adverts[member] for member in sorted(state.adverts)}
-            fixed = roster_entered(state, adverts, now)
-            sends = (Send(member, key_roster(fixed)) for member in adverts)
-            return Transition(fixed, (Journal(RosterFixed(adverts)), *sends))
+def fix_roster(state: Advertising, now: float) -> Transition:
+    """U1: no other keys are taken in this attempt."""
+    adverts = {member: state.adverts[member] for member in sorted(state.adverts)}
+    fixed = roster_entered(state, adverts, now)
+    sends = (Send(member, key_roster(fixed)) for member in adverts)
+    return Transition(fixed, (Journal(RosterFixed(adverts)), *sends))
 
 
 def roster_entered(state: Advertising, adverts: Mapping[ParticipantId, Sealed[AdvertiseKeys]], now: float) -> Sharing:
@@ -91,17 +85,12 @@ def key_roster(state: Sharing) -> KeyRoster:
 # --- shares (U2) ------------------------------------------------------------------------------------------------------
 
 
-def settle_sharing(state: Sharing, now: float, seal: Seal) -> Transition:
-    match verdict(state, now):
-        case Verdict.WAIT:
-            return Transition(state)
-        case Verdict.FAIL:
-            return attempt_failed(state, now, seal)
-        case Verdict.GO:
-            dealt = {member: state.dealt[member] for member in sorted(state.dealt)}
-            fixed = delivery_entered(state, dealt, now)
-            sends = (Send(member, delivery) for member, delivery in _share_deliveries(fixed).items())
-            return Transition(fixed, (Journal(SharesFixed(dealt)), *sends))
+def fix_shares(state: Sharing, now: float) -> Transition:
+    """U2: no other shares are taken, and each of it gets what was dealt to it."""
+    dealt = {member: state.dealt[member] for member in sorted(state.dealt)}
+    fixed = delivery_entered(state, dealt, now)
+    sends = (Send(member, delivery) for member, delivery in _share_deliveries(fixed).items())
+    return Transition(fixed, (Journal(SharesFixed(dealt)), *sends))
 
 
 def delivery_entered(state: Sharing, dealt: Mapping[ParticipantId, Dealt], now: float) -> Uploading:
@@ -185,17 +174,12 @@ def survivor_list(state: Confirming | Unmasking | Folding) -> SurvivorList:
     return SurvivorList(state.key, tuple(kept.commit for kept in state.survivors.values()))
 
 
-def settle_confirming(state: Confirming, now: float, seal: Seal) -> Transition:
-    match verdict(state, now):
-        case Verdict.WAIT:
-            return Transition(state)
-        case Verdict.FAIL:
-            return attempt_failed(state, now, seal)
-        case Verdict.GO:
-            opening = bundle_entered(state, state.signatures, now)
-            bundle = ConsistencyBundle(opening.key, opening.bundle)
-            sends = (Send(member, bundle) for member in opening.survivors)
-            return Transition(opening, (Journal(BundleMade(state.signatures)), *sends))
+def make_bundle(state: Confirming, now: float) -> Transition:
+    """Enough survivors signed one list: they may open their shares, and there is no way back."""
+    opening = bundle_entered(state, state.signatures, now)
+    bundle = ConsistencyBundle(opening.key, opening.bundle)
+    sends = (Send(member, bundle) for member in opening.survivors)
+    return Transition(opening, (Journal(BundleMade(state.signatures)), *sends))
 
 
 def bundle_entered(state: Confirming, signatures: Mapping[ParticipantId, Envelope], now: float) -> Unmasking:

@@ -36,15 +36,15 @@ from coordinator.round.effects import (
 )
 from coordinator.round.ending import abort, folded
 from coordinator.round.exchanges import (
+    fix_roster,
+    fix_shares,
     fix_survivors,
     fold_entered,
     lost_before_shares,
-    settle_advertising,
-    settle_confirming,
-    settle_sharing,
+    make_bundle,
     start_fold,
 )
-from coordinator.round.gathering import Verdict, ends, late, owing, verdict
+from coordinator.round.gathering import Gathering, Verdict, ends, late, owing, verdict
 from coordinator.round.members import conversation, linked, with_phase, without
 from coordinator.round.phases import (
     Aborted,
@@ -134,16 +134,8 @@ def settle(state: RoundState, now: float, seal: Seal) -> Transition:
             return settle_gracing(state, now, seal)
         case Advertising() | Sharing() if lost_before_shares(state):
             return attempt_failed(state, now, seal)
-        case Advertising():
-            return settle_advertising(state, now, seal)
-        case Sharing():
-            return settle_sharing(state, now, seal)
-        case Uploading():
-            return _settle_uploading(state, now, seal)
-        case Confirming():
-            return settle_confirming(state, now, seal)
-        case Unmasking():
-            return _settle_unmasking(state, now, seal)
+        case Advertising() | Sharing() | Uploading() | Confirming() | Unmasking():
+            return _settle_gathering(state, now, seal)
         case Folding() | Committed() | Aborted():
             return Transition(state)
         case _:
@@ -264,25 +256,34 @@ def _out(state: OpenState, participant: ParticipantId, reason: DropReason) -> Tr
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
-def _settle_uploading(state: Uploading, now: float, seal: Seal) -> Transition:
+def _settle_gathering(state: Gathering, now: float, seal: Seal) -> Transition:
     match verdict(state, now):
         case Verdict.WAIT:
             return Transition(state)
+        case Verdict.GO:
+            return _go_on(state, now)
+        case Verdict.FAIL if isinstance(state, Unmasking):
+            # Some silos may have opened their shares, and will not help with another total.
+            return abort(state, AbortReason.UNOPENABLE, seal, late(state, now))
         case Verdict.FAIL:
             return attempt_failed(state, now, seal)
-        case Verdict.GO:
+
+
+def _go_on(state: Gathering, now: float) -> Transition:
+    match state:
+        case Advertising():
+            return fix_roster(state, now)
+        case Sharing():
+            return fix_shares(state, now)
+        case Uploading():
             return fix_survivors(state, now)
-
-
-def _settle_unmasking(state: Unmasking, now: float, seal: Seal) -> Transition:
-    match verdict(state, now):
-        case Verdict.WAIT:
-            return Transition(state)
-        case Verdict.FAIL:  # some silos may have opened their shares, and will not help with another total
-            return abort(state, AbortReason.UNOPENABLE, seal, late(state, now))
-        case Verdict.GO:
+        case Confirming():
+            return make_bundle(state, now)
+        case Unmasking():
             folding = fold_entered(state)
             return Transition(folding, (start_fold(folding),))
+        case _:
+            assert_never(state)
 
 
 def _step_finished(state: Committed | Aborted, event: Event) -> Transition:
