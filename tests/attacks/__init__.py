@@ -38,8 +38,12 @@ Attack (`programs`): which defence is off, what is gained without it; how the pr
 of the product in which three things must hold: both kinds of share for one member never leave one silo in one attempt,
 one total at most opens in a round, no mask is put on two contents.
 
-What remains, and is shown too. *Snapshots*: of a federation whose machines were all set back, two totals over other
-members can be had, and their difference; what is not had is the single upload. *Scanning a range* (`scanned_range`): a
-result that a silo was not in is believed for its range, so that each round planned on an invented one gives an answer
-`fits`; only the answers that say no are counted.
+What remains, and is shown too (`test_what_remains_*`):
+
+* *Scanning a range* (`scanned_range`). A result that a silo was not in is believed for its range, and nobody but the
+  coordinator signs one. So each round that is planned on an invented result gives an answer `fits` about a range of the
+  coordinator's choice. Answers that say no are counted, three at most; those that say yes are not.
+* *Subtraction over rounds* (`second_round`): a total with a silo and one without it, on models that train alike.
+* *Snapshots* (`replay`): of a federation whose machines were all set back two totals over other members can be had, and
+  so their difference. What is not had is the single upload.
 """

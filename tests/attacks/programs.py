@@ -163,6 +163,17 @@ def second_job(world: Attacker) -> Deltas | None:
     return _difference(world, world.run(world.plan()), world.run(world.plan(job=OTHER_JOB), dropped=[VICTIM]))
 
 
+def second_round(world: Attacker) -> Deltas | None:
+    """The next round, on a model of the coordinator's choice, without the victim; the difference of the two totals.
+
+    It is the victim's update if training on the other model gives what it gave on this one.
+    """
+    first = world.run(world.plan())
+    ended = world.result(first, world.everybody, next_model=NEXT_MODEL)
+    world.tell(world.everybody, ended)
+    return _difference(world, first, world.run(world.plan(number=2, previous=ended), dropped=[VICTIM]))
+
+
 def _difference(world: Attacker, of_all: Scene, of_others: Scene) -> Deltas | None:
     others = [name for name in world.honest if name != VICTIM]
     whole, rest = world.opened(of_all, world.honest), world.opened(of_others, others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 
 from shared.ids import ParticipantId
+from shared.secagg.fixed_point import RANGE_MARGIN_BITS
+from shared.update import RANGE_EXPONENT_MAX
 from tests.attacks import programs
 from tests.attacks.attacker import Attacker
+from tests.attacks.defences import Lives
 from tests.attacks.silos import Deltas
-from tests.attacks.small_silo import Lives
 from tests.attacks.world import NAMES, VICTIM, Make, federation, job, played, product, small, total_of
 
 SYBILS = tuple(ParticipantId(f"sybil-{number}") for number in range(9))
@@ -168,6 +171,21 @@ def test_without_an_attack_both_open_the_total_over_all(tmp_path: Path) -> None:
         assert not world.answers
 
 
+@pytest.mark.parametrize("name", ["no consistency round", "two lists in an attempt"])
+def test_the_list_of_sums_that_can_be_computed_is_complete(name: str) -> None:
+    """Every set of honest silos is tried: those whose sum comes out are the listed ones and their unions."""
+    attack = ATTACKS[name]
+    world = attack.world(small(**attack.off))
+    attack.program(world)
+    (scene,) = world.scenes.values()
+    listed, silos = world.totals(scene), world.honest
+    tried = [frozenset(some) for count in range(1, len(silos) + 1) for some in combinations(silos, count)]
+    for some in tried:
+        parts = [total for total in listed if total <= some]
+        is_union = frozenset().union(*parts) == some
+        assert (world.opened(scene, some) is not None) is is_union
+
+
 @pytest.mark.parametrize(
     ("program", "layer", "opens"),
     [
@@ -277,3 +295,31 @@ def test_after_three_misses_no_answer_says_anything(tmp_path: Path) -> None:
         invented = programs.invented_result(world, number=2 * number - 1, top_cell=top_cell)
         world.plan([VICTIM], number=2 * number, previous=invented)
     assert world.fits[VICTIM] == [False, True, False, True, False, False, False, False]
+
+
+# --- what remains -----------------------------------------------------------------------------------------------------
+
+
+def test_what_remains_a_range_is_scanned_on_results_that_the_silo_was_not_in(tmp_path: Path) -> None:
+    """Nobody but the coordinator signs a result, and a silo that was not in it believes its range. So a coordinator
+    that has the silo train for nothing, round after round, reads off where its answers change: one miss is enough.
+    """
+    world = federation(product(tmp_path), spec=job(encoding="u32"))
+    answers = programs.scanned_range(world, rounds=40)
+    first_miss = answers.index(False)
+    assert RANGE_EXPONENT_MAX + RANGE_MARGIN_BITS - first_miss + 1 == played(VICTIM).range_cell
+    assert not any(answers[first_miss:]), "it is the only thing to be had: three misses, and then no answer says more"
+
+
+def test_what_remains_two_rounds_on_models_that_train_alike_are_subtracted(tmp_path: Path) -> None:
+    """The total of a round with a silo and of one without it: nothing hides that, if the model hardly changed."""
+    world = federation(product(tmp_path))
+    assert np.array_equal(programs.second_round(world), total_of(world, [VICTIM]))  # type: ignore[arg-type]
+    assert not world.answers
+
+
+def test_what_remains_machines_that_were_all_set_back_open_a_second_total(tmp_path: Path) -> None:
+    world = federation(product(tmp_path))
+    programs.replay(world)
+    totals = {total for _, total in world.all_totals()}
+    assert totals == {frozenset(world.honest), frozenset(world.honest) - {VICTIM}}

@@ -14,9 +14,10 @@ from shared.entropy import SeededEntropy
 from shared.ids import ParticipantId
 from shared.job import JobSpec
 from tests.attacks.attacker import Attacker
+from tests.attacks.defences import NONE, Defences
 from tests.attacks.product_silo import ProductSilo
 from tests.attacks.silos import Deltas, Silo
-from tests.attacks.small_silo import NONE, Defences, SmallSilo
+from tests.attacks.small_silo import SmallSilo
 from tests.support.rounds import ELEMENTS, key_of, make_masked_spec, manifest_of
 
 NAMES = tuple(ParticipantId(f"hospital-{letter}") for letter in "abcdefghij")
