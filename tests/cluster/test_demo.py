@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from consilo.demo.cli import DEFAULT_ROUNDS
+from consilo.demo.dropping import ROUND, ROUNDS_MIN
+from shared.reasons import DropReason
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -31,7 +33,10 @@ def test_the_demo_keeps_what_it_promises(tmp_path: Path) -> None:
     assert told["federated_accuracy"] > sum(alone.values()) / len(alone)
     assert told["federated_accuracy"] == pytest.approx(told["pooled_accuracy"], abs=0.02)
     assert (told["rounds"], told["rounds_committed"]) == (DEFAULT_ROUNDS, DEFAULT_ROUNDS)
-    assert (told["dropped"], told["masking"], told["audit_verified"]) == ([], "plain", True)
+    assert (told["dropped"], told["back_in"], told["audit_verified"]) == ([], [], True)
+    assert (told["masking"], told["members"], told["threshold"], told["max_colluding"]) == ("masked", 4, 3, 1)
+    assert "masked: 4 members, 3 must help to open a total, 1 may collude with the coordinator" in done.stderr
+    assert "against that person nothing is guaranteed" in done.stderr
     assert Path(told["model_path"]).is_file()
 
     signing = folder / "consortium" / "coordinator" / "credentials" / "signing.crt"
@@ -41,6 +46,16 @@ def test_the_demo_keeps_what_it_promises(tmp_path: Path) -> None:
     damaged = log.read_bytes().replace(b"round_committed", b"round_comitted", 1)
     log.write_bytes(damaged)
     assert consilo(*verify, folder=folder).returncode == 1
+
+
+def test_a_hospital_that_is_killed_in_the_middle_is_back_in_the_next_round(tmp_path: Path) -> None:
+    done = consilo("demo", "--drop", "--rounds", str(ROUNDS_MIN), "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["dropped"] == [{"participant": "hospital-d", "round": ROUND, "reason": DropReason.DISCONNECTED}]
+    assert told["back_in"] == [{"participant": "hospital-d", "round": ROUND + 1}]
+    assert (told["rounds_committed"], told["audit_verified"]) == (ROUNDS_MIN, True)
+    assert f"hospital-d was killed (SIGKILL) in round {ROUND}" in done.stderr
 
 
 def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
