@@ -25,7 +25,7 @@ from coordinator.round.phases import RoundState
 from coordinator.round.surroundings import FoldOrder, Surroundings
 from coordinator.storage.faults import FaultPlan
 from shared.clock import ManualClock
-from shared.errors import DurabilityUnknown, FederationError, StorageError, UnreachableError
+from shared.errors import AuditError, DurabilityUnknown, FederationError, StorageError, UnreachableError
 from shared.identity import Identity, Role
 from shared.ids import Digest, ParticipantId, RoundKey
 from shared.protocol.messages import Hello, RoundBroadcast
@@ -218,6 +218,8 @@ class Host:
                 process.conductor.tick()
             if self.process is process:
                 process.projection.project(self.store.audit_entries)
+        except AuditError as error:
+            hold(False, "audit", str(error))
         except DurabilityUnknown:
             self.crash()
         except StorageError:

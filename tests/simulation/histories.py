@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hypothesis import strategies as st
 
 from tests.simulation.settings import Shape
@@ -28,12 +30,30 @@ WEIGHTS = {
     "revoke": 1,
     "hostile": 3,
 }
-NAMES = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
+MASKED_WEIGHTS = {
+    **WEIGHTS,
+    "until": 12,
+    "lose_secrets": 4,
+    "late": 2,
+    "outage": 3,
+    "value": 3,
+    "journal_fault": 3,
+    "twice": 2,
+    "lose": 2,
+    "delay": 2,
+    "hostile": 6,
+}
 OPERATIONS_MAX = 24
 
-operations: st.SearchStrategy[list[Operation]] = st.lists(
-    st.tuples(st.sampled_from(NAMES), st.integers(0, 255), st.integers(0, 40)), max_size=OPERATIONS_MAX
-)
+
+def _drawn(weights: Mapping[str, int]) -> st.SearchStrategy[list[Operation]]:
+    names = [name for name, weight in weights.items() for _ in range(weight)]
+    operation = st.tuples(st.sampled_from(names), st.integers(0, 255), st.integers(0, 40))
+    return st.lists(operation, max_size=OPERATIONS_MAX)
+
+
+operations = _drawn(WEIGHTS)
+masked_operations = _drawn(MASKED_WEIGHTS)
 shapes: st.SearchStrategy[Shape] = st.builds(
     Shape,
     members=st.integers(3, 4),
@@ -41,4 +61,16 @@ shapes: st.SearchStrategy[Shape] = st.builds(
     quorum=st.integers(2, 4),
     floor=st.integers(1, 2),
     attempts=st.integers(1, 2),
+)
+masked_shapes: st.SearchStrategy[Shape] = st.builds(
+    Shape,
+    members=st.integers(2, 5),
+    rounds=st.sampled_from((1, 1, 2, 2, 3, 5)),
+    quorum=st.integers(2, 5),
+    floor=st.integers(2, 3),
+    attempts=st.integers(1, 3),
+    masked=st.just(True),
+    encoding=st.sampled_from(("u32", "u16", "u64")),
+    colluding=st.integers(0, 2),
+    exchange_deadline_s=st.sampled_from((4.0, 30.0)),
 )

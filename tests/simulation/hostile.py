@@ -26,6 +26,7 @@ from shared.wire.sealed import encode_update_header, seal
 from shared.wire.session import encode_participant_message
 from shared.wire.transfer import CommitRequest, encode_commit_request, encode_upload_status_request
 from tests.simulation.coordinator_process import Host
+from tests.simulation.hostile_masked import hostile_answers
 from tests.simulation.settings import JOB
 from tests.simulation.silo import Silo
 from tests.simulation.wire import Link
@@ -43,6 +44,10 @@ class HostileWord:
 def hostile_word(host: Host, silo: Silo, choice: int) -> HostileWord | None:
     """One of the words that are wrong now."""
     words = [*_always(host, silo), *_in_a_round(host, silo), *_in_an_attempt(host, silo)]
+    driver = host.up().driver
+    if driver is not None and driver.frame.spec.masking.masked:
+        answers = [word for name, said in hostile_answers(driver.state, silo) for word in _said(host, silo, name, said)]
+        words += answers
     return words[choice % len(words)] if words else None
 
 

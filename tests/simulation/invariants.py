@@ -39,7 +39,7 @@ from shared.update import StatisticsLayout, UpdateLayout, update_digest
 from shared.wire.sealed import decode_envelope, encode_update_header, reopen
 from tests.simulation.coordinator_process import Host
 from tests.simulation.evidence import Evidence
-from tests.simulation.masked_invariants import openings_stay, round_ended
+from tests.simulation.masked_invariants import no_attempt_after_a_bundle, openings_stay, round_ended
 from tests.simulation.settings import hold
 from tests.simulation.silo import Silo
 from tests.simulation.work import hot_cell
@@ -165,6 +165,7 @@ def _contributions(host: Host, seen: Evidence) -> None:
     if life == seen.journaled:
         return
     seen.journaled = life
+    no_attempt_after_a_bundle(host)
     for key, record in records.rounds.items():
         if not record.outcome:
             for member, attempt, kept in _contributed(host, key):

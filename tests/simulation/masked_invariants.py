@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from coordinator.planning import MISSES_MAX
-from coordinator.round.effects import AttemptBegun, BundleMade, RangeMissed
+from coordinator.round.effects import AttemptBegun, RangeMissed
 from coordinator.round.journal import decode_record
 from coordinator.storage.interface import COMMITTED, RoundRecord
 from shared.protocol.messages import RoundResult
@@ -43,11 +43,19 @@ def openings_stay(seen: Evidence, silos: Iterable[Silo]) -> None:
                 hold(kept.get(key) == survivors, "opened-once", f"{name} forgot that it helped to open round {key}")
 
 
+def no_attempt_after_a_bundle(host: Host) -> None:
+    for key, journal in host.store._records.journals.items():
+        kinds = [entry.kind for entry in journal]
+        if "bundle_made" in kinds:
+            after = kinds[kinds.index("bundle_made") :]
+            hold("attempt_begun" not in after, "opened-once", f"an attempt begins after round {key} began to open")
+
+
 def round_ended(host: Host, seen: Evidence, record: RoundRecord) -> None:
     """The journal of a finished round, from its plan to its end. Asked in the order of the rounds."""
     spec, first = host.spec, seen.model is None
     expected = Encoding.U64 if first or seen.misses >= MISSES_MAX else spec.masking.profile
-    missed = bundled = False
+    missed = False
     for entry in map(decode_record, host.store._records.journals[record.key][1:]):
         match entry:
             case RangeMissed():
@@ -56,10 +64,7 @@ def round_ended(host: Host, seen: Evidence, record: RoundRecord) -> None:
                 )
                 missed, expected = True, Encoding.U64
             case AttemptBegun(start, _):
-                hold(not bundled, "opened-once", f"{start.value.key} begins after its round began to open")
                 hold(start.value.encoding is expected, "range", f"{start.value.key} is not in {expected.name}")
-            case BundleMade():
-                bundled = True
             case _:
                 pass
     told = json.loads(record.summary)["range_miss"]

@@ -66,7 +66,7 @@ class Shape:
         masking = self._masking()
         if masking.masked:
             least = TWO_PARTY if masking.allow_two_party else DEFAULT_MIN_SURVIVORS
-            floor = max(floor, least)
+            floor = max(min(floor, self.members), least)
             quorum = max(quorum, floor, threshold(self.members, masking.max_colluding))
         return make_spec(
             members=self.names,
@@ -119,6 +119,16 @@ class Parts:
     driver: type[Driver] = Driver
     journal: type[MemoryJournal] = MemoryJournal
     entropy: Callable[[ParticipantId, int], Entropy] = _fresh
+
+
+@dataclass(frozen=True, slots=True)
+class PlantedBug:
+    """A weakened part, and the invariants by which it may be convicted."""
+
+    parts: Callable[[], Parts]
+    invariants: frozenset[str]
+    masked: bool = False
+    """Whether it shows in masked jobs; else in plain ones."""
 
 
 class Convicted(AssertionError):  # noqa: N818 - says what happened to the history

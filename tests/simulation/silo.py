@@ -14,7 +14,7 @@ from typing import Protocol
 from participant.consent import Policy
 from participant.round.driver import Surroundings
 from participant.round.effects import Event
-from participant.round.phases import RoundState
+from participant.round.phases import Offer, RoundState
 from shared.errors import DurabilityUnknown, PeerError, StorageError, UnreachableError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 from shared.protocol.messages import CAPABILITIES, PROTOCOL_VERSIONS, Hello, RoundReply
@@ -27,7 +27,7 @@ from shared.wire.session import (
 )
 from tests.simulation.coordinator_process import Host
 from tests.simulation.wire import Link
-from tests.simulation.work import SimulatedWork
+from tests.simulation.work import SimulatedWork, one_hot
 from tests.support.participant_journal import FaultPlan, MemoryJournal
 from tests.support.rounds import COORDINATOR_KEY, TASK, key_of
 
@@ -89,6 +89,7 @@ class Silo:
         self.declines = False
         self.value = 1.0
         """What it trains next."""
+        self.trained = self._one_hot
         self.lives = 0
         self._begin()
 
@@ -146,6 +147,9 @@ class Silo:
             secrets = getattr(state, "secrets", None)
             if secrets is not None:
                 self.witness.holds(secrets)
+
+    def _one_hot(self, offer: Offer) -> bytes:
+        return one_hot(self.host.shape, offer.index, offer.key.number, self.value)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A simulation that finds nothing proves nothing until it is shown to find: five planted bugs, all convicted."""
+"""A simulation that finds nothing proves nothing until it is shown to find: planted bugs, all convicted."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.simulation.histories import operations, shapes
 from tests.simulation.settings import Convicted, Shape
-from tests.simulation.test_simulation import HISTORIES, SEED, SHARES, _drop
+from tests.simulation.steps import note
+from tests.simulation.test_simulation import HISTORIES, SEED, SHARES, _drawn
 from tests.simulation.weakened import BUGS
 from tests.simulation.world import Operation, play
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    structlog.configure(processors=[_drop])
+    structlog.configure(processors=[note])
     yield
     structlog.reset_defaults()
 
@@ -39,7 +39,7 @@ def test_a_planted_bug_is_convicted(name: str) -> None:
             suppress_health_check=list(HealthCheck),
             phases=(Phase.generate,),
         )
-        @given(shapes, operations)
+        @given(*_drawn(share))
         def history(shape: Shape, drawn: list[Operation]) -> None:
             nonlocal played
             played += 1
@@ -48,7 +48,7 @@ def test_a_planted_bug_is_convicted(name: str) -> None:
         history()
 
     def search_all() -> None:
-        for share in range(SHARES):
+        for share in range(0 if bug.masked else 1, SHARES, 2):
             search(share)
 
     with pytest.raises(Convicted) as conviction:

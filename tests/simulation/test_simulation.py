@@ -7,34 +7,34 @@ keeps what was found, `test_planted_bugs` shows that this simulation convicts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from shared.reasons import JobState
-from tests.simulation.histories import operations, shapes
+from tests.simulation.histories import masked_operations, masked_shapes, operations, shapes
+from tests.simulation.masked_invariants import occurrences
 from tests.simulation.reproductions import FOUND
 from tests.simulation.settings import JOB, Shape
+from tests.simulation.steps import note
 from tests.simulation.world import Operation, play
 
 SEED = 20261122  # one number for every machine: the histories of a run are the histories of every run
-HISTORIES = 500
-SHARES = 4  # of so many histories each; together 2,000
-LONG_HISTORIES = 50_000
+HISTORIES = 250
+SHARES = 8  # of so many histories each; the even ones are masked; together 2,000
+LONG_HISTORIES = 25_000  # of each kind
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """A history logs hundreds of refusals, each on purpose."""
-    structlog.configure(processors=[_drop])
+    """A history logs hundreds of refusals, each on purpose; they are kept, and searched for secrets."""
+    structlog.configure(processors=[note])
     yield
     structlog.reset_defaults()
-
-
-def _drop(*_: object) -> str:
-    raise structlog.DropEvent
 
 
 def _quick(examples: int) -> settings:
@@ -48,12 +48,16 @@ def _quick(examples: int) -> settings:
     )
 
 
+def _drawn(share: int) -> tuple[st.SearchStrategy[Shape], st.SearchStrategy[list[Operation]]]:
+    return (shapes, operations) if share % 2 else (masked_shapes, masked_operations)
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("share", range(SHARES))
 def test_every_invariant_holds_in_every_history(share: int) -> None:
     @seed(SEED + share)
     @_quick(HISTORIES)
-    @given(shapes, operations)
+    @given(*_drawn(share))
     def history(shape: Shape, drawn: list[Operation]) -> None:
         play(shape, drawn)
 
@@ -61,10 +65,11 @@ def test_every_invariant_holds_in_every_history(share: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(4 * 3600)
-def test_every_invariant_holds_in_many_more_histories() -> None:
+@pytest.mark.timeout(6 * 3600)
+@pytest.mark.parametrize("share", range(2), ids=["masked", "plain"])
+def test_every_invariant_holds_in_many_more_histories(share: int) -> None:
     @_quick(LONG_HISTORIES)
-    @given(shapes, operations)
+    @given(*_drawn(share))
     def history(shape: Shape, drawn: list[Operation]) -> None:
         play(shape, drawn)
 
@@ -77,16 +82,18 @@ def test_what_was_found_before_does_not_come_back(name: str) -> None:
     play(shape, drawn)
 
 
-@pytest.mark.parametrize("members", [3, 4])
-def test_a_history_in_which_nothing_goes_wrong_completes(members: int) -> None:
-    world = play(Shape(members=members, rounds=3, quorum=members), [])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "plain"])
+@pytest.mark.parametrize("members", [2, 3, 5])
+def test_a_history_in_which_nothing_goes_wrong_completes(members: int, masked: bool) -> None:  # noqa: FBT001
+    world = play(Shape(members=members, rounds=3, quorum=members, masked=masked), [])
     records = world.host.store._records
     assert records.jobs[JOB].state is JobState.COMPLETED
     assert [record.outcome for record in records.rounds.values()] == ["committed"] * 4
     assert len(records.models) == 4
 
 
-def test_a_history_replays_to_the_last_byte() -> None:
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "plain"])
+def test_a_history_replays_to_the_last_byte(masked: bool) -> None:  # noqa: FBT001
     drawn: list[Operation] = [
         ("go", 3, 40),
         ("crash", 7, 1),
@@ -95,6 +102,16 @@ def test_a_history_replays_to_the_last_byte() -> None:
         ("wait", 3, 0),
         ("go", 9, 40),
     ]
-    first, second = (play(Shape(), drawn).host for _ in range(2))
-    assert bytes(first.audit_file.content) == bytes(second.audit_file.content)
-    assert first.blobs._models == second.blobs._models
+    first, second = (play(Shape(masked=masked), drawn) for _ in range(2))
+    assert bytes(first.host.audit_file.content) == bytes(second.host.audit_file.content)
+    assert first.host.blobs._models == second.host.blobs._models
+    assert first.seen.frames == second.seen.frames
+
+
+@pytest.mark.parametrize("form", [bytes, lambda raw: raw.hex().encode(), base64.b64encode])
+def test_a_secret_is_found_wherever_it_stands(form: Callable[[bytes], bytes]) -> None:
+    secret = bytes(range(32))
+    for offset in range(9):
+        standing = form(bytes(offset) + secret)
+        assert set(occurrences({secret}, b"some text, " + standing + b", and more"))
+    assert not set(occurrences({secret}, b"some text, " + secret[:-1] + b"?"))

@@ -1,4 +1,4 @@
-"""Five planted bugs: real components, each weakened in one place. The simulation must convict every one of them.
+"""Planted bugs: real components, each weakened in one place. The simulation must convict every one of them.
 
 A bug is a part that a tired engineer could have written, not a saboteur's: it does the right thing until something
 comes twice, late, or at the wrong moment.
@@ -7,8 +7,7 @@ comes twice, late, or at the wrong moment.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,16 +22,8 @@ from coordinator.storage.memory_blobs import MemoryReader, MemorySpool
 from shared.ids import AttemptKey, Digest, ParticipantId
 from shared.protocol.messages import Envelope, RoundResult, Sealed
 from shared.update import Encoding, UpdateHeader
-from tests.simulation.settings import Parts
-
-
-@dataclass(frozen=True, slots=True)
-class PlantedBug:
-    """A weakened part, and the invariants by which it may be convicted."""
-
-    parts: Callable[[], Parts]
-    invariants: frozenset[str]
-
+from tests.simulation.settings import Parts, PlantedBug
+from tests.simulation.weakened_masking import MASKED_BUGS
 
 # --- double count: what is committed twice is counted twice -----------------------------------------------------------
 
@@ -192,4 +183,5 @@ BUGS: dict[str, PlantedBug] = {
     "lost commit": PlantedBug(lost_commit, frozenset({"audit", "finished-stays"})),
     "forgotten fsync": PlantedBug(forgotten_fsync, frozenset({"acknowledged-durable"})),
     "wrong survivor": PlantedBug(wrong_survivor, frozenset({"sum-over-survivors", "survivors"})),
+    **MASKED_BUGS,
 }

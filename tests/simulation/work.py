@@ -166,7 +166,7 @@ class SimulatedWork:
             silo.spool[key] = b""
             return SpooledUpdate(None, measured, 0, (), offer.misses < MISSES_MAX)
         shape = silo.host.shape
-        deltas = one_hot(shape, offer.index, key.number, silo.value)
+        deltas = silo.trained(offer)
         fit = self._fit(offer, measured, deltas, model) if offer.masked else Fit((), fits=True)
         silo.spool[key] = deltas
         silo.witness.trained(silo.name, key, silo.value)

@@ -1,4 +1,4 @@
-"""The world of one history: a coordinator, its participants, the wire between them and the time.
+"""The world of one history: what may happen to a federation, by name.
 
 A history is a shape and a list of operations `(name, a, b)` with small numbers, so that a failure that was found can be
 kept as a literal and read. An operation that makes no sense at its moment does nothing. `go` is the only one in which
@@ -10,24 +10,23 @@ must be over.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections import deque
+from collections.abc import Sequence
 from functools import partial
 
+from coordinator.round.phases import phase_name
 from coordinator.storage.faults import Fault
-from shared.clock import ManualClock
-from shared.errors import ConflictError, FederationError, LateError, PeerError, PhaseError, UnreachableError
-from shared.reasons import DropReason, JobState
-from tests.simulation.coordinator_process import OPERATOR, Host
-from tests.simulation.evidence import Evidence
+from shared.errors import ConflictError, LateError, PeerError, UnreachableError
+from shared.protocol.messages import AttemptAnswer, AttemptStart, Exchange
+from shared.reasons import DropReason
+from shared.wire.session import ShutEnvelope, decode_coordinator_message, decode_participant_message
+from tests.simulation.coordinator_process import OPERATOR
 from tests.simulation.hostile import hostile_word
-from tests.simulation.invariants import check
 from tests.simulation.settings import JOB, Convicted, Parts, Shape, hold
 from tests.simulation.silo import Silo
-from tests.simulation.wire import Link
+from tests.simulation.steps import Federation
 
 Operation = tuple[str, int, int]
-Step = Callable[[], object]
 
 VERBS = (
     "journal", "commit_round", "abort_round", "open_round", "set_job_state", "journal_of", "rounds", "drop_spools",
@@ -36,26 +35,19 @@ VERBS = (
 )  # fmt: skip
 WRITES = frozenset(VERBS) - {"journal_of", "rounds", "read_at", "model", "jobs", "audit_entries"}
 SECONDS = (0.5, 4.0, 5.5, 16.0, 61.0, 601.0)  # a moment, the grace, the reconnect window, both deadlines
-REST_STEPS_MAX = 4000
-REST_WAITS_MAX = 60
+JOURNAL_VERBS = (
+    "record_plan", "record_update", "record_attempt", "record_opening", "record_end", "totals", "open_rounds",
+    "history",
+)  # fmt: skip
+JOURNAL_READS = frozenset({"totals", "open_rounds", "history"})
+PHASES = ("advertising", "sharing", "uploading", "confirming", "unmasking", "folding")
+UNTIL_STEPS_MAX = 150
+EXPONENTS = (0, 3, 6, -2, None, 40)  # log2 of what a silo trains; None is nothing at all, and 40 fits no encoding
 UPLOAD_CALLS_MAX = 6  # status, two chunks, the end, the commitment, and one to spare
 
 
-class World:
+class World(Federation):
     """Performs operations. Raises Convicted when an invariant does not hold."""
-
-    def __init__(self, shape: Shape, parts: Parts | None = None) -> None:
-        self.clock = ManualClock(start=datetime(2026, 11, 22, tzinfo=UTC))
-        self.host = Host(shape, parts or Parts(), self.clock)
-        self.seen = Evidence()
-        self.host.boot()
-        self.silos = [Silo(name, self.host, self.seen) for name in shape.names]
-        self.check()
-
-    def check(self) -> None:
-        check(self.host, self.seen, self.silos)
-
-    # --- performing ---------------------------------------------------------------------------------------------------
 
     def perform(self, operation: Operation) -> None:
         name, a, b = operation
@@ -78,9 +70,25 @@ class World:
         if steps:
             self._take(steps[a % len(steps)])
 
+    def do_until(self, a: int, b: int) -> None:
+        """Ordinary steps until the round is in a certain phase, and a few more."""
+        draw, further = random.Random(b), a // len(PHASES) % 8
+        for _ in range(UNTIL_STEPS_MAX):
+            process = self.host.process
+            driver = None if process is None else process.driver
+            if driver is not None and phase_name(driver.state) == PHASES[a % len(PHASES)]:
+                break
+            steps = self.steps()
+            if not steps:
+                return
+            self._take(steps[draw.randrange(len(steps))])
+        self.do_go(b, further)
+
     def do_drop(self, a: int, b: int) -> None:
         """A connection breaks: both sides notice, or the coordinator only later, or the participant only later."""
-        silo = self._silo(a)
+        self._break(self._silo(a), b)
+
+    def _break(self, silo: Silo, b: int) -> None:
         link = silo.link
         if link is None:
             return
@@ -189,12 +197,73 @@ class World:
         if link is not None and self.host.process is process:
             self.host.close_session(link)
 
+    # --- masking ------------------------------------------------------------------------------------------------------
+
+    def do_lose_secrets(self, a: int, b: int) -> None:
+        """A silo restarts in the middle of a masked attempt."""
+        holders = [silo for silo in self.silos if silo.holds_secrets]
+        if holders:
+            holders[a % len(holders)].restart()
+
+    def do_late(self, a: int, b: int) -> None:
+        """Whoever owes a word of a short exchange is too late for it."""
+        self.clock.advance(self.host.spec.round.exchange_deadline_s + 1.0)
+        self.host.breathe(retry=True)
+
+    def do_outage(self, a: int, b: int) -> None:
+        """Nobody can be reached for a while."""
+        for silo in self.silos:
+            self._break(silo, b)
+        self.do_wait(a, b)
+
+    def do_value(self, a: int, b: int) -> None:
+        """From now on a silo trains larger or smaller updates."""
+        exponent = EXPONENTS[b % len(EXPONENTS)]
+        self._silo(a).value = 0.0 if exponent is None else 2.0**exponent
+
+    def do_journal_fault(self, a: int, b: int) -> None:
+        """A call of a participant's journal will fail."""
+        verb = JOURNAL_VERBS[b % len(JOURNAL_VERBS)]
+        faults = [Fault.FAILED_NOT_PERSISTED] if verb in JOURNAL_READS else list(Fault)
+        self._silo(a).faults.inject(verb, faults[b // 8 % len(faults)], after=a // 8 % 3)
+
+    def do_twice(self, a: int, b: int) -> None:
+        """The next frame in one direction comes twice."""
+        queue = self._queue(self._silo(a), b)
+        if queue:
+            queue.appendleft(queue[0])
+
+    def do_lose(self, a: int, b: int) -> None:
+        """A frame of the exchanges is lost; the session goes on."""
+        queue = self._queue_with_a_gap(a, b)
+        if queue:
+            queue.popleft()
+
+    def do_delay(self, a: int, b: int) -> None:
+        """A frame of the exchanges is overtaken by all others."""
+        self._queue_with_a_gap(a, b).rotate(-1)
+
+    def _queue_with_a_gap(self, a: int, b: int) -> deque[bytes]:
+        """One whose next frame is of the exchanges; else none."""
+        link, queue = self._silo(a).link, self._queue(self._silo(a), b)
+        if link is None or not queue or not _is_of_an_attempt(queue[0], to_participant=queue is link.to_participant):
+            return deque()
+        link.gap = True
+        return queue
+
+    def _queue(self, silo: Silo, b: int) -> deque[bytes]:
+        if silo.link is None:
+            return deque()
+        return silo.link.to_participant if b % 2 else silo.link.to_coordinator
+
+    # --- broken rules -------------------------------------------------------------------------------------------------
+
     def do_hostile(self, a: int, b: int) -> None:
         """Somebody breaks the rules: it is refused to their face, and nothing changes."""
         process = self.host.process
         if process is None:
             return
-        word = hostile_word(self.host, self._silo(a), b)
+        word = hostile_word(self.host, self._silo(a), a * 41 + b)
         if word is None:
             return
         before = self._everything()
@@ -208,126 +277,12 @@ class World:
             return  # a planned fault struck first
         raise Convicted("refused-changes-nothing", f"{word.name} of {self._silo(a).name} was not refused")
 
-    # --- ordinary steps -----------------------------------------------------------------------------------------------
 
-    def steps(self) -> Sequence[Step]:
-        """What can happen now when nothing goes wrong, in a fixed order."""
-        host, steps = self.host, list[Step]()
-        process = host.process
-        if process is None:
-            steps.append(host.start)
-        else:
-            steps += [partial(self._deliver, link) for link in process.links.values() if link.to_coordinator]
-            steps += [partial(host.close_session, link) for link in process.links.values() if link.broken]
-            if process.folds.orders:
-                steps.append(host.fold)
-        for silo in self.silos:
-            steps += self._steps_of(silo)
-        return steps
-
-    def _steps_of(self, silo: Silo) -> list[Step]:
-        steps: list[Step] = []
-        if silo.link is None or silo.link.broken:
-            if self.host.process is not None and not silo.revoked:
-                steps.append(silo.connect)
-        elif silo.link.to_participant:
-            steps.append(silo.hear)
-        if self.host.process is not None and not silo.revoked:
-            if silo.work.training:
-                steps.append(silo.work.train)
-            if silo.work.uploads:
-                steps.append(silo.work.upload)
-        return steps
-
-    def _take(self, step: Step) -> None:
-        step()
-        self.host.breathe()
-
-    def _deliver(self, link: Link) -> None:
-        frame = link.to_coordinator.popleft()
-        try:
-            self.host.hear(link, frame)
-        except LateError:
-            return
-        except PeerError as error:
-            self.seen.texts.append(str(error))
-            if link.gap and isinstance(error, PhaseError | ConflictError):
-                return
-            raise Convicted("honest-refused", f"{link.participant}: {type(error).__name__}: {error}") from error
-        except UnreachableError:
-            return
-
-    def _silo(self, number: int) -> Silo:
-        return self.silos[number % len(self.silos)]
-
-    def _everything(self) -> object:
-        """What a refused word may not change: records, and the very state of the round."""
-        records = self.host.store._records
-        process = self.host.process
-        driver = None if process is None else process.driver
-        return (
-            len(records.audit),
-            [(key, record.outcome) for key, record in records.rounds.items()],
-            [len(journal) for journal in records.journals.values()],
-            None if driver is None else id(driver.state),
-        )
-
-    # --- rest ---------------------------------------------------------------------------------------------------------
-
-    def rest(self) -> None:
-        """Nothing goes wrong any more: everybody comes back, time passes, and all that began must end."""
-        self.host.faults._planned.clear()
-        for _ in range(REST_WAITS_MAX):
-            self._exhaust()
-            if self._over():
-                break
-            process = self.host.up()
-            due = process.conductor.next_deadline - self.clock.monotonic()
-            stuck = due == float("inf") and not process.later
-            hold(not stuck, "ends", f"nothing is to come, and the round is {process.driver and process.driver.state}")
-            self.clock.advance(1.0 if process.later else max(due, 0.0))
-            self.host.breathe(retry=True)
-            self.check()
-        hold(self._over(), "ends", "the job does not end")
-        self._nothing_left()
-
-    def _exhaust(self) -> None:
-        for taken in range(REST_STEPS_MAX):
-            steps = self.steps()
-            if not steps:
-                self.check()
-                return
-            self._take(steps[taken % len(steps)])
-            if taken % 8 == 0:
-                self.check()
-        raise Convicted("ends", "the same steps are taken again and again")
-
-    def _over(self) -> bool:
-        process = self.host.process
-        job = self.host.store._records.jobs[JOB]
-        if process is None or process.later:
-            return False
-        if job.state in {JobState.COMPLETED, JobState.ABORTED}:
-            return True
-        members_left = sum(not silo.revoked for silo in self.silos)
-        return process.driver is None and members_left < self.host.spec.round.quorum
-
-    def _nothing_left(self) -> None:
-        records = self.host.store._records
-        hold(all(record.outcome for record in records.rounds.values()), "ends", "a round is open for good")
-        over = {key for key, record in records.rounds.items() if record.outcome}
-        left = [str(key) for key, _ in self.host.blobs._spools if key.round in over]
-        hold(not left, "ends", f"updates of finished rounds are still on the coordinator's disk: {left}")
-        for silo in self.silos:
-            if not silo.revoked:
-                hold(not silo.driver.open_rounds, "ends", f"{silo.name} holds {silo.driver.open_rounds} for good")
-                hold(not silo.spool, "ends", f"{silo.name} keeps the updates of {list(silo.spool)}")
-        if records.jobs[JOB].state is JobState.COMPLETED:
-            committed = [record.purpose for record in records.rounds.values() if record.outcome == "committed"]
-            expected = ["train"] * self.host.spec.rounds + ["evaluate"]
-            hold(
-                sorted(committed, reverse=True) == sorted(expected, reverse=True), "ends", f"completed with {committed}"
-            )
+def _is_of_an_attempt(frame: bytes, *, to_participant: bool) -> bool:
+    if not to_participant:
+        return isinstance(decode_participant_message(frame), AttemptAnswer)
+    message = decode_coordinator_message(frame)
+    return message.kind is AttemptStart if isinstance(message, ShutEnvelope) else isinstance(message, Exchange)
 
 
 def play(shape: Shape, operations: Sequence[Operation], parts: Parts | None = None) -> World:
@@ -337,6 +292,3 @@ def play(shape: Shape, operations: Sequence[Operation], parts: Parts | None = No
         world.perform(operation)
     world.rest()
     return world
-
-
-__all__ = ["FederationError", "Operation", "World", "play"]
