@@ -27,6 +27,8 @@ Attack (`programs`): which defence is off, what is gained without it; how the pr
 * `second_attempt`: one opening in a round; one silo's update, by subtraction. The round was opened: `ConflictError`.
 * `second_job`: totals are remembered across jobs; one silo's update, by subtraction. `repeated_total`, unless the
   silo's policy names the job.
+* `second_job_interleaved`: the same, looked at once more at the opening; one silo's update, when both lists are signed
+  before either total is opened. `ConflictError`.
 * `late_upload`: the self mask; the update of one that was declared dropped. Only its pairwise masks are ever opened.
 * `listed_survivor`: the pairwise masks; every survivor's update. Only its self mask is ever opened.
 * `sent_again`: a resend has the same bytes; one silo's update, from a pad that was used twice. `resend_differs`.

@@ -29,6 +29,7 @@ class Defences:
     one_list: bool = True  # a second list within an attempt: both kinds of share
     one_opening: bool = True  # a second attempt after an opening: subtraction
     totals_remembered: bool = True  # another job on the same model: subtraction
+    totals_at_opening: bool = True  # the same, both lists signed before either total is opened
     members_of_the_job: bool = True  # a cohort of the coordinator's choice
     known_members: bool = True  # members whom no manifest knows
     signatures: bool = True  # keys of the coordinator's own in the place of others
@@ -63,7 +64,7 @@ class Records:
     openings: dict[RoundKey, Digest] = field(default_factory=dict)
     """h0"""
     totals: dict[tuple[str, Digest, str], dict[RoundKey, set[ParticipantId]]] = field(default_factory=dict)
-    """By task, model and purpose: over whom each round's is. A round's own second total is `one_opening`'s."""
+    """By task, model and purpose: over whom each round's is."""
     misses: int = 0
 
 

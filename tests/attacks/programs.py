@@ -23,7 +23,7 @@ from shared.wire.sealed import reopen, seal
 from tests.attacks.attacker import Attacker, Scene, numbers
 from tests.attacks.silos import Deltas
 from tests.attacks.world import VICTIM
-from tests.support.rounds import key_of, make_plan, result_of, start_of
+from tests.support.rounds import JOB, key_of, make_plan, result_of, start_of
 
 OTHER_JOB = JobId("heart-2")
 JOB_WITHOUT = JobId("heart-3")
@@ -161,6 +161,19 @@ def second_attempt(world: Attacker) -> Deltas | None:
 def second_job(world: Attacker) -> Deltas | None:
     """Another job on the same model and task, its round without the victim, and the difference of the two totals."""
     return _difference(world, world.run(world.plan()), world.run(world.plan(job=OTHER_JOB), dropped=[VICTIM]))
+
+
+def second_job_interleaved(world: Attacker) -> Deltas | None:
+    """The same, but both lists are signed before either total is opened."""
+    scenes = []
+    for job in (JOB, OTHER_JOB):
+        start = world.announce(world.plan(job=job))
+        scenes.append(world.deliver(start, world.show_roster(start)))
+    others = [name for name in world.everybody if name != VICTIM]
+    lists = [world.list_survivors(scenes[0], world.everybody), world.list_survivors(scenes[1], others)]
+    for scene, t3, names in zip(scenes, lists, (world.everybody, others), strict=True):
+        world.bundle(scene, t3, names)
+    return _difference(world, scenes[0], scenes[1])
 
 
 def second_round(world: Attacker) -> Deltas | None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.consortium import Consortium
 from shared.errors import ConflictError, IdentityError, PeerError, WireError
-from shared.ids import Digest, ParticipantId
+from shared.ids import Digest, ParticipantId, RoundKey
 from shared.job import JobSpec, parse_jobspec
 from shared.protocol.messages import (
     AdvertiseKeys,
@@ -28,8 +28,10 @@ from shared.protocol.messages import (
     ConsistencyBundle,
     ConsistencySignature,
     Envelope,
+    Exchange,
     KeyRoster,
     Ready,
+    RoundAborted,
     RoundBroadcast,
     RoundPlan,
     RoundResult,
@@ -93,7 +95,7 @@ class SmallSilo:
         self._signer, self._consortium, self._draw = signer, consortium, draw
         self._long_lived = draw(32)
         self._records = Records()
-        self._run: Run | None = None
+        self._running_ones: dict[RoundKey, Run] = {}
 
     def rolled_back(self) -> SmallSilo:
         silo = SmallSilo(
@@ -111,7 +113,7 @@ class SmallSilo:
         self._spool = deltas
 
     def restart(self) -> list[Said]:
-        self._run = None
+        self._running_ones.clear()
         return []
 
     def acknowledge(self, upload: Upload) -> list[Said]:
@@ -121,30 +123,33 @@ class SmallSilo:
         return _or_refused(lambda: self._heard(message))
 
     def resend(self) -> list[Said]:
-        return _or_refused(lambda: [self._upload(self._running())])
+        return _or_refused(lambda: [self._upload(run) for run in list(self._running_ones.values())[-1:]])
 
     def _heard(self, message: RoundBroadcast) -> list[Said]:
         match message:
             case KeyRoster():
-                return [self._deal(self._running(), message)]
+                return [self._deal(self._running(message), message)]
             case ShareDelivery():
-                return [self._take_shares(self._running(), message)]
+                return [self._take_shares(self._running(message), message)]
             case SurvivorList():
-                return self._survivors(self._running(), message)
+                return self._survivors(self._running(message), message)
             case ConsistencyBundle():
-                return [self._bundle(self._running(), message)]
+                return [self._bundle(self._running(message), message)]
             case Sealed(value=RoundPlan() as plan):
                 return self._planned(Sealed(plan, message.envelope))
             case Sealed(value=AttemptStart() as start):
                 return [self._advertise(Sealed(start, message.envelope))]
+            case Sealed(value=RoundResult() | RoundAborted() as ended):
+                self._running_ones.pop(ended.key, None)
             case _:
-                self._run = None
+                pass
         return []
 
-    def _running(self) -> Run:
-        if self._run is None:
-            raise ConflictError("no attempt runs")
-        return self._run
+    def _running(self, message: Exchange) -> Run:
+        run = self._running_ones.get(message.key.round)
+        if run is None or run.attempt.value.key != message.key:
+            raise ConflictError(f"attempt {message.key} does not run")
+        return run
 
     # --- plan ---------------------------------------------------------------------------------------------------------
 
@@ -188,14 +193,15 @@ class SmallSilo:
             raise ConflictError("not the attempt that follows from the job")
         if on.one_opening and start.key.round in self._records.openings:
             raise ConflictError("this round was opened")
-        if self._run is not None and self._run.attempt.value.key >= start.key:
+        known = self._running_ones.get(start.key.round)
+        if known is not None and known.attempt.value.key >= start.key:
             raise ConflictError("no higher attempt")
         index, secrets = members.index(self.name) + 1, self._secrets(start)
         keys = AdvertiseKeys(h0, index, secrets.mask_public(h0), secrets.share_public(), self._draw(32), None)
         advert = seal(keys, signer=self._signer, index=index)
-        self._run = Run(attempt, members, index, threshold(len(members), colluding), secrets, advert)
-        self.runs[h0] = self._run
-        return self._answer(self._run, AnswerKind.ADVERTISE_KEYS, advert.envelope)
+        run = Run(attempt, members, index, threshold(len(members), colluding), secrets, advert)
+        self.runs[h0] = self._running_ones[start.key.round] = run
+        return self._answer(run, AnswerKind.ADVERTISE_KEYS, advert.envelope)
 
     def _secrets(self, start: AttemptStart) -> AttemptSecrets:
         fresh, key = AttemptSecrets.draw(self._draw), start.key.round
@@ -343,12 +349,7 @@ class SmallSilo:
         t3 = survivors_digest(run.t2, _payloads(commits))
         if self.defences.one_list:
             _require(run.t3 in {None, t3}, "a second list")
-        names = {run.members[index - 1] for index in commits}
-        if self.defences.totals_remembered:
-            known = self._records.totals.get((spec.task, plan.model, plan.purpose), {})
-            _require(
-                all(names == other for key, other in known.items() if key != plan.key), "another total on this model"
-            )
+        self._require_no_other_total(run, tuple(commits))
         run.t3, run.survivors = t3, tuple(commits)
         if not self.defences.consistency_round:
             return [self._opening(run)]
@@ -368,8 +369,9 @@ class SmallSilo:
         plan = self._records.plans[run.attempt.value.key.round].value
         if self.defences.one_opening:
             _require(self._records.openings.setdefault(plan.key, run.h0) == run.h0, "this round was opened")
-        place = parse_jobspec(plan.jobspec).task, plan.model, plan.purpose
-        self._records.totals.setdefault(place, {})[plan.key] = {run.members[index - 1] for index in run.survivors}
+        if self.defences.totals_at_opening:
+            self._require_no_other_total(run, run.survivors)
+        self._totals(plan)[plan.key] = {run.members[index - 1] for index in run.survivors}
         said = UnmaskShares(
             attempt=run.h0,
             survivors=run.t3,
@@ -378,6 +380,18 @@ class SmallSilo:
             mask_shares=tuple((d, run.held[d].mask_share.reveal()) for d in sorted(run.held) if d not in run.survivors),
         )
         return self._answer(run, AnswerKind.UNMASK_SHARES, seal(said, signer=self._signer, index=run.index).envelope)
+
+    def _totals(self, plan: RoundPlan) -> dict[RoundKey, set[ParticipantId]]:
+        place = parse_jobspec(plan.jobspec).task, plan.model, plan.purpose
+        return self._records.totals.setdefault(place, {})
+
+    def _require_no_other_total(self, run: Run, survivors: tuple[int, ...]) -> None:
+        """In another round on this model; in its own one that is for `one_list` and `one_opening` to see."""
+        plan = self._records.plans[run.attempt.value.key.round].value
+        others = [known for key, known in self._totals(plan).items() if key != plan.key]
+        names = {run.members[index - 1] for index in survivors}
+        if self.defences.totals_remembered:
+            _require(all(names == known for known in others), "another total on this model")
 
     # --- of all of them -----------------------------------------------------------------------------------------------
 

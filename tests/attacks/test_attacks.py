@@ -116,6 +116,9 @@ ATTACKS = {
     "subtraction across jobs": Attack(
         program=programs.second_job, off={"totals_remembered": False}, refusals={"repeated_total": 6}
     ),
+    "subtraction across jobs, at once": Attack(
+        program=programs.second_job_interleaved, off={"totals_at_opening": False}, refusals={"ConflictError": 6}
+    ),
     "late upload": Attack(program=programs.late_upload, off={"self_mask": False}, refusals={}),
     "survivor list": Attack(program=programs.listed_survivor, off={"pair_masks": False}, refusals={}),
     "chunk sent again with other bytes": Attack(
