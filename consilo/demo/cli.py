@@ -174,6 +174,7 @@ def _next_steps(federation: Federation) -> str:
         "\nWhat to try next:\n"
         f"  less {federation.root}/README.txt     start these daemons by hand, end one, take one off the allow-list\n"
         f"  less {federation.hospital(federation.hospitals[0])}/participant.toml     what a hospital agrees to\n"
+        f"  {program()} demo --drop     kill a hospital in the middle of a masked round, and have it back in the next\n"
         f"  {program()} demo --participants 6 --rounds 20 --seed 7 --keep my-federation\n"
         f"  rm -r {shlex.quote(str(federation.root))}     it stays until you remove it"
     )
