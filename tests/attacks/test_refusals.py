@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from structlog.testing import capture_logs
 
 from shared.ids import Digest
 from shared.protocol.messages import (
@@ -27,53 +26,18 @@ from shared.protocol.messages import (
     ShareKeys,
     SurvivorList,
     UploadCommit,
-    attempt_digest,
 )
-from shared.reasons import Purpose
 from shared.secagg.sealing import share_paths, shares_root
 from shared.wire.sealed import SealedValue, reopen, seal
 from tests.attacks.attacker import Scene
 from tests.attacks.programs import altered
-from tests.attacks.silos import Said, Upload
-from tests.attacks.world import NAMES, VICTIM, federation, product
+from tests.attacks.scenario import Scenario
+from tests.attacks.world import NAMES
 from tests.support.rounds import key_of
 
 COLLUDER = NAMES[-1]
 LAST = len(NAMES)
 """The colluder's place; the victim's is 1."""
-
-
-class Scenario:
-    """Ten members of the product at a point of an attempt."""
-
-    def __init__(self, folder: Path, *, number: int = 1) -> None:
-        self.world = federation(product(folder))
-        self.plan = self.world.plan()
-        self.why = ""
-        self.begin(number)
-
-    def begin(self, number: int) -> None:
-        self.start = self.world.announce(self.plan, number=number)
-        self.h0 = attempt_digest(self.start)
-
-    @property
-    def adverts(self) -> dict[int, Envelope]:
-        return dict(self.world.adverts[self.h0])
-
-    def dealt(self) -> Digest:
-        return self.world.show_roster(self.start)
-
-    def masked(self) -> Scene:
-        return self.world.deliver(self.start, self.dealt())
-
-    def tell_victim(self, message: Any) -> list[str]:
-        """How it refused; `why` then says by which check."""
-        self.world.answers.clear()
-        self.world.details.clear()
-        with capture_logs() as logs:
-            self.world.tell([VICTIM], message)
-        self.why = " ".join([*self.world.details, *(line["detail"] for line in logs if line["event"] == "alarm")])
-        return [str(answer) for answer in self.world.answers[VICTIM]]
 
 
 def resealed(
@@ -404,80 +368,4 @@ def test_a_signature_of_one_who_is_no_survivor_does_not_count(tmp_path: Path) ->
     t3 = world.list_survivors(scene, seven)
     bundle = [*world.signatures[t3][:6], _signature(scene, COLLUDER, LAST, t3)]
     assert scenario.tell_victim(ConsistencyBundle(scenario.start.value.key, tuple(bundle))) == ["ConflictError"]
-    assert not world.openings
-
-
-# --- attempts ---------------------------------------------------------------------------------------------------------
-
-ATTEMPTS: dict[str, dict[str, Any]] = {
-    "fewer members": {"members": NAMES[:5]},
-    "others": {"members": (*NAMES[:9], "hospital-z")},
-    "nobody colludes": {"max_colluding": 0},
-    "another model": {"model": Digest.of(b"crafted")},
-    "another manifest": {"consortium": Digest.of(b"manifest").raw},
-    "another job": {"jobspec": Digest.of(b"job")},
-    "another result before": {"previous_result": Digest.of(b"result")},
-    "another purpose": {"purpose": Purpose.EVALUATE},
-}
-
-
-@pytest.mark.parametrize("changed", ATTEMPTS.values(), ids=ATTEMPTS.keys())
-def test_an_attempt_that_does_not_follow_from_the_job_gets_no_keys(changed: dict[str, Any], tmp_path: Path) -> None:
-    world = federation(product(tmp_path))
-    world.announce(world.plan([VICTIM]), [VICTIM], **changed)
-    assert world.answers[VICTIM] == ["bad_attempt"]
-    assert not world.adverts
-
-
-def test_an_attempt_that_is_announced_again_has_the_same_keys(tmp_path: Path) -> None:
-    world = federation(product(tmp_path))
-    plan = world.plan([VICTIM])
-    start = world.announce(plan, [VICTIM])
-    before = dict(world.adverts[attempt_digest(start)])
-    world.announce(plan, [VICTIM])
-    assert world.adverts == {attempt_digest(start): before}
-    world.announce(plan, [VICTIM], exchange_deadline_s=29.0)
-    assert world.answers[VICTIM] == ["equivocation"], "the same number with other content"
-    world.announce(plan, [VICTIM])
-    assert world.answers[VICTIM] == ["equivocation", "gone"], "its secrets went with the attempt"
-    world.announce(plan, [VICTIM], number=2)
-    after = [advert for known in world.adverts.values() for advert in known.values()]
-    assert len({reopen(AdvertiseKeys, advert).value.mask_key for advert in after}) == 2
-
-
-def test_a_silo_that_opened_says_the_same_shares_again_and_no_others(tmp_path: Path) -> None:
-    world = federation(product(tmp_path))
-    plan = world.plan()
-    scene = world.run(plan)
-    t3 = next(iter(world.lists))
-    world.bundle(scene, t3, [VICTIM])
-    first, second = world.openings[VICTIM, scene.h0]
-    assert first == second
-    world.announce(plan, [VICTIM], number=2)
-    assert world.answers[VICTIM] == ["ConflictError"]
-
-
-def test_what_a_silo_opened_is_remembered_when_it_restarts(tmp_path: Path) -> None:
-    world = federation(product(tmp_path))
-    plan = world.plan()
-    scene = world.run(plan)
-    victim: Any = world.silos[VICTIM]
-    said: list[Said] = victim.restart()
-    assert not [word for word in said if isinstance(word, Upload)]
-    world.bundle(scene, next(iter(world.lists)), [VICTIM])
-    first, second = world.openings[VICTIM, scene.h0]
-    assert first == second
-    world.announce(plan, [VICTIM], number=2)
-    assert world.answers[VICTIM] == ["ConflictError"]
-
-
-def test_a_silo_that_restarts_before_it_opened_never_takes_part_in_that_attempt_again(tmp_path: Path) -> None:
-    scenario = Scenario(tmp_path)
-    scene, world = scenario.masked(), scenario.world
-    victim: Any = world.silos[VICTIM]
-    victim.restart()
-    listed, _ = world.listing(scene, world.everybody)
-    assert scenario.tell_victim(listed) == [], "no word about survivors without the secrets"
-    assert scenario.tell_victim(scenario.start) == ["gone"]
-    assert not world.signatures
     assert not world.openings
