@@ -107,18 +107,18 @@ class Dropping(Federation):
             self._take(steps[taken % len(steps)])
             if record is not None:
                 for silo in self.silos:
-                    if silo.name not in self.gone and self._reached(silo, points[silo.name]):
+                    if silo.name not in self.gone and self._reached(silo, key, points[silo.name]):
                         self._vanish(silo, silently=silently)
         raise AssertionError("the round does not end")
 
     def _steps_of(self, silo: Silo) -> list[Step]:
         return [] if silo.name in self.gone else super()._steps_of(silo)
 
-    def _reached(self, silo: Silo, point: Point) -> bool:
+    def _reached(self, silo: Silo, key: RoundKey, point: Point) -> bool:
         if point is Point.UPLOAD:
-            return any(upload.sent for upload in silo.work.uploads.values())  # in the middle of it
+            return key in silo.work.uploads and silo.work.uploads[key].sent > 0  # in the middle of it
         queue = silo.link.to_coordinator if silo.link is not None else ()
-        return any(_point(frame) is point for frame in queue)
+        return any(_point(frame, key) is point for frame in queue)
 
     def _vanish(self, silo: Silo, *, silently: bool) -> None:
         self.gone.add(silo.name)
@@ -163,7 +163,7 @@ class Dropping(Federation):
         for name in self.folded.survivors:
             for cell, value in enumerate(self.updates[name]):
                 total[cell] += round(Fraction(float(value)) * Fraction(2) ** exponent)
-            losses += int(loss_of(self.host.spec.members.index(name) + 1)) * WEIGHT_Q * METRIC_SCALE
+            losses += int(min(1024.0, loss_of(self.host.spec.members.index(name) + 1))) * WEIGHT_Q * METRIC_SCALE
         weights = len(self.folded.survivors) * WEIGHT_Q
         return total, [weights, losses, weights, losses]
 
@@ -206,8 +206,8 @@ def few_drops(shape: Shape, seed: int) -> dict[ParticipantId, Point]:
     return {name: Point(draw.randrange(6)) if name in dropping else Point.NEVER for name in shape.names}
 
 
-def _point(frame: bytes) -> Point | None:
+def _point(frame: bytes, key: RoundKey) -> Point | None:
     message = decode_participant_message(frame)
-    if isinstance(message, Ready):
+    if isinstance(message, Ready) and message.key == key:
         return Point.READY
-    return _POINTS.get(message.kind) if isinstance(message, AttemptAnswer) else None
+    return _POINTS.get(message.kind) if isinstance(message, AttemptAnswer) and message.key == key else None

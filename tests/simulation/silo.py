@@ -89,7 +89,7 @@ class Silo:
         self.declines = False
         self.value = 1.0
         """What it trains next."""
-        self.trained = self._one_hot
+        self.trained: Callable[[Offer], bytes] = self._one_hot
         self.lives = 0
         self._begin()
 
