@@ -136,11 +136,9 @@ def _require_sound_masking(policy: Policy, spec: JobSpec) -> None:
                 ConsentRule.TWO_PARTY,
                 "of 2 members each learns the other's update from the total, and policy.allow_two_party is false",
             )
-    elif colluding == 0:
-        if not policy.allow_no_collusion:
-            raise _no(ConsentRule.NO_COLLUSION, "masking.max_colluding is 0, and policy.allow_no_collusion is false")
-    else:
-        _require_enough_colluding(policy, members=members, colluding=colluding)
+    elif colluding == 0 and not policy.allow_no_collusion:
+        raise _no(ConsentRule.NO_COLLUSION, "masking.max_colluding is 0, and policy.allow_no_collusion is false")
+    _require_enough_colluding(policy, members=members, colluding=colluding)
     if spec.floor < policy.minimum_survivors:
         raise _no(
             ConsentRule.SURVIVORS_TOO_FEW,
@@ -149,8 +147,11 @@ def _require_sound_masking(policy: Policy, spec: JobSpec) -> None:
 
 
 def _require_enough_colluding(policy: Policy, *, members: int, colluding: int) -> None:
+    """A job without collusion was allowed in so many words: that takes the place of "auto", and of no number."""
     expected, why = policy.minimum_colluding, "policy.minimum_colluding"
     if expected is None:
+        if colluding == 0:
+            return
         expected, why = default_max_colluding(members), f"the default for {members} members"
     if colluding < expected:
         raise _no(ConsentRule.COLLUSION_TOO_LOW, f"masking.max_colluding is {colluding}, {why} is {expected}")

@@ -91,7 +91,8 @@ class PolicyTable(Table):
     )
     allow_no_collusion: bool = Field(
         default=False,
-        description="Take part in masked jobs where one member could help the coordinator to another's update.",
+        description="Take part in masked jobs where one member could help the coordinator to another's update, "
+        "unless minimum_colluding is a number above 0.",
     )
     allowed_repeats: tuple[Job, ...] = Field(
         default=(),

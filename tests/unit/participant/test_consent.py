@@ -124,7 +124,9 @@ def test_two_members_need_the_silos_own_word() -> None:
     assert refused_by(lenient, spec=pair) is ConsentRule.TWO_PARTY
     assert refused_by(replace(lenient, allow_no_collusion=True), spec=pair) is ConsentRule.TWO_PARTY
     ask(replace(lenient, allow_two_party=True), spec=pair)
-    ask(replace(lenient, allow_two_party=True, minimum_colluding=5), spec=pair)
+    ask(replace(lenient, allow_two_party=True, minimum_colluding=0), spec=pair)
+    asked = replace(lenient, allow_two_party=True, minimum_colluding=1)
+    assert refused_by(asked, spec=pair) is ConsentRule.COLLUSION_TOO_LOW
     still = replace(lenient, allow_two_party=True, minimum_survivors=3)
     assert refused_by(still, spec=pair) is ConsentRule.SURVIVORS_TOO_FEW
 
@@ -135,6 +137,14 @@ def test_a_job_that_withstands_no_collusion_needs_the_silos_own_word() -> None:
     assert refused_by(replace(STRICT, allow_two_party=True), spec=trusting) is ConsentRule.NO_COLLUSION
     assert refused_by(replace(STRICT, minimum_colluding=0), spec=trusting) is ConsentRule.NO_COLLUSION
     ask(replace(STRICT, allow_no_collusion=True), spec=trusting)
+    ask(replace(STRICT, allow_no_collusion=True, minimum_colluding=0), spec=trusting)
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_a_number_that_the_silo_wrote_holds_for_no_collusion_too(least: int) -> None:
+    """`allow_no_collusion` takes the place of "auto", and of no number."""
+    policy = replace(STRICT, allow_no_collusion=True, minimum_colluding=least)
+    assert refused_by(policy, spec=masked(colluding=0, allow_no_collusion=True)) is ConsentRule.COLLUSION_TOO_LOW
 
 
 @pytest.mark.parametrize(("asked", "colluding"), [(None, 2), (4, 3), (2, 1)])
