@@ -37,8 +37,8 @@ Attack (`programs`): which defence is off, what is gained without it; how the pr
   content: `ConflictError`.
 
 `test_refusals` and `test_attempts` have the single words that a silo refuses. `test_schedules` has whole random
-conversations with honest silos of the product in which three things must hold: both kinds of share for one member never leave one
-silo in one attempt, one total at most opens in a round, no mask is put on two contents.
+conversations with honest silos of the product, in which three things must hold: both kinds of share for one member
+never leave one silo in one attempt, one total at most opens in a round, no mask is put on two contents.
 
 What remains, and is shown too (`test_what_remains_*`):
 
