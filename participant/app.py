@@ -26,8 +26,9 @@ from participant.journal import SqliteJournal
 from participant.marker import advance, take_into_use
 from participant.membership import check_consortium
 from participant.metrics import ParticipantMetrics
-from participant.round.driver import Driver, Surroundings
+from participant.round.driver import Driver
 from participant.round.effects import Event
+from participant.round.surroundings import Surroundings
 from participant.rpc.session import Credentials, SessionLoop
 from participant.rpc.transfer import BulkChannels, Transfers
 from participant.settings import ParticipantSettings
@@ -248,6 +249,7 @@ class Daemon:
             minimum_colluding=None if table.minimum_colluding == "auto" else table.minimum_colluding,
             allow_two_party=table.allow_two_party,
             allow_no_collusion=table.allow_no_collusion,
+            approved_jobs=table.approved,
             allowed_repeats=table.allowed_repeats,
             consortium=self._consortium,
             journal_doubtful=self._doubt is not None,

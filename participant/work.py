@@ -80,7 +80,7 @@ class Means:
 
 
 class AsyncWork:
-    """Implements `participant.round.driver.Work` on the running event loop."""
+    """Implements `participant.round.surroundings.Work` on the running event loop."""
 
     def __init__(
         self,

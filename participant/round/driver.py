@@ -7,13 +7,11 @@ Runs on one thread (the daemon's event loop; a test's own). Long work is handed 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 
-from participant.consent import Policy, require_consent
-from participant.journal import Journal
+from participant.consent import require_consent
 from participant.round.attempts import refuse
 from participant.round.checks import another_history, check_plan, encoding_of
 from participant.round.effects import (
@@ -50,13 +48,11 @@ from participant.round.phases import (
     Offer,
     Opened,
     Out,
-    Protection,
     RoundState,
-    SpooledUpdate,
     Working,
 )
+from participant.round.surroundings import Surroundings
 from participant.round.transition import Tools, Transition
-from shared.entropy import Entropy
 from shared.errors import ConflictError, ConsentRefused, PeerError, PhaseError
 from shared.ids import ParticipantId, RoundKey
 from shared.job import jobspec_digest, parse_jobspec
@@ -79,63 +75,11 @@ from shared.protocol.messages import (
     plan_digest,
 )
 from shared.reasons import AttemptAbortReason
-from shared.wire.sealed import Signer, Verifier, decode_envelope, open_sealed, reopen
+from shared.wire.sealed import Verifier, decode_envelope, open_sealed, reopen
 
 log = structlog.get_logger()
 
 OUTS_KEPT = 100  # declined and left rounds whose answer is kept; a coordinator can plan as many as it likes
-
-
-class Work(Protocol):
-    """What takes long. Each start returns at once; its end is reported to the driver as an event."""
-
-    def start_work(self, offer: Offer) -> None:
-        """Fetch, evaluate, train, spool: ends in WorkDone or WorkFailed."""
-        ...
-
-    def start_upload(
-        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
-    ) -> None:
-        """Send until acknowledged: ends in UploadAcknowledged or UploadImpossible."""
-        ...
-
-    def stop(self, offer: Offer) -> None:
-        """End what runs for this round; nothing more is reported of it."""
-        ...
-
-    def keep_state(self, offer: Offer) -> bool:
-        """The round committed with this silo's update: keep the task's new state, if there is one."""
-        ...
-
-    def erase(self, offer: Offer) -> None:
-        """Remove the round's spool."""
-        ...
-
-
-class Observer(Protocol):
-    """Told what became true, for metrics. Never asked anything."""
-
-    def moved(self, state: RoundState) -> None: ...
-
-    def alarmed(self, what: str) -> None:
-        """The coordinator said what an honest one does not; `what` is of a fixed list of names."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a driver works with."""
-
-    policy: Policy
-    journal: Journal
-    work: Work
-    observer: Observer
-    own_key: Verifier
-    """Of this participant's own signatures."""
-    signer: Signer
-    """Makes them."""
-    entropy: Entropy
-    """Of the secrets of masked attempts."""
 
 
 class Driver:
@@ -202,7 +146,9 @@ class Driver:
         previous = _previous_result(plan.value, verifier)
         offer = self._offer(plan, previous)
         try:
-            require_consent(self._around.policy, plan.value, offer.spec, self._around.journal.history(key.job))
+            alike = self._around.journal.jobs_with(jobspec_digest(plan.value.jobspec))
+            history = self._around.journal.history(key.job)
+            require_consent(self._around.policy, plan.value, offer.spec, history, alike=alike)
         except ConsentRefused as refused:
             log.warning("round_declined", job=key.job, round=key.number, rule=refused.rule, detail=str(refused))
             answer = decline(offer, refused.rule)

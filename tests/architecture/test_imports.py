@@ -82,6 +82,7 @@ ACTING = (
     "coordinator.round.recording",
     "coordinator.round.surroundings",
     "participant.round.driver",
+    "participant.round.surroundings",
 )
 OUTSIDE = (
     "asyncio", "concurrent", "grpc", "logging", "os", "random", "secrets", "socket", "structlog", "subprocess",

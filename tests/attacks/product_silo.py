@@ -15,9 +15,10 @@ from participant.consent import Policy
 from participant.fitting import fit_of, tensor_sizes
 from participant.protect import MaskedChunks, ResendDiffers, SentDigests
 from participant.round.checks import layout_of
-from participant.round.driver import Driver, Surroundings
+from participant.round.driver import Driver
 from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone
 from participant.round.phases import Masked, Measured, Offer, Protection, RoundState, SpooledUpdate
+from participant.round.surroundings import Surroundings
 from shared.consortium import Consortium
 from shared.entropy import Entropy
 from shared.errors import PeerError

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from participant.consent import Policy
-from participant.round.driver import Surroundings
 from participant.round.effects import Event
 from participant.round.phases import Offer, RoundState
+from participant.round.surroundings import Surroundings
 from shared.errors import DurabilityUnknown, PeerError, StorageError, UnreachableError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 from shared.protocol.messages import CAPABILITIES, PROTOCOL_VERSIONS, Hello, RoundReply

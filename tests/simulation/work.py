@@ -104,7 +104,7 @@ class Upload:
 
 
 class SimulatedWork:
-    """Implements `participant.round.driver.Work`; performs a step when it is told to."""
+    """Implements `participant.round.surroundings.Work`; performs a step when it is told to."""
 
     def __init__(self, silo: Silo) -> None:
         self._silo = silo

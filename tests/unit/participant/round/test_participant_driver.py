@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from participant.consent import Policy
-from participant.round.driver import Driver, Surroundings
+from participant.round.driver import Driver
 from participant.round.effects import WorkDone, WorkFailed
 from participant.round.phases import Offer, Protection, RoundState, SpooledUpdate
+from participant.round.surroundings import Surroundings
 from shared.entropy import SeededEntropy
 from shared.errors import ConflictError, IdentityError, PhaseError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber

@@ -8,9 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from participant.consent import Policy, VerifiedResult
-from participant.round.driver import Driver, Surroundings
+from participant.round.driver import Driver
 from participant.round.effects import UploadAcknowledged, WorkDone
 from participant.round.phases import Confirmed, Masked, Offer, Opened, Protection, Ready, RoundState, SpooledUpdate
+from participant.round.surroundings import Surroundings
 from shared.consortium import Consortium
 from shared.entropy import SeededEntropy
 from shared.errors import ConflictError, DurabilityUnknown, PhaseError, StorageError
