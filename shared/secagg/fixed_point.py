@@ -38,6 +38,7 @@ WEIGHT_SCALE_BITS = 8  # a weight counts in 1/256 of an example
 METRIC_SCALE_BITS = 12  # a metric counts in 1/4096
 WIDE_RANGE_EXPONENT = 32  # log2 R of every tensor in the u64 encoding: no range needs to be known
 RANGE_MARGIN_BITS = 2  # u32, u16: R is this much above the last round's top cell
+RANGE_SPREAD_BITS = 20  # u32, u16: no range is further below that of the largest tensor; 2^20 is a factor of 1e6
 _BLOCK_CELLS = 1 << 15  # values worked on at a time: their float64 form stays in the cache; measured best
 _RANDOM_BYTES = 4  # of one cell, in stochastic rounding
 
@@ -79,7 +80,10 @@ def range_exponents(*, encoding: Encoding, top_cells: Sequence[int] | None, tens
             f"expected top cells of {tensors} tensors from {RANGE_NONE} to {RANGE_EXPONENT_MAX}, "
             f"got {len(top_cells)} cells from {min(top_cells, default=0)} to {max(top_cells, default=0)}"
         )
-    return tuple(max(cell, RANGE_EXPONENT_MIN) + RANGE_MARGIN_BITS for cell in top_cells)
+    # A tensor whose updates are rounding noise (a bias in front of a normalisation) is a few powers of two larger in one
+    # round than in the last. It must not turn the whole round to u64, and nobody needs its last bits.
+    least = max(RANGE_EXPONENT_MIN, max(top_cells, default=RANGE_NONE) - RANGE_SPREAD_BITS)
+    return tuple(max(cell, least) + RANGE_MARGIN_BITS for cell in top_cells)
 
 
 def range_cell(largest: float) -> int:

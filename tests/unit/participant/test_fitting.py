@@ -57,8 +57,10 @@ def test_each_tensor_has_the_cell_of_its_largest_product(tmp_path: Path) -> None
         ([-8.1], (1,), False),
         ([1.0, 100.0], (0, 5), True),
         ([1.0, 100.0], (5, 0), False),
-        ([0.0, 2.0**-29], (0, RANGE_NONE), True),
-        ([0.0, 2.0**-28], (0, RANGE_NONE), False),
+        ([0.0, 2.0**-29], (RANGE_NONE, RANGE_NONE), True),
+        ([0.0, 2.0**-28], (RANGE_NONE, RANGE_NONE), False),
+        ([1.0, 2.0**-18], (0, RANGE_NONE), True),  # the noise of a tensor is measured by the largest one
+        ([1.0, 2.0**-17], (0, RANGE_NONE), False),
     ],
 )
 def test_an_update_fits_within_four_times_the_last_range(

@@ -151,9 +151,14 @@ def test_no_scale() -> None:
 def test_ranges() -> None:
     assert range_exponents(encoding=Encoding.U64, top_cells=None, tensors=2) == (32, 32)
     assert range_exponents(encoding=Encoding.U64, top_cells=(1, 2), tensors=2) == (32, 32)
-    cells = (RANGE_NONE, RANGE_EXPONENT_MIN, 0, RANGE_EXPONENT_MAX)
+    cells = (RANGE_NONE, RANGE_EXPONENT_MIN, -13, -12)
     for encoding in (Encoding.U32, Encoding.U16):
-        assert range_exponents(encoding=encoding, top_cells=cells, tensors=4) == (-29, -29, 2, 34)
+        assert range_exponents(encoding=encoding, top_cells=cells, tensors=4) == (-29, -29, -11, -10)
+        assert range_exponents(encoding=encoding, top_cells=(RANGE_NONE,), tensors=1) == (-29,)
+        spread = (RANGE_NONE, RANGE_EXPONENT_MAX - 21, RANGE_EXPONENT_MAX - 20, RANGE_EXPONENT_MAX)
+        assert range_exponents(encoding=encoding, top_cells=spread, tensors=4) == (14, 14, 14, 34), (
+            "noise beside weights"
+        )
         with pytest.raises(RuntimeError, match="a previous round"):
             range_exponents(encoding=encoding, top_cells=None, tensors=4)
         for wrong in (cells[:3], (), (0, 0, 0, 33), (0, 0, 0, -33)):
