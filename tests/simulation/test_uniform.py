@@ -8,6 +8,7 @@ drawn from fixed seeds, so that it passes always or never.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -47,7 +48,7 @@ def deviations(data: bytes) -> float:
     even = len(data) / VALUES
     statistic = float(((counts - even) ** 2).sum() / even)
     degrees = VALUES - 1
-    return (statistic - degrees) / (2 * degrees) ** 0.5
+    return (statistic - degrees) / math.sqrt(2 * degrees)
 
 
 def is_noise(data: bytes) -> bool:
