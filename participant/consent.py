@@ -1,7 +1,9 @@
 """The silo's veto: asked before any data is read, answered by the silo's own policy and records (pure).
 
 A coordinator cannot talk a silo into anything here: the rules look only at the job as signed into the plan, at
-participant.toml, at the consortium's manifest as pinned there, and at what this silo journaled itself.
+participant.toml, at the consortium's manifest as pinned there, and at what this silo journaled itself. A job's name is
+the coordinator's word like all else in it; a silo that wrote down which specifications it approved (`approved_jobs`)
+takes part in these, and in what a coordinator invents under the same name it does not.
 
 A masked job hides an update among those of members who do not pool what they know with the coordinator. So the rules
 for one ask who the members are (the pinned manifest, or the coordinator could bring its own), how many of them the job
@@ -12,6 +14,7 @@ who happens to be there.
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -46,6 +49,8 @@ class Policy:
     """The least `masking.max_colluding` that is accepted; None: what is the default for the job's members."""
     allow_two_party: bool = False
     allow_no_collusion: bool = False
+    approved_jobs: tuple[Digest, ...] = ()
+    """Digests of the specifications that are accepted; none: names are all that is asked."""
     allowed_repeats: tuple[JobId, ...] = ()
     """Jobs that may open another total on a model on which this silo helped to open one; the machine asks for them."""
     consortium: Consortium | None = None
@@ -75,9 +80,11 @@ class JobHistory:
     """How many updates of this silo were beyond their round's range."""
 
 
-def require_consent(policy: Policy, plan: RoundPlan, spec: JobSpec, history: JobHistory | None) -> None:
-    """Raises ConsentRefused with the first rule that says no."""
-    _require_own_terms(policy, plan, spec)
+def require_consent(
+    policy: Policy, plan: RoundPlan, spec: JobSpec, history: JobHistory | None, *, alike: Sequence[JobId]
+) -> None:
+    """Raises ConsentRefused with the first rule that says no. `alike`: the jobs on record with this specification."""
+    _require_own_terms(policy, plan, spec, alike)
     if spec.masking.masked:
         _require_known_members(policy, spec)
         _require_sound_masking(policy, spec)
@@ -88,7 +95,7 @@ def require_consent(policy: Policy, plan: RoundPlan, spec: JobSpec, history: Job
         _require_same_job(plan, history)
 
 
-def _require_own_terms(policy: Policy, plan: RoundPlan, spec: JobSpec) -> None:
+def _require_own_terms(policy: Policy, plan: RoundPlan, spec: JobSpec, alike: Sequence[JobId]) -> None:
     """What a silo asks of any job."""
     members = len(spec.members)
     if policy.participant not in spec.members:
@@ -100,6 +107,7 @@ def _require_own_terms(policy: Policy, plan: RoundPlan, spec: JobSpec) -> None:
         )
     if not any(fnmatch.fnmatchcase(spec.name, pattern) for pattern in policy.allowed_jobs):
         raise _no(ConsentRule.JOB_NOT_ALLOWED, f"policy.allowed_jobs is {list(policy.allowed_jobs)}, not {spec.name!r}")
+    _require_approved(policy, plan, alike)
     if spec.task not in policy.tasks:
         raise _no(ConsentRule.TASK_NOT_INSTALLED, f"task {spec.task!r} is not under [tasks] in participant.toml")
     if members < policy.minimum_members:
@@ -108,6 +116,28 @@ def _require_own_terms(policy: Policy, plan: RoundPlan, spec: JobSpec) -> None:
         )
     if not spec.masking.masked and not policy.allow_plain:
         raise _no(ConsentRule.MASKING_REQUIRED, "the job is plain, and policy.allow_plain is false")
+
+
+def _require_approved(policy: Policy, plan: RoundPlan, alike: Sequence[JobId]) -> None:
+    """What was approved is one job: under a second id, the coordinator could have the same trained again from a model
+    of its choice, over other members, and subtract.
+    """
+    if not policy.approved_jobs:
+        return
+    came = jobspec_digest(plan.jobspec)
+    if came not in policy.approved_jobs:
+        raise _no(
+            ConsentRule.JOB_NOT_APPROVED,
+            f"the job's specification is {came}, which policy.approved_jobs does not have: compare it with the data "
+            "scientist by telephone (`consilo job digest`) before you add it",
+        )
+    others = [job for job in alike if job != plan.key.job]
+    if others:
+        raise _no(
+            ConsentRule.JOB_NOT_APPROVED,
+            f"specification {came} was approved for one job, and {others[0]} came with it: to run it again, the data "
+            "scientist changes its name or seed, and has the new one approved",
+        )
 
 
 def _require_known_members(policy: Policy, spec: JobSpec) -> None:

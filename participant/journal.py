@@ -84,6 +84,10 @@ class Journal(Protocol):
         """None for a job that this silo never consented to."""
         ...
 
+    def jobs_with(self, jobspec: Digest) -> Sequence[JobId]:
+        """The jobs with this specification that this silo consented to."""
+        ...
+
     def state_round(self, job: JobId) -> RoundNumber | None:
         """The round whose task state is the current one; None before the first."""
         ...
@@ -210,6 +214,9 @@ class SqliteJournal:
             verified = VerifiedResult(number, Digest(digest)) if number else None
             return JobHistory(Digest(jobspec), finished, stopped=stopped, verified=verified, misses=misses)
         return None
+
+    def jobs_with(self, jobspec: Digest) -> Sequence[JobId]:
+        return [JobId(job) for (job,) in self._file.read("SELECT job FROM jobs WHERE jobspec = ?", jobspec.raw)]
 
     def state_round(self, job: JobId) -> RoundNumber | None:
         rows = self._file.read("SELECT state_round FROM jobs WHERE job = ? AND state_round > 0", job)

@@ -18,6 +18,7 @@ DEFAULT_MINIMUM_MEMBERS = 3  # of two, each can compute the other's part from th
 DEFAULT_MAX_DEADLINE_S = 24 * 3600.0
 THREADS_MAX = 1024
 REPEATS_MAX = 1000  # a person writes each of them
+APPROVED_MAX = 1000  # the same
 
 
 def _colluding(value: object) -> object:
@@ -28,6 +29,7 @@ def _colluding(value: object) -> object:
 
 Colluding = Annotated[Literal["auto"] | int, BeforeValidator(_colluding)]
 Job = Annotated[JobId, AfterValidator(parse_job_id)]
+DigestHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ParticipantTable(Table):
@@ -102,6 +104,11 @@ class PolicyTable(Table):
     allowed_jobs: tuple[Annotated[str, Field(pattern=r"^[a-z0-9*?-]{1,63}$")], ...] = Field(
         default=("*",), description="Names of jobs, with * and ? for parts of a name; anything else is declined."
     )
+    approved_jobs: tuple[DigestHex, ...] = Field(
+        default=(),
+        max_length=APPROVED_MAX,
+        description="Digests of the specifications of jobs that are accepted, each for one job; none: any.",
+    )
     max_deadline_s: float = Field(
         default=DEFAULT_MAX_DEADLINE_S,
         gt=0,
@@ -113,14 +120,16 @@ class PolicyTable(Table):
         default=True, description="Tell the coordinator how far training is, as a percentage and nothing else."
     )
 
+    @property
+    def approved(self) -> tuple[Digest, ...]:
+        return tuple(map(Digest.parse, self.approved_jobs))
+
 
 class ConsortiumTable(Table):
     """[consortium]: whose signing keys this silo believes. Without it every masked job is declined."""
 
     manifest: LocalPath = Field(description="The consortium's manifest, as `consilo pki manifest` wrote it.")
-    digest: str = Field(
-        pattern=r"^[0-9a-f]{64}$", description="Its digest, as an officer of the consortium said it (64 hex digits)."
-    )
+    digest: DigestHex = Field(description="Its digest, as an officer of the consortium said it (64 hex digits).")
 
     @property
     def pinned(self) -> Digest:

@@ -84,6 +84,7 @@ class ConsentRule(StrEnum):
     COLLUSION_TOO_LOW = "collusion_too_low"  # the job assumes fewer colluding members than this silo does
     SURVIVORS_TOO_FEW = "survivors_too_few"
     JOB_STOPPED = "job_stopped"  # this silo found the coordinator's results wrong, and takes no further part
+    JOB_NOT_APPROVED = "job_not_approved"  # the specification is none that this silo approved
 
 
 class AttemptAbortReason(StrEnum):

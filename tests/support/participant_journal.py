@@ -131,6 +131,10 @@ class MemoryJournal:
         kept = self._kept.jobs.get(job)
         return None if kept is None else kept.history
 
+    def jobs_with(self, jobspec: Digest) -> Sequence[JobId]:
+        self._life.read("jobs_with")
+        return [job for job, kept in self._kept.jobs.items() if kept.history.jobspec == jobspec]
+
     def state_round(self, job: JobId) -> RoundNumber | None:
         self._life.read("state_round")
         kept = self._kept.jobs.get(job)

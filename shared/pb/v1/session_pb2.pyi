@@ -71,6 +71,7 @@ class ConsentRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONSENT_RULE_COLLUSION_TOO_LOW: _ClassVar[ConsentRule]
     CONSENT_RULE_SURVIVORS_TOO_FEW: _ClassVar[ConsentRule]
     CONSENT_RULE_JOB_STOPPED: _ClassVar[ConsentRule]
+    CONSENT_RULE_JOB_NOT_APPROVED: _ClassVar[ConsentRule]
 
 class AnswerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -159,6 +160,7 @@ CONSENT_RULE_NO_COLLUSION: ConsentRule
 CONSENT_RULE_COLLUSION_TOO_LOW: ConsentRule
 CONSENT_RULE_SURVIVORS_TOO_FEW: ConsentRule
 CONSENT_RULE_JOB_STOPPED: ConsentRule
+CONSENT_RULE_JOB_NOT_APPROVED: ConsentRule
 ANSWER_KIND_UNSPECIFIED: AnswerKind
 ANSWER_KIND_ADVERTISE_KEYS: AnswerKind
 ANSWER_KIND_SHARE_KEYS: AnswerKind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from participant.consent import JobHistory, Policy, VerifiedResult, require_cons
 from shared.consortium import Consortium, make_manifest
 from shared.errors import ConsentRefused
 from shared.identity import Identity, Role
-from shared.ids import Digest, ParticipantId, TaskName
+from shared.ids import Digest, JobId, ParticipantId, TaskName
 from shared.job import JobSpec, MaskingSpec, jobspec_digest
 from shared.reasons import ConsentRule
-from tests.support.rounds import STRANGER, TASK, A, B, C, D, key_of, make_plan, make_spec
+from tests.support.rounds import JOB, STRANGER, TASK, A, B, C, D, key_of, make_plan, make_spec
 
 
 def consortium_of(*names: str, role: Role = Role.PARTICIPANT) -> Consortium:
@@ -47,8 +48,15 @@ def masked(
     return make_spec(members=members, masking=masking, quorum=len(members), min_survivors=survivors)
 
 
-def ask(policy: Policy = POLICY, *, spec: JobSpec = SPEC, number: int = 1, history: JobHistory | None = None) -> None:
-    require_consent(policy, make_plan(spec, number=number).value, spec, history)
+def ask(
+    policy: Policy = POLICY,
+    *,
+    spec: JobSpec = SPEC,
+    number: int = 1,
+    history: JobHistory | None = None,
+    alike: Sequence[JobId] = (),
+) -> None:
+    require_consent(policy, make_plan(spec, number=number).value, spec, history, alike=alike)
 
 
 def refused_by(policy: Policy, **asked: object) -> ConsentRule:
@@ -70,6 +78,7 @@ def test_what_the_policy_allows_is_consented_to() -> None:
         ({"allowed_jobs": ()}, ConsentRule.JOB_NOT_ALLOWED),
         ({"allowed_jobs": ("heart-?",)}, ConsentRule.JOB_NOT_ALLOWED),
         ({"allowed_jobs": ("HEART",)}, ConsentRule.JOB_NOT_ALLOWED),
+        ({"approved_jobs": (Digest.of(b"another"),)}, ConsentRule.JOB_NOT_APPROVED),
         ({"tasks": frozenset()}, ConsentRule.TASK_NOT_INSTALLED),
         ({"tasks": frozenset({TaskName("lung")})}, ConsentRule.TASK_NOT_INSTALLED),
         ({"minimum_members": 5}, ConsentRule.COHORT_TOO_SMALL),
@@ -80,6 +89,27 @@ def test_what_the_policy_allows_is_consented_to() -> None:
 )
 def test_each_rule_of_the_policy(changed: dict[str, object], rule: ConsentRule) -> None:
     assert refused_by(replace(POLICY, **changed)) is rule  # type: ignore[arg-type] # one field of each type
+
+
+def test_a_job_is_approved_by_what_it_is_and_not_by_its_name() -> None:
+    """A coordinator could keep the name, and change anything else: the initial model by a bit, for one."""
+    approved = jobspec_digest(SPEC.to_bytes())
+    policy = replace(POLICY, approved_jobs=(Digest.of(b"another"), approved))
+    ask(policy)
+    ask(policy, alike=(JOB,), history=JobHistory(approved, 1), number=2)
+    invented = SPEC.model_copy(update={"initial": str(Digest.of(b"the same model, but for a bit"))})
+    with pytest.raises(ConsentRefused, match=f"{jobspec_digest(invented.to_bytes())}.*compare") as refusal:
+        ask(policy, spec=invented)
+    assert refusal.value.rule is ConsentRule.JOB_NOT_APPROVED
+
+
+def test_what_was_approved_is_one_job() -> None:
+    """The same job under a second id would train the same again, from a model that the coordinator chose."""
+    policy = replace(POLICY, approved_jobs=(jobspec_digest(SPEC.to_bytes()),))
+    with pytest.raises(ConsentRefused, match="heart-0 came with it") as refusal:
+        ask(policy, alike=(JobId("heart-0"),))
+    assert refusal.value.rule is ConsentRule.JOB_NOT_APPROVED
+    ask(alike=(JobId("heart-0"),))  # nothing is approved here, so names are all that is asked
 
 
 def test_a_job_that_comes_back_with_another_specification_is_refused() -> None:
@@ -182,6 +212,7 @@ def test_the_first_rule_that_says_no_is_named() -> None:
         participant=STRANGER,
         journal_doubtful=True,
         allowed_jobs=(),
+        approved_jobs=(Digest.of(b"another"),),
         tasks=frozenset(),
         minimum_survivors=3,
         max_deadline_s=1.0,
@@ -190,7 +221,8 @@ def test_the_first_rule_that_says_no_is_named() -> None:
         ({}, ConsentRule.NOT_A_MEMBER),
         ({"participant": A}, ConsentRule.JOURNAL_DOUBTFUL),
         ({"journal_doubtful": False}, ConsentRule.JOB_NOT_ALLOWED),
-        ({"allowed_jobs": ("*",)}, ConsentRule.TASK_NOT_INSTALLED),
+        ({"allowed_jobs": ("*",)}, ConsentRule.JOB_NOT_APPROVED),
+        ({"approved_jobs": (jobspec_digest(pair.to_bytes()),)}, ConsentRule.TASK_NOT_INSTALLED),
         ({"tasks": frozenset({TASK})}, ConsentRule.COHORT_TOO_SMALL),
         ({"minimum_members": 2}, ConsentRule.NOT_IN_CONSORTIUM),
         ({"consortium": STRICT.consortium}, ConsentRule.TWO_PARTY),

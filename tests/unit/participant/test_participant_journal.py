@@ -125,6 +125,16 @@ def test_the_first_specification_of_a_job_is_kept(reopen: Reopen) -> None:
     assert journal.history(JOB) == JobHistory(JOBSPEC, 0)
 
 
+def test_jobs_are_found_by_their_specification(reopen: Reopen) -> None:
+    journal = reopen()
+    assert list(journal.jobs_with(JOBSPEC)) == []
+    journal.record_plan(PLAN, JOBSPEC)
+    journal.record_plan(make_plan(SPEC, job=OTHER), JOBSPEC)
+    journal.record_plan(make_plan(SPEC, job=JobId("lung-1")), Digest.of(b"another"))
+    journal.record_end(KEY, keep_state=False)
+    assert sorted(reopen().jobs_with(JOBSPEC)) == [OTHER, JOB]
+
+
 def test_records_about_a_round_that_is_not_open_are_a_bug(reopen: Reopen) -> None:
     journal = reopen()
     with pytest.raises(RuntimeError, match="not open in the journal"):

@@ -35,6 +35,7 @@ def test_the_minimal_samples_have_the_documented_defaults() -> None:
     assert participant.metrics.address == ("127.0.0.1", 9465)
     assert participant.policy.minimum_members == 3
     assert participant.policy.allowed_jobs == ("*",)
+    assert participant.policy.approved_jobs == ()
     assert participant.tasks["heart"].threads == 0  # type: ignore[index] # a TaskName in the model
 
 
@@ -139,6 +140,7 @@ def test_the_environment_takes_the_place_of_keys() -> None:
         ("allow_plain = false", "allow_plain = 1", r"policy.allow_plain: .*\(got 1\)"),
         ("[policy]", "[policy]\nminimum_survivors = 1", r"policy.minimum_survivors: .*equal to 2 \(got 1\)"),
         ("[policy]", "[policy]\nminimum_colluding = 'all'", r"minimum_colluding: expected \"auto\" or .*got 'all'"),
+        ("[policy]", "[policy]\napproved_jobs = ['heart']", r"policy.approved_jobs.0: .*heart"),
         ("[policy]", "[policy]\nminimum_colluding = -1", r"minimum_colluding: expected \"auto\" or .*got -1"),
         ("[policy]", "[policy]\nminimum_colluding = true", r"minimum_colluding: expected \"auto\" or .*got True"),
         ("[policy]", "[policy]\nallowed_repeats = ['Heart 1']", r"policy.allowed_repeats.0: .*a job id has"),
