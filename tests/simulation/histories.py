@@ -32,11 +32,11 @@ WEIGHTS = {
 }
 MASKED_WEIGHTS = {
     **WEIGHTS,
-    "until": 12,
+    "until": 16,
     "lose_secrets": 4,
     "late": 2,
-    "outage": 3,
-    "value": 3,
+    "outage": 6,
+    "value": 6,
     "journal_fault": 3,
     "twice": 2,
     "lose": 2,

@@ -114,7 +114,10 @@ def _recorded(host: Host) -> Iterator[bytes]:
 
 def occurrences(secrets: Iterable[bytes], corpus: bytes) -> Iterator[str]:
     """How secrets stand in the corpus: raw, in hexadecimal or in base64 at any of its three offsets."""
-    forms = {form[:_WINDOW_BYTES]: (name, form) for secret in secrets for name, form in _forms(secret)}
+    forms: dict[bytes, list[tuple[str, bytes]]] = {}  # by their first bytes, which two may share
+    for secret in secrets:
+        for name, form in _forms(secret):
+            forms.setdefault(form[:_WINDOW_BYTES], []).append((name, form))
     if not forms or len(corpus) < 2 * _WINDOW_BYTES:
         return
     wanted = np.unique(np.frombuffer(b"".join(forms), "<u8"))
@@ -123,9 +126,7 @@ def occurrences(secrets: Iterable[bytes], corpus: bytes) -> Iterator[str]:
         windows = np.frombuffer(corpus, "<u8", count=count, offset=offset)
         nearest = wanted[np.minimum(np.searchsorted(wanted, windows), wanted.size - 1)]
         for window in windows[nearest == windows]:
-            name, form = forms[window.tobytes()]
-            if form in corpus:
-                yield name
+            yield from (name for name, form in forms[window.tobytes()] if form in corpus)
 
 
 def _forms(secret: bytes) -> Iterator[tuple[str, bytes]]:

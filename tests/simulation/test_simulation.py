@@ -8,6 +8,7 @@ keeps what was found, `test_planted_bugs` shows that this simulation convicts.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,17 +16,20 @@ import structlog
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from shared.protocol.messages import RoundResult
 from shared.reasons import JobState
+from shared.wire.sealed import decode_envelope, reopen
 from tests.simulation.histories import masked_operations, masked_shapes, operations, shapes
 from tests.simulation.masked_invariants import occurrences
 from tests.simulation.reproductions import FOUND
 from tests.simulation.settings import JOB, Shape
 from tests.simulation.steps import note
-from tests.simulation.world import Operation, play
+from tests.simulation.world import Operation, World, play
 
 SEED = 20261122  # one number for every machine: the histories of a run are the histories of every run
-HISTORIES = 250
-SHARES = 8  # of so many histories each; the even ones are masked; together 2,000
+SHARES = 8  # the even ones are masked
+MASKED_HISTORIES = 160  # in a share, as plain ones below: together 640 and 1,000
+PLAIN_HISTORIES = 250
 LONG_HISTORIES = 25_000  # of each kind
 
 
@@ -48,7 +52,11 @@ def _quick(examples: int) -> settings:
     )
 
 
-def _drawn(share: int) -> tuple[st.SearchStrategy[Shape], st.SearchStrategy[list[Operation]]]:
+def histories_of(share: int) -> int:
+    return PLAIN_HISTORIES if share % 2 else MASKED_HISTORIES
+
+
+def drawn_in(share: int) -> tuple[st.SearchStrategy[Shape], st.SearchStrategy[list[Operation]]]:
     return (shapes, operations) if share % 2 else (masked_shapes, masked_operations)
 
 
@@ -56,8 +64,8 @@ def _drawn(share: int) -> tuple[st.SearchStrategy[Shape], st.SearchStrategy[list
 @pytest.mark.parametrize("share", range(SHARES))
 def test_every_invariant_holds_in_every_history(share: int) -> None:
     @seed(SEED + share)
-    @_quick(HISTORIES)
-    @given(*_drawn(share))
+    @_quick(histories_of(share))
+    @given(*drawn_in(share))
     def history(shape: Shape, drawn: list[Operation]) -> None:
         play(shape, drawn)
 
@@ -69,7 +77,7 @@ def test_every_invariant_holds_in_every_history(share: int) -> None:
 @pytest.mark.parametrize("share", range(2), ids=["masked", "plain"])
 def test_every_invariant_holds_in_many_more_histories(share: int) -> None:
     @_quick(LONG_HISTORIES)
-    @given(*_drawn(share))
+    @given(*drawn_in(share))
     def history(shape: Shape, drawn: list[Operation]) -> None:
         play(shape, drawn)
 
@@ -106,6 +114,24 @@ def test_a_history_replays_to_the_last_byte(masked: bool) -> None:  # noqa: FBT0
     assert bytes(first.host.audit_file.content) == bytes(second.host.audit_file.content)
     assert first.host.blobs._models == second.host.blobs._models
     assert first.seen.frames == second.seen.frames
+
+
+def test_ranges_follow_the_updates_and_give_up_after_three_misses() -> None:
+    """Each value but the last is beyond four times the one before."""
+    values = {1: 1.0, 2: 8.0, 3: 64.0, 4: 1024.0, 5: 0.25, 6: 0.0}
+    world = World(Shape(members=3, rounds=6, quorum=3, masked=True))
+    records = world.host.store._records
+    for number, value in values.items():
+        world.silos[1].value = value
+        while not any(record.outcome for key, record in records.rounds.items() if key.number == number):
+            world.do_go(number, 1)
+        world.check()
+    world.rest()
+    trained = [json.loads(record.summary) for record in records.rounds.values()][:6]
+    assert [told["range_miss"] for told in trained] == [False, True, True, True, False, False]
+    assert [told["encoding"] for told in trained] == ["u64"] * 6
+    results = [reopen(RoundResult, decode_envelope(record.result)).value for record in records.rounds.values()][:6]
+    assert [result.top_cells for result in results] == [(0,), (3,), (6,), (10,), (0,), (0,)]
 
 
 @pytest.mark.parametrize("form", [bytes, lambda raw: raw.hex().encode(), base64.b64encode])

@@ -35,6 +35,7 @@ VERBS = (
 )  # fmt: skip
 WRITES = frozenset(VERBS) - {"journal_of", "rounds", "read_at", "model", "jobs", "audit_entries"}
 SECONDS = (0.5, 4.0, 5.5, 16.0, 61.0, 601.0)  # a moment, the grace, the reconnect window, both deadlines
+OUTAGES_S = (16.0, 61.0, 61.0, 601.0)
 JOURNAL_VERBS = (
     "record_plan", "record_update", "record_attempt", "record_opening", "record_end", "totals", "open_rounds",
     "history",
@@ -214,7 +215,8 @@ class World(Federation):
         """Nobody can be reached for a while."""
         for silo in self.silos:
             self._break(silo, b)
-        self.do_wait(a, b)
+        self.clock.advance(OUTAGES_S[a % len(OUTAGES_S)])
+        self.host.breathe(retry=True)
 
     def do_value(self, a: int, b: int) -> None:
         """From now on a silo trains larger or smaller updates."""
