@@ -1,7 +1,8 @@
 """Planted bugs of the masked half. As in `weakened`: what a tired engineer could have written.
 
 Each takes away one of the rules that hold masking up: secrets that end with their process, openings that are never
-forgotten, no attempt after a bundle, every mask taken off, one kind of share of each member.
+forgotten, no attempt after a bundle, every mask taken off, one kind of share of each member, no secret in any log, and
+ranges as they are.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import structlog
 
 from coordinator.aggregation.unmask import Blame, remaining_masks
 from coordinator.conductor import Conductor
@@ -19,15 +21,17 @@ from coordinator.round.effects import Folded, FoldFailed
 from coordinator.round.gathering import ends
 from coordinator.round.phases import Confirming, Unmasking
 from coordinator.round.surroundings import FoldOrder
+from coordinator.round.transition import Seal, V
 from coordinator.storage.interface import Blobs, Reader, Spool
 from coordinator.storage.memory_blobs import MemoryReader, MemorySpool
 from participant.round.driver import Driver
 from participant.round.effects import Effect, Say
 from participant.round.phases import Confirmed
+from participant.round.transition import Transition
 from shared.entropy import Entropy, SeededEntropy
 from shared.errors import WireError
 from shared.ids import AttemptKey, ParticipantId
-from shared.protocol.messages import AnswerKind, AttemptAnswer, UnmaskShares
+from shared.protocol.messages import AnswerKind, AttemptAnswer, RoundResult, Sealed, UnmaskShares
 from shared.protocol.phases import Phase
 from shared.secagg.masking import Masks, Term
 from shared.secagg.ring import WORD
@@ -193,6 +197,36 @@ def both_kinds_of_share() -> Parts:
     return Parts(driver=GenerousDriver)
 
 
+# --- talkative: what helps to find a bug is logged --------------------------------------------------------------------
+
+
+class TalkativeDriver(Driver):
+    def _apply(self, transition: Transition) -> None:
+        super()._apply(transition)
+        secrets = getattr(transition.state, "secrets", None)
+        if secrets is not None:
+            structlog.get_logger().debug("state_entered", seed=secrets.mask_seed.reveal().hex())
+
+
+def talkative() -> Parts:
+    return Parts(driver=TalkativeDriver)
+
+
+# --- understated range: an off-by-one in what the next round's range is made of ---------------------------------------
+
+
+def understated_range() -> Parts:
+    def weaken(seal: Seal) -> Seal:
+        def sealed(value: V) -> Sealed[V]:
+            if isinstance(value, RoundResult):
+                return seal(replace(value, top_cells=tuple(max(-32, cell - 1) for cell in value.top_cells)))
+            return seal(value)
+
+        return sealed
+
+    return Parts(seal=weaken)
+
+
 MASKED_BUGS: dict[str, PlantedBug] = {
     "kept secrets": PlantedBug(kept_secrets, frozenset({"fresh-keys"}), masked=True),
     "forgotten openings": PlantedBug(forgotten_openings, frozenset({"opened-once"}), masked=True),
@@ -201,4 +235,6 @@ MASKED_BUGS: dict[str, PlantedBug] = {
     ),
     "mask left on": PlantedBug(mask_left_on, frozenset({"sum-over-survivors"}), masked=True),
     "both kinds of share": PlantedBug(both_kinds_of_share, frozenset({"one-kind"}), masked=True),
+    "talkative": PlantedBug(talkative, frozenset({"no-secret"}), masked=True),
+    "understated range": PlantedBug(understated_range, frozenset({"range", "honest-refused"}), masked=True),
 }
