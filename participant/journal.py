@@ -23,9 +23,9 @@ from typing import Protocol
 from participant.consent import JobHistory, VerifiedResult
 from participant.journal_file import JournalFile, JournalName
 from participant.journal_records import decode_names, decode_spooled, encode_names, encode_spooled
-from participant.round.phases import Opening, SpooledUpdate
+from participant.round.phases import Opening, SpooledUpdate, Total
 from shared.errors import ConflictError
-from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
+from shared.ids import Digest, JobId, RoundKey, RoundNumber, TaskName
 from shared.protocol.messages import AttemptStart, RoundPlan, Sealed
 from shared.reasons import Purpose
 from shared.wire.sealed import decode_envelope, encode_envelope, reopen
@@ -64,8 +64,8 @@ class Journal(Protocol):
         """
         ...
 
-    def totals(self, task: TaskName, model: Digest, purpose: Purpose) -> Sequence[tuple[ParticipantId, ...]]:
-        """Over whom the totals are that this silo helped to open on this model, in any job."""
+    def totals(self, task: TaskName, model: Digest) -> Sequence[Total]:
+        """What this silo helped to open on this model, in any job and for either purpose."""
         ...
 
     def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
@@ -143,28 +143,28 @@ class SqliteJournal:
             _set(database, key, "UPDATE rounds SET attempt = ? WHERE job = ? AND round = ?", said)
 
     def record_opening(self, key: RoundKey, purpose: Purpose, task: TaskName, model: Digest, opening: Opening) -> None:
-        facts = (task, model.raw, opening.attempt.raw, opening.survivors.raw, encode_names(opening.names))
+        over = (encode_names(opening.names), opening.terms.raw)
+        facts = (task, model.raw, opening.attempt.raw, opening.survivors.raw, *over)
         reply = encode_envelope(opening.reply)
         with self._file.transaction() as database:
             known = database.execute(
-                "SELECT task, model, attempt, survivors, names, reply FROM openings "
+                "SELECT task, model, attempt, survivors, names, terms, reply FROM openings "
                 "WHERE job = ? AND round = ? AND purpose = ?",
                 (key.job, key.number, purpose),
             ).fetchone()
             if known is None:
                 place = (key.job, key.number, purpose)
-                database.execute("INSERT INTO openings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*place, *facts, reply))
+                database.execute("INSERT INTO openings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*place, *facts, reply))
             elif known[:-1] != facts or known[-1] not in {b"", reply}:
-                raise ConflictError(f"round {key} was opened before, over other members or in another attempt")
+                raise ConflictError(f"round {key} was opened before, as another total or in another attempt")
         if self._on_opening is not None:
             self._on_opening(self)
 
-    def totals(self, task: TaskName, model: Digest, purpose: Purpose) -> Sequence[tuple[ParticipantId, ...]]:
+    def totals(self, task: TaskName, model: Digest) -> Sequence[Total]:
         rows = self._file.read(
-            "SELECT names FROM openings WHERE task = ? AND model = ? AND purpose = ? ORDER BY job, round",
-            task, model.raw, purpose,
-        )  # fmt: skip
-        return [decode_names(names) for (names,) in rows]
+            "SELECT names, terms FROM openings WHERE task = ? AND model = ? ORDER BY job, round", task, model.raw
+        )
+        return [Total(decode_names(names), Digest(terms)) for names, terms in rows]
 
     def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
         with self._file.transaction() as database:
@@ -190,7 +190,7 @@ class SqliteJournal:
 
     def open_rounds(self) -> Sequence[OpenRound]:
         rows = self._file.read(
-            "SELECT plan, spooled, rounds.attempt, openings.attempt, survivors, names, reply "
+            "SELECT plan, spooled, rounds.attempt, openings.attempt, survivors, names, terms, reply "
             "FROM rounds LEFT JOIN openings USING (job, round) ORDER BY job, round"
         )
         return [
@@ -198,11 +198,13 @@ class SqliteJournal:
                 plan=reopen(RoundPlan, decode_envelope(plan)),
                 update=decode_spooled(spooled) if spooled else None,
                 attempt=reopen(AttemptStart, decode_envelope(attempt)) if attempt else None,
-                opening=Opening(Digest(opened), Digest(survivors), decode_names(names), decode_envelope(reply))
+                opening=Opening(
+                    Digest(opened), Digest(survivors), decode_names(names), Digest(terms), decode_envelope(reply)
+                )
                 if reply
                 else None,
             )
-            for plan, spooled, attempt, opened, survivors, names, reply in rows
+            for plan, spooled, attempt, opened, survivors, names, terms, reply in rows
         ]
 
     def history(self, job: JobId) -> JobHistory | None:

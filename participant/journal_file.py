@@ -59,10 +59,11 @@ CREATE TABLE openings (
     attempt BLOB NOT NULL,
     survivors BLOB NOT NULL,
     names TEXT NOT NULL,
+    terms BLOB NOT NULL,
     reply BLOB NOT NULL,
     PRIMARY KEY (job, round, purpose)
 );
-CREATE INDEX openings_by_total ON openings (task, model, purpose);
+CREATE INDEX openings_by_total ON openings (task, model);
 """
 
 

@@ -7,11 +7,14 @@ that says what differs.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from participant.consent import VerifiedResult
-from participant.round.phases import MISSES_MAX, Offer, SpooledUpdate
+from participant.round.phases import MISSES_MAX, Offer, SpooledUpdate, Total
 from shared.errors import ConflictError
+from shared.hashing import tagged_hash
 from shared.ids import Digest
-from shared.job import JobSpec, jobspec_digest
+from shared.job import JobSpec, canonical_json, jobspec_digest
 from shared.protocol.messages import (
     PROTOCOL_VERSIONS,
     SUITE_1,
@@ -109,6 +112,25 @@ def understated_range(update: SpooledUpdate, result: RoundResult, *, survived: b
     for tensor, (top, own) in enumerate(zip(result.top_cells, update.cells, strict=True)):
         if survived and top < own:
             return f"the result of {result.key} has a top cell of aggregated tensor {tensor} below this silo's own"
+    return None
+
+
+# --- totals -----------------------------------------------------------------------------------------------------------
+
+
+def terms_of(spec: JobSpec) -> Digest:
+    """How the totals of a job count each member: what is cut, weighed, measured, and rounded to what."""
+    table = spec.model_dump(mode="json")
+    return tagged_hash("terms", canonical_json(table["masking"]), canonical_json(table["metrics"]))
+
+
+def how_another_total(total: Total, opened_before: Collection[Total]) -> str | None:
+    """How this one differs from what this silo helped to open on its model before; None when it does not."""
+    for before in opened_before:
+        if before.names != total.names:  # the difference is the update of whoever is in one of them only
+            return "over other members than"
+        if before.terms != total.terms:  # cut at two weights, say: of whoever is above the lower one
+            return "that counts the same members otherwise (masking table or metrics) than"
     return None
 
 

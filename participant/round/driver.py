@@ -49,12 +49,13 @@ from participant.round.phases import (
     Opened,
     Out,
     RoundState,
+    Total,
     Working,
 )
 from participant.round.surroundings import Surroundings
 from participant.round.transition import Tools, Transition
 from shared.errors import ConflictError, ConsentRefused, PeerError, PhaseError
-from shared.ids import ParticipantId, RoundKey
+from shared.ids import RoundKey
 from shared.job import jobspec_digest, parse_jobspec
 from shared.protocol.messages import (
     SIGNER_COORDINATOR,
@@ -225,10 +226,8 @@ class Driver:
             self._check_own_commitment(offer, listed)
         return SurvivorsListed(listed, self._opened_before(offer), self._repeats_allowed(offer))
 
-    def _opened_before(self, offer: Offer) -> Collection[frozenset[ParticipantId]]:
-        plan = offer.plan.value
-        totals = self._around.journal.totals(offer.spec.task, plan.model, plan.purpose) if offer.masked else ()
-        return [frozenset(names) for names in totals]
+    def _opened_before(self, offer: Offer) -> Collection[Total]:
+        return self._around.journal.totals(offer.spec.task, offer.plan.value.model) if offer.masked else ()
 
     def _repeats_allowed(self, offer: Offer) -> bool:
         return offer.key.job in self._around.policy.allowed_repeats

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from participant.consent import VerifiedResult
-from participant.round.phases import Offer, Opening, Protection, SpooledUpdate
-from shared.ids import Digest, ParticipantId
+from participant.round.phases import Offer, Opening, Protection, SpooledUpdate, Total
+from shared.ids import Digest
 from shared.protocol.messages import (
     AttemptStart,
     ConsistencyBundle,
@@ -89,8 +89,8 @@ class UploadImpossible:
 @dataclass(frozen=True, slots=True)
 class SurvivorsListed:
     survivors: SurvivorList
-    opened_before: Collection[frozenset[ParticipantId]]
-    """The survivors of each total that this silo helped to open on the same task, model and purpose, in any job."""
+    opened_before: Collection[Total]
+    """What this silo helped to open on the same task and model, in any job, in rounds of either purpose."""
     repeats_allowed: bool
     """Whether the silo's policy lets this job open another one."""
 
@@ -102,7 +102,7 @@ class BundleCame:
     """
 
     bundle: ConsistencyBundle
-    opened_before: Collection[frozenset[ParticipantId]]
+    opened_before: Collection[Total]
     repeats_allowed: bool
 
 

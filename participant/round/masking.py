@@ -14,10 +14,8 @@ on record before it says anything, and forgets the rest.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from participant.round.attempts import answer, leave
-from participant.round.checks import scale_exponents
+from participant.round.checks import how_another_total, scale_exponents, terms_of
 from participant.round.effects import BundleCame, RecordOpening, Say, StartUpload, Stop, SurvivorsListed
 from participant.round.exchanges import (
     Survivors,
@@ -40,12 +38,12 @@ from participant.round.phases import (
     Opening,
     RoundState,
     Shared,
+    Total,
     Uploading,
     phase_of,
 )
 from participant.round.transition import Tools, Transition
 from shared.errors import ConflictError, PeerError, PhaseError
-from shared.ids import ParticipantId
 from shared.protocol.messages import (
     AnswerKind,
     ConsistencySignature,
@@ -176,8 +174,10 @@ def survivors_listed(state: RoundState, event: SurvivorsListed, tools: Tools) ->
                 survivors = check_survivors(state, dealt, listed)
             except PeerError as error:
                 return leave(state, AttemptAbortReason.BAD_SURVIVORS, str(error), tools)
-            if not event.repeats_allowed and _is_another_total(survivors.names, event.opened_before):
-                detail = "a total over other members on a model that this silo helped to open a total on before"
+            total = Total(survivors.names, terms_of(state.offer.spec))
+            other = None if event.repeats_allowed else how_another_total(total, event.opened_before)
+            if other is not None:
+                detail = f"a total {other} the one that this silo helped to open on this model"
                 return leave(state, AttemptAbortReason.REPEATED_TOTAL, detail, tools)
             return _confirm(state, dealt, survivors, tools)
         case Confirmed():
@@ -192,11 +192,6 @@ def survivors_listed(state: RoundState, event: SurvivorsListed, tools: Tools) ->
             return Transition(state)
         case _:
             return Transition(state)
-
-
-def _is_another_total(names: tuple[ParticipantId, ...], opened_before: Collection[frozenset[ParticipantId]]) -> bool:
-    """Two totals of one task on one model differ by whoever is in one of them only: their updates, in the clear."""
-    return any(before != frozenset(names) for before in opened_before)
 
 
 def _confirm(state: Uploading | Committed, dealt: Dealt, survivors: Survivors, tools: Tools) -> Transition:
@@ -228,12 +223,13 @@ def bundle_came(state: RoundState, event: BundleCame, tools: Tools) -> Transitio
         case Confirmed():
             require_running(state.attempt, bundle.key)
             check_bundle(state, bundle)
-            names = names_of(state.offer, state.survivors)
-            if not event.repeats_allowed and _is_another_total(names, event.opened_before):
-                raise ConflictError(
-                    f"this silo opened another total on the model of {bundle.key} since it was shown these survivors"
-                )
             opened = _open(state, tools)
+            other = None if event.repeats_allowed else how_another_total(opened.opening.total, event.opened_before)
+            if other is not None:
+                raise ConflictError(
+                    f"{bundle.key} would open a total {other} the one that this silo helped to open on its model "
+                    "since it was shown these survivors"
+                )
             return Transition(opened, (RecordOpening(state.offer, opened.opening), _shares_opened(opened)))
         case Opened():
             require_running(state.attempt, bundle.key)
@@ -256,7 +252,8 @@ def _open(state: Confirmed, tools: Tools) -> Opened:
         mask_shares=tuple((index, held[index].mask_share.reveal()) for index in sorted(held) if index not in survivors),
     )
     reply = seal(said, signer=tools.signer, index=offer.index).envelope
-    opening = Opening(said.attempt, state.t3, names_of(offer, state.survivors), reply)
+    names = names_of(offer, state.survivors)
+    opening = Opening(said.attempt, state.t3, names, terms_of(offer.spec), reply)
     return Opened(offer, state.update, state.attempt, opening)
 
 

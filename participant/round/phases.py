@@ -135,6 +135,18 @@ class Dealt:
 
 
 @dataclass(frozen=True, slots=True)
+class Total:
+    """What tells two totals on one model apart. Where either differs, the difference of the two says something about
+    single members.
+    """
+
+    names: tuple[ParticipantId, ...]
+    """Whom it is over, ascending."""
+    terms: Digest
+    """How it counts them (`checks.terms_of`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """How this silo helped to open a total: what it says again, byte for byte, and never says of another total."""
 
@@ -144,8 +156,13 @@ class Opening:
     """t3"""
     names: tuple[ParticipantId, ...]
     """Of the survivors (U3), ascending."""
+    terms: Digest
     reply: Envelope = field(repr=False)
     """The sealed UnmaskShares: shares of others, which no log is to have."""
+
+    @property
+    def total(self) -> Total:
+        return Total(self.names, self.terms)
 
 
 @dataclass(frozen=True, slots=True)

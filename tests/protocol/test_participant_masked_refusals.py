@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from participant.round.checks import terms_of
 from participant.round.effects import (
     AttemptAnnounced,
     BundleCame,
@@ -19,7 +20,9 @@ from participant.round.effects import (
     SurvivorsListed,
     UploadAcknowledged,
 )
+from participant.round.phases import Total
 from shared.errors import ConflictError, IdentityError, PeerError, PhaseError, WireError
+from shared.ids import ParticipantId
 from shared.protocol.messages import (
     AnswerKind,
     ConsistencySignature,
@@ -32,7 +35,7 @@ from shared.reasons import AttemptAbortReason
 from shared.secagg.sealing import shares_root
 from shared.wire.sealed import reopen, seal
 from tests.support.masked_cohort import ALL, ME, NOBODY, Cohort, changed, leaves
-from tests.support.rounds import MEMBERS, key_of
+from tests.support.rounds import MEMBERS, key_of, make_masked_spec
 
 LOW_ORDER = bytes(32)
 NOT_CANONICAL = (2**255 - 19 + 9).to_bytes(32, "little")
@@ -241,17 +244,50 @@ def test_a_floor_above_the_threshold_counts() -> None:
     leaves(cohort, cohort.listing(1, 2, 3), AttemptAbortReason.BAD_SURVIVORS, "over 3 members, expected 4")
 
 
+def total(*members: ParticipantId, **masking: Any) -> Total:
+    """That this silo helped to open on the model before."""
+    return Total(members, terms_of(make_masked_spec(masking=masking)))
+
+
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "another cap": {"max_weight": 260.0},
+    "equal weights": {"weights": "equal"},
+    "another bound": {"metric_bound": 1.0},
+    "another encoding": {"encoding": "u64"},
+    "another assumption": {"max_colluding": 2},
+}
+
+
 def test_another_total_on_the_same_model_is_not_signed() -> None:
     cohort = Cohort().to(Phase.COMMITTED)
-    before = [frozenset(MEMBERS[:3])]
-    repeated = cohort.listing(opened_before=before)
-    leaves(cohort, repeated, AttemptAbortReason.REPEATED_TOTAL, "helped to open a total on before")
+    repeated = cohort.listing(opened_before=[total(*MEMBERS), total(*MEMBERS[:3])])
+    leaves(cohort, repeated, AttemptAbortReason.REPEATED_TOTAL, "over other members")
+
+
+@pytest.mark.parametrize("masking", OTHERWISE.values(), ids=OTHERWISE.keys())
+def test_a_total_over_the_same_members_that_counts_them_otherwise_is_not_signed(masking: dict[str, Any]) -> None:
+    """Of two caps on weights the difference is the update of whoever is above the lower one."""
+    cohort = Cohort().to(Phase.COMMITTED)
+    repeated = cohort.listing(opened_before=[total(*MEMBERS, **masking)])
+    leaves(cohort, repeated, AttemptAbortReason.REPEATED_TOTAL, "counts the same members otherwise")
+    cohort, since = Cohort().to(Phase.FIXED), [total(*MEMBERS, **masking)]
+    cohort.me.refuses(cohort.bundle(opened_before=since), ConflictError, "counts the same members otherwise")
+
+
+def test_what_a_job_measures_is_among_the_terms_of_its_totals() -> None:
+    spec = make_masked_spec()
+    assert terms_of(spec) != terms_of(spec.model_copy(update={"metrics": ("accuracy",)}))
+    assert terms_of(spec) == terms_of(spec.model_copy(update={"name": "lung", "seed": 7, "rounds": 9}))
 
 
 def test_the_same_total_again_or_one_that_a_person_allowed_is_signed() -> None:
-    for survivors, allowed in ((MEMBERS, False), (MEMBERS[:3], True)):
+    for before, allowed in (
+        (total(*MEMBERS), False),
+        (total(*MEMBERS[:3]), True),
+        (total(*MEMBERS, max_weight=260.0), True),
+    ):
         cohort = Cohort().to(Phase.COMMITTED)
-        event = cohort.listing(opened_before=[frozenset(survivors)], repeats_allowed=allowed)
+        event = cohort.listing(opened_before=[before], repeats_allowed=allowed)
         assert cohort.me.hear(event) == ["stop", "say consistency_signature"]
 
 
@@ -299,8 +335,8 @@ def test_a_bundle_that_does_not_hold_is_refused_and_opens_nothing(case: str) -> 
 
 def test_a_total_that_was_opened_since_the_list_was_signed_is_the_only_one() -> None:
     """Two jobs on one model: a coordinator shows both lists before either bundle."""
-    cohort, since = Cohort().to(Phase.FIXED), [frozenset(MEMBERS[:3])]
-    cohort.me.refuses(cohort.bundle(opened_before=since), ConflictError, "opened another total on the model")
+    cohort, since = Cohort().to(Phase.FIXED), [total(*MEMBERS[:3])]
+    cohort.me.refuses(cohort.bundle(opened_before=since), ConflictError, "over other members")
     allowed = cohort.bundle(opened_before=since, repeats_allowed=True)
     assert cohort.me.hear(allowed) == ["record opening", "say unmask_shares"]
 

@@ -19,7 +19,7 @@ from participant.round.effects import (
     WorkDone,
 )
 from participant.round.machine import accept
-from participant.round.phases import Masked, Offer, Ready, SpooledUpdate, Uploading
+from participant.round.phases import Masked, Offer, Ready, SpooledUpdate, Total, Uploading
 from participant.round.transition import Transition
 from shared.ids import AttemptKey, AttemptNumber, Digest, ParticipantId, RoundNumber
 from shared.protocol.messages import (
@@ -177,7 +177,7 @@ class Cohort:
         self,
         *indexes: int,
         number: int = 1,
-        opened_before: Collection[frozenset[ParticipantId]] = (),
+        opened_before: Collection[Total] = (),
         repeats_allowed: bool = False,
     ) -> SurvivorsListed:
         commits = tuple(self.commits[index] for index in indexes or self.commits)
@@ -187,7 +187,7 @@ class Cohort:
         self,
         *indexes: int,
         number: int = 1,
-        opened_before: Collection[frozenset[ParticipantId]] = (),
+        opened_before: Collection[Total] = (),
         repeats_allowed: bool = False,
     ) -> BundleCame:
         bundle = ConsistencyBundle(self.key(number), self.said(ConsistencySignature, indexes))

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 from coordinator.storage.faults import Fault, FaultPlan, ProcessLife
 from participant.consent import JobHistory, VerifiedResult
 from participant.journal import OpenRound
-from participant.round.phases import Opening, SpooledUpdate
+from participant.round.phases import Opening, SpooledUpdate, Total
 from shared.errors import ConflictError
-from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
+from shared.ids import Digest, JobId, RoundKey, RoundNumber, TaskName
 from shared.protocol.messages import AttemptStart, RoundPlan, Sealed
 from shared.reasons import Purpose
 
 __all__ = ["Fault", "FaultPlan", "MemoryJournal"]
-
-_Total: TypeAlias = tuple[TaskName, Digest, Purpose]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class _Records:
     jobs: dict[JobId, _Job] = field(default_factory=dict)
     rounds: dict[RoundKey, OpenRound] = field(default_factory=dict)
     cores: dict[RoundKey, Digest] = field(default_factory=dict)
-    openings: dict[tuple[RoundKey, Purpose], tuple[_Total, Opening]] = field(default_factory=dict)
+    openings: dict[tuple[RoundKey, Purpose], tuple[tuple[TaskName, Digest], Opening]] = field(default_factory=dict)
 
 
 class MemoryJournal:
@@ -87,19 +84,18 @@ class MemoryJournal:
 
     def record_opening(self, key: RoundKey, purpose: Purpose, task: TaskName, model: Digest, opening: Opening) -> None:
         def apply() -> None:
-            made = ((task, model, purpose), opening)
+            made = ((task, model), opening)
             if self._kept.openings.setdefault((key, purpose), made) != made:
-                raise ConflictError(f"round {key} was opened before, over other members or in another attempt")
+                raise ConflictError(f"round {key} was opened before, as another total or in another attempt")
             if key in self._kept.rounds:
                 self._kept.rounds[key] = replace(self._kept.rounds[key], opening=opening)
 
         self._life.write("record_opening", apply)
 
-    def totals(self, task: TaskName, model: Digest, purpose: Purpose) -> Sequence[tuple[ParticipantId, ...]]:
+    def totals(self, task: TaskName, model: Digest) -> Sequence[Total]:
         self._life.read("totals")
-        wanted = (task, model, purpose)
         by_place = sorted(self._kept.openings.items(), key=lambda item: item[0])
-        return [opening.names for _, (total, opening) in by_place if total == wanted]
+        return [opening.total for _, (place, opening) in by_place if place == (task, model)]
 
     def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
         def apply() -> None:

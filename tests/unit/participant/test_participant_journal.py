@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from participant.consent import JobHistory, VerifiedResult
 from participant.journal import Journal, OpenRound, SqliteJournal
 from participant.journal_file import SCHEMA_VERSION
 from participant.journal_records import decode_spooled, encode_spooled
-from participant.round.phases import Measured, Opening, SpooledUpdate
+from participant.round.phases import Measured, Opening, SpooledUpdate, Total
 from shared.errors import ConfigError, ConflictError, StorageError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.job import jobspec_digest
@@ -26,6 +27,7 @@ from tests.support.rounds import JOB, KEY, MEMBERS, TASK, A, B, C, make_plan, ma
 
 MODEL = Digest.of(b"model")
 CORE = Digest.of(b"core")
+TERMS = Digest.of(b"terms")
 OTHER = JobId("brain-1")
 SPEC = make_spec()
 PLAN = make_plan(SPEC)
@@ -163,7 +165,7 @@ def test_numbers_are_kept_to_the_last_bit(update: SpooledUpdate) -> None:
 
 
 def opening(*names: ParticipantId, reply: bytes = b"shares") -> Opening:
-    return Opening(Digest.of(b"h0"), Digest.of(b"t3"), names or (A, B, C), Envelope(reply, b"s" * 64, 1))
+    return Opening(Digest.of(b"h0"), Digest.of(b"t3"), names or (A, B, C), TERMS, Envelope(reply, b"s" * 64, 1))
 
 
 def open_total(
@@ -212,8 +214,9 @@ def test_an_opening_is_there_after_a_restart_with_its_exact_reply(reopen: Reopen
     [
         opening(A, B),
         opening(reply=b"other shares"),
-        Opening(Digest.of(b"another h0"), Digest.of(b"t3"), (A, B, C), opening().reply),
-        Opening(Digest.of(b"h0"), Digest.of(b"another t3"), (A, B, C), opening().reply),
+        replace(opening(), attempt=Digest.of(b"another h0")),
+        replace(opening(), survivors=Digest.of(b"another t3")),
+        replace(opening(), terms=Digest.of(b"other terms")),
     ],
 )
 def test_a_round_is_opened_once(reopen: Reopen, other: Opening) -> None:
@@ -242,20 +245,20 @@ def test_an_opened_round_stays_opened_when_it_is_over(reopen: Reopen) -> None:
     journal = reopen()
     with pytest.raises(ConflictError):
         open_total(journal, opening(A, B))
-    assert list(journal.totals(TASK, MODEL, Purpose.TRAIN)) == [(A, B, C)]
+    assert list(journal.totals(TASK, MODEL)) == [Total((A, B, C), TERMS)]
 
 
-def test_totals_are_found_across_jobs_by_task_model_and_purpose(reopen: Reopen) -> None:
+def test_totals_are_found_across_jobs_by_task_and_model_whatever_their_purpose(reopen: Reopen) -> None:
     journal = reopen()
     open_total(journal)
-    open_total(journal, opening(*MEMBERS), key=RoundKey(OTHER, RoundNumber(4)))
+    otherwise = replace(opening(*MEMBERS), terms=Digest.of(b"other terms"))
+    open_total(journal, otherwise, key=RoundKey(OTHER, RoundNumber(4)))
     open_total(journal, opening(A), key=RoundKey(OTHER, RoundNumber(5)), model=Digest.of(b"another"))
     open_total(journal, opening(B), key=RoundKey(OTHER, RoundNumber(6)), task=TaskName("brain"))
     open_total(journal, opening(C), key=RoundKey(OTHER, RoundNumber(7)), purpose=Purpose.EVALUATE)
     journal = reopen()
-    assert list(journal.totals(TASK, MODEL, Purpose.TRAIN)) == [MEMBERS, (A, B, C)]
-    assert list(journal.totals(TASK, MODEL, Purpose.EVALUATE)) == [(C,)]
-    assert list(journal.totals(TASK, Digest.of(b"never opened"), Purpose.TRAIN)) == []
+    assert list(journal.totals(TASK, MODEL)) == [otherwise.total, Total((C,), TERMS), Total((A, B, C), TERMS)]
+    assert list(journal.totals(TASK, Digest.of(b"never opened"))) == []
 
 
 def test_each_round_with_an_update_that_does_not_fit_is_one_miss(reopen: Reopen) -> None:
@@ -333,7 +336,7 @@ def test_a_reply_is_gone_from_the_disk_when_its_round_is_over(tmp_path: Path) ->
 def test_whoever_watches_openings_is_told_after_the_record(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     seen: list[int] = []
-    journal = SqliteJournal(path, on_opening=lambda made: seen.append(len(made.totals(TASK, MODEL, Purpose.TRAIN))))
+    journal = SqliteJournal(path, on_opening=lambda made: seen.append(len(made.totals(TASK, MODEL))))
     open_total(journal)
     assert seen == [1]
 
@@ -392,4 +395,4 @@ def test_a_process_that_is_killed_leaves_what_its_verbs_promised(count: int, tmp
     assert list(journal.open_rounds()) == reached[count]
     assert (journal.state_round(JOB) == RoundNumber(1)) is (count == 5)
     assert (journal.history(JOB) is not None) is (count > 0)
-    assert bool(journal.totals(TASK, MODEL, Purpose.TRAIN)) is (count > 3)
+    assert bool(journal.totals(TASK, MODEL)) is (count > 3)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from participant.consent import Policy, VerifiedResult
+from participant.round.checks import terms_of
 from participant.round.driver import Driver
 from participant.round.effects import UploadAcknowledged, WorkDone
-from participant.round.phases import Confirmed, Masked, Offer, Opened, Protection, Ready, RoundState, SpooledUpdate
+from participant.round.phases import (
+    Confirmed,
+    Masked,
+    Offer,
+    Opened,
+    Protection,
+    Ready,
+    RoundState,
+    SpooledUpdate,
+    Total,
+)
 from participant.round.surroundings import Surroundings
 from shared.consortium import Consortium
 from shared.entropy import SeededEntropy
@@ -42,6 +54,7 @@ from tests.support.rounds import (
     A,
     commit_of,
     key_of,
+    make_masked_spec,
     make_plan,
     manifest_of,
     result_of,
@@ -190,7 +203,8 @@ def test_a_masked_round_from_plan_to_opening() -> None:
     assert daemon.hears(daemon.cohort.plan) == ["Consent"]
     daemon = Daemon(Cohort()).to(Phase.OPENING)
     assert isinstance(daemon.state, Opened)
-    assert daemon.journal.totals(TASK, daemon.cohort.plan.value.model, Purpose.TRAIN) == [MEMBERS]
+    expected = Total(MEMBERS, terms_of(daemon.cohort.spec))
+    assert daemon.journal.totals(TASK, daemon.cohort.plan.value.model) == [expected]
     assert daemon.observer.alarms == []
 
 
@@ -279,15 +293,24 @@ def test_another_core_of_the_round_is_not_taken_part_in() -> None:
     assert again.hears(again.cohort.start(2, consortium=other.digest.raw)) == ["attempt_abort"]
 
 
+ANOTHER_TOTAL: dict[str, tuple[dict[str, Any], Purpose]] = {
+    "other members": ({"names": MEMBERS[:3]}, Purpose.TRAIN),
+    "other members, to evaluate": ({"names": MEMBERS[:3]}, Purpose.EVALUATE),
+    "another cap": ({"terms": terms_of(make_masked_spec(masking={"max_weight": 260.0}))}, Purpose.TRAIN),
+}
+
+
 @pytest.mark.parametrize("allowed", [False, True])
-def test_another_total_on_the_same_model_in_another_job_needs_a_person(*, allowed: bool) -> None:
+@pytest.mark.parametrize("case", ANOTHER_TOTAL)
+def test_another_total_on_the_same_model_in_another_job_needs_a_person(case: str, *, allowed: bool) -> None:
+    other, purpose = ANOTHER_TOTAL[case]
     state = Daemon(Cohort()).to(Phase.OPENING).state
     assert isinstance(state, Opened)
-    before = replace(state.opening, names=MEMBERS[:3])
+    before = replace(state.opening, **other)
     journal = MemoryJournal()
     daemon = Daemon(Cohort(), journal, allowed_repeats=(KEY.job,) if allowed else ()).to(Phase.COMMITTED)
     plan = daemon.cohort.plan.value
-    journal.record_opening(RoundKey(JobId("other-1"), KEY.number), plan.purpose, TASK, plan.model, before)
+    journal.record_opening(RoundKey(JobId("other-1"), KEY.number), purpose, TASK, plan.model, before)
     said = daemon.hears(daemon.cohort.listing().survivors)
     assert said == (["consistency_signature"] if allowed else ["attempt_abort"])
     assert daemon.observer.alarms == ([] if allowed else ["repeated_total"])
