@@ -1,4 +1,4 @@
-"""`consilo job`: submit, list, show, watch and abort jobs of a running coordinator."""
+"""`consilo job`: submit, list, show, watch and abort jobs of a running coordinator, and what silos approve of one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from coordinator.client.views import (
     progress_screen,
     round_line,
     spec_of,
+    specification_facts,
+    specification_json,
 )
 from shared.entropy import Entropy, SystemEntropy
 from shared.ids import JobId, parse_job_id
@@ -50,7 +52,7 @@ _JOB = click.argument("job", metavar="JOB", type=JobIdType())
 
 @click.group()
 def job() -> None:
-    """Submit, list, show, watch and abort jobs."""
+    """Submit, list, show, watch and abort jobs; print what silos approve."""
 
 
 @job.command()
@@ -70,6 +72,19 @@ def submit(*, operations: Operations, file: Path, job_id: JobId | None, watch: b
         follow(operations, status.job, as_json=as_json)
     else:
         emit(job_json(status), as_json=as_json, render=lambda: job_facts(status))
+
+
+@job.command()
+@click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+def digest(*, file: Path, as_json: bool) -> None:
+    """Print the digest of the specification that FILE would be submitted as. Dials nobody.
+
+    Silos that name the jobs they take part in (policy.approved_jobs) need it before the job is submitted, and by
+    another way than the coordinator: read it to them by telephone.
+    """
+    spec = load_job_file(file).spec
+    emit(specification_json(spec), as_json=as_json, render=lambda: specification_facts(spec))
 
 
 @job.command("list")

@@ -16,7 +16,7 @@ from rich.table import Table
 from coordinator.checkpoints import ModelDescription, TrainedModel, parse_description
 from coordinator.storage.interface import COMMITTED
 from shared.errors import WireError
-from shared.job import JobSpec, first_complaint, parse_jobspec
+from shared.job import JobSpec, first_complaint, jobspec_digest, parse_jobspec
 from shared.reasons import JobState, Purpose
 from shared.terminal import facts, table
 from shared.wire.operations import JobDetail, JobStatus, LiveRound, ModelStatus, RoundStatus
@@ -76,6 +76,7 @@ def job_json(job: JobStatus) -> dict[str, Any]:
     spec = spec_of(job)
     return {
         "job": job.job,
+        "specification": str(jobspec_digest(job.spec)),
         "name": spec.name,
         "task": spec.task,
         "state": job.state,
@@ -85,6 +86,20 @@ def job_json(job: JobStatus) -> dict[str, Any]:
         "masking": masking_json(spec),
         "submitted_by": job.submitted_by,
         "submitted_at": job.submitted_at,
+    }
+
+
+def specification_json(spec: JobSpec) -> dict[str, Any]:
+    """What a silo approves, before there is a job of it."""
+    return {
+        "specification": str(jobspec_digest(spec.to_bytes())),
+        "name": spec.name,
+        "task": spec.task,
+        "members": list(spec.members),
+        "rounds": spec.rounds,
+        "seed": spec.seed,
+        "initial": spec.initial,
+        "masking": masking_json(spec),
     }
 
 
@@ -160,9 +175,24 @@ def job_facts(job: JobStatus) -> RenderableType:
         ("strategy", spec.strategy.name),
         ("masking", _masking_fact(spec)),
         ("initial model", spec.initial),
+        ("specification", str(jobspec_digest(job.spec))),
         ("submitted", f"{job.submitted_at} by {job.submitted_by}"),
     ]
     return facts([pair for pair in pairs if pair[1] != ""])
+
+
+def specification_facts(spec: JobSpec) -> RenderableType:
+    return facts(
+        [
+            ("specification", str(jobspec_digest(spec.to_bytes()))),
+            ("name", spec.name),
+            ("task", spec.task),
+            ("members", ", ".join(spec.members)),
+            ("rounds, seed", f"{spec.rounds}, {spec.seed}"),
+            ("masking", _masking_fact(spec)),
+            ("initial model", spec.initial),
+        ]
+    )
 
 
 def _masking_fact(spec: JobSpec) -> str:

@@ -18,7 +18,7 @@ from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
 from shared.errors import UnreachableError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
-from shared.job import MaskingSpec, StrategySpec, parse_jobspec
+from shared.job import MaskingSpec, StrategySpec, jobspec_digest, parse_jobspec
 from shared.reasons import DropReason, JobState
 from shared.tensors import ModelIndex
 from shared.update import CHUNK_BYTES, DType, ModelManifest, TensorSpec
@@ -100,6 +100,21 @@ def test_submit_sends_the_initial_model_and_the_job(config: Path, fake: FakeOper
     assert len(fake.files[digest]) == CHUNK_BYTES + 17
     spec = parse_jobspec(fake.jobs[JobId(told["job"])].job.spec)
     assert (spec.initial_model, spec.members) == (digest, MEMBERS)
+
+
+def test_what_a_silo_approves_is_told_before_and_after_the_job_is_submitted(
+    config: Path, fake: FakeOperations, tmp_path: Path
+) -> None:
+    path = job_file(tmp_path)
+    alone = run(tmp_path / "no-operator.toml", "job", "digest", path, "--json")
+    assert alone.exit_code == 0, alone.output
+    told = json.loads(alone.stdout)["specification"]
+    assert not fake.jobs
+    assert json.loads(run(config, "job", "submit", path, "--id", JOB, "--json").stdout)["specification"] == told
+    assert told == str(jobspec_digest(fake.jobs[JOB].job.spec))
+    assert json.loads(run(config, "job", "show", JOB, "--json").stdout)["specification"] == told
+    for command in (("digest", path), ("submit", path, "--id", JOB), ("show", JOB)):
+        assert told in run(config, "job", *command).stdout
 
 
 def test_a_repeated_submission_is_the_same_job_and_another_one_is_refused(
