@@ -15,24 +15,25 @@ import structlog
 from coordinator.aggregation.unmask import Blame, remaining_masks
 from coordinator.conductor import Conductor
 from coordinator.folding import run_fold
+from coordinator.jobs import RunningJob
 from coordinator.round.attempts import attempt_failed
 from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import Folded, FoldFailed
-from coordinator.round.gathering import ends
-from coordinator.round.phases import Confirming, Unmasking
+from coordinator.round.phases import Aborted, Confirming, Unmasking
 from coordinator.round.surroundings import FoldOrder
-from coordinator.round.transition import Seal, V
+from coordinator.round.transition import Seal, Transition, V
 from coordinator.storage.interface import Blobs, Reader, Spool
 from coordinator.storage.memory_blobs import MemoryReader, MemorySpool
 from participant.round.driver import Driver
 from participant.round.effects import Effect, Say
 from participant.round.phases import Confirmed
-from participant.round.transition import Transition
+from participant.round.transition import Transition as ParticipantTransition
 from shared.entropy import Entropy, SeededEntropy
 from shared.errors import WireError
-from shared.ids import AttemptKey, ParticipantId
+from shared.ids import AttemptKey, Digest, ParticipantId
 from shared.protocol.messages import AnswerKind, AttemptAnswer, RoundResult, Sealed, UnmaskShares
 from shared.protocol.phases import Phase
+from shared.reasons import AbortReason
 from shared.secagg.masking import Masks, Term
 from shared.secagg.ring import WORD
 from shared.wire.sealed import reopen, seal
@@ -68,23 +69,29 @@ def forgotten_openings() -> Parts:
 # --- attempt after the bundle: opened shares that do not come are a failed attempt like any other ---------------------
 
 
+class RetryingDriver(RoundDriver):
+    def apply(self, transition: Transition) -> Digest | None:
+        before, after = self.state, transition.state
+        if isinstance(before, Unmasking) and isinstance(after, Aborted) and after.reason is AbortReason.UNOPENABLE:
+            now = self._around.clock.monotonic()
+            return super().apply(attempt_failed(_not_asked_yet(before, now), now, self._around.seal))
+        return super().apply(transition)
+
+
 class RetryingConductor(Conductor):
-    def tick(self) -> None:
-        now = self._around.clock.monotonic()
-        for job in self._jobs.running.values():
-            if job.driver is not None and isinstance(job.driver.state, Unmasking) and ends(job.driver.state) <= now:
-                _try_again(job.driver, now)
-        super().tick()
+    def _advance(self, job: RunningJob) -> None:
+        super()._advance(job)
+        if job.driver is not None:
+            job.driver.__class__ = RetryingDriver
 
 
-def _try_again(driver: RoundDriver, now: float) -> None:
-    state = driver.state
-    assert isinstance(state, Unmasking)
+def _not_asked_yet(state: Unmasking, now: float) -> Confirming:
+    """As if nobody had been asked to open anything."""
     conversations = {
         member: replace(told, phase=Phase.FIXED) if told.phase is Phase.OPENING else told
         for member, told in state.conversations.items()
     }
-    before = Confirming(
+    return Confirming(
         state.frame,
         conversations,
         state.outs,
@@ -97,7 +104,6 @@ def _try_again(driver: RoundDriver, now: float) -> None:
         signatures={},
         deadline=now,
     )
-    driver.apply(attempt_failed(before, now, driver._around.seal))
 
 
 def attempt_after_the_bundle() -> Parts:
@@ -201,7 +207,7 @@ def both_kinds_of_share() -> Parts:
 
 
 class TalkativeDriver(Driver):
-    def _apply(self, transition: Transition) -> None:
+    def _apply(self, transition: ParticipantTransition) -> None:
         super()._apply(transition)
         secrets = getattr(transition.state, "secrets", None)
         if secrets is not None:
