@@ -7,7 +7,7 @@ Runs on one thread (the daemon's event loop; a test's own). Long work is handed 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import assert_never
+from typing import NoReturn, assert_never
 
 import structlog
 
@@ -39,7 +39,7 @@ from participant.round.effects import (
     StopJob,
     SurvivorsListed,
 )
-from participant.round.ending import ALARM_HISTORY, leave_job
+from participant.round.ending import ALARM_HISTORY, ALARM_RESULT, leave_job
 from participant.round.machine import accept, decline, resume, step
 from participant.round.phases import (
     Confirmed,
@@ -55,7 +55,7 @@ from participant.round.phases import (
 from participant.round.surroundings import Surroundings
 from participant.round.transition import Tools, Transition
 from shared.errors import ConflictError, ConsentRefused, PeerError, PhaseError
-from shared.ids import RoundKey
+from shared.ids import JobId, RoundKey
 from shared.job import jobspec_digest, parse_jobspec
 from shared.protocol.messages import (
     SIGNER_COORDINATOR,
@@ -75,11 +75,12 @@ from shared.protocol.messages import (
     UploadCommit,
     plan_digest,
 )
-from shared.reasons import AttemptAbortReason
+from shared.reasons import AttemptAbortReason, ConsentRule
 from shared.wire.sealed import Verifier, decode_envelope, open_sealed, reopen
 
 log = structlog.get_logger()
 
+OPEN_ROUNDS_MAX = 64  # one for each job that runs; each holds a model and an update on disk
 OUTS_KEPT = 100  # declined and left rounds whose answer is kept; a coordinator can plan as many as it likes
 
 
@@ -145,21 +146,29 @@ class Driver:
             self._step(key, PlanRepeated())
             return
         previous = _previous_result(plan.value, verifier)
-        offer = self._offer(plan, previous)
-        try:
-            alike = self._around.journal.jobs_with(jobspec_digest(plan.value.jobspec))
-            history = self._around.journal.history(key.job)
-            require_consent(self._around.policy, plan.value, offer.spec, history, alike=alike)
-        except ConsentRefused as refused:
-            log.warning("round_declined", job=key.job, round=key.number, rule=refused.rule, detail=str(refused))
-            answer = decline(offer, refused.rule)
-        else:
+        parse_jobspec(plan.value.jobspec)  # what is no plan at all ends nothing
+        self._end_earlier_rounds(key, previous)
+        offer = self._offer(plan, previous)  # after that: what was just verified, or stopped, is on record now
+        rule = self._declined_by(offer)
+        if rule is None:
             self._require_one_history(offer)
             check_plan(offer)
-            answer = accept(offer)
-        self._end_earlier_rounds(offer, previous)
+            self._require_room(key)
         self._forget_left_rounds(offer)
-        self._apply(answer)
+        self._apply(accept(offer) if rule is None else decline(offer, rule))
+
+    def _declined_by(self, offer: Offer) -> ConsentRule | None:
+        """The rule of this silo's policy that says no to the round."""
+        journal, plan = self._around.journal, offer.plan.value
+        alike = journal.jobs_with(jobspec_digest(plan.jobspec))
+        try:
+            require_consent(self._around.policy, plan, offer.spec, journal.history(plan.key.job), alike=alike)
+        except ConsentRefused as refused:
+            log.warning(
+                "round_declined", job=plan.key.job, round=plan.key.number, rule=refused.rule, detail=str(refused)
+            )
+            return refused.rule
+        return None
 
     def _offer(self, plan: Sealed[RoundPlan], previous: Sealed[RoundResult] | None) -> Offer:
         policy, spec = self._around.policy, parse_jobspec(plan.value.jobspec)
@@ -182,10 +191,17 @@ class Driver:
         wrong = another_history(offer)
         if wrong is None:
             return
-        for effect in leave_job(offer, ALARM_HISTORY, wrong):
+        self._leave_job(offer, ALARM_HISTORY, wrong)
+
+    def _leave_job(self, offer: Offer, what: str, wrong: str) -> NoReturn:
+        for effect in leave_job(offer, what, wrong):
             self._perform(effect)
-        self._end_earlier_rounds(offer, None)
+        self._pass_over(offer.key.job)
         raise ConflictError(f"{wrong}: this silo takes no further part in the job")
+
+    def _require_room(self, key: RoundKey) -> None:
+        if len(self.open_rounds) >= OPEN_ROUNDS_MAX:
+            raise ConflictError(f"{OPEN_ROUNDS_MAX} rounds are open here, and no more are: {key} is not begun")
 
     def _forget_left_rounds(self, offer: Offer) -> None:
         """What was declined or left in earlier rounds of this job needs no repeating any more."""
@@ -193,15 +209,29 @@ class Driver:
             if isinstance(state, Out) and key.job == offer.key.job and key.number < offer.key.number:
                 del self._rounds[key]
 
-    def _end_earlier_rounds(self, offer: Offer, previous: Sealed[RoundResult] | None) -> None:
-        """A later round is planned, so this job's earlier ones are over; the plan proves how the last one ended."""
-        for key in [key for key in self.open_rounds if key.job == offer.key.job and key.number < offer.key.number]:
+    def _end_earlier_rounds(self, planned: RoundKey, previous: Sealed[RoundResult] | None) -> None:
+        """A later round is planned, so this job's earlier one is over; the plan proves how. Of one job at most one is
+        open here: many could otherwise ask about one training, each on another result.
+        """
+        earlier = self._open_rounds_of(planned.job)
+        for key in earlier:
+            if key.number > planned.number:
+                raise ConflictError(f"round {key} is open here, and {planned} is not after it")
+        for key in earlier:
             ended = ResultCame(previous) if previous is not None and previous.value.key == key else PassedOver()
+            offer = self._state(key).offer
             try:
                 self._step(key, ended)
             except PeerError as error:
-                log.warning("result_refused", job=key.job, round=key.number, detail=str(error))
-                self._step(key, PassedOver())
+                self._leave_job(offer, ALARM_RESULT, f"the plan of {planned} carries a false result: {error}")
+
+    def _pass_over(self, job: JobId) -> None:
+        """What is open of this job ends without a result."""
+        for key in self._open_rounds_of(job):
+            self._step(key, PassedOver())
+
+    def _open_rounds_of(self, job: JobId) -> list[RoundKey]:
+        return [key for key in self.open_rounds if key.job == job]
 
     # --- exchanges ----------------------------------------------------------------------------------------------------
 
@@ -274,6 +304,8 @@ class Driver:
         for key in outs[:-OUTS_KEPT]:  # the oldest: asked again, the silo answers again from its policy and records
             del self._rounds[key]
         self._around.observer.moved(state)
+        if any(isinstance(effect, StopJob) for effect in transition.effects):
+            self._pass_over(state.offer.key.job)
 
     def _perform(self, effect: Effect) -> None:
         journal, work = self._around.journal, self._around.work

@@ -28,6 +28,7 @@ from shared.reasons import DropReason
 
 ALARM_RANGE = "range_understated"
 ALARM_HISTORY = "another_history"
+ALARM_RESULT = "false_result"
 
 
 def result_came(state: RoundState, result: Sealed[RoundResult]) -> Transition:

@@ -8,194 +8,40 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from participant.consent import Policy, VerifiedResult
+from participant.consent import VerifiedResult
 from participant.round.checks import terms_of
-from participant.round.driver import Driver
-from participant.round.effects import UploadAcknowledged, WorkDone
+from participant.round.effects import WorkDone
 from participant.round.phases import (
     Confirmed,
-    Masked,
-    Offer,
     Opened,
-    Protection,
     Ready,
-    RoundState,
-    SpooledUpdate,
     Total,
 )
-from participant.round.surroundings import Surroundings
-from shared.consortium import Consortium
-from shared.entropy import SeededEntropy
 from shared.errors import ConflictError, DurabilityUnknown, PhaseError, StorageError
 from shared.ids import Digest, JobId, RoundKey
 from shared.protocol.messages import (
     AnswerKind,
-    AttemptAnswer,
-    AttemptStart,
     Decline,
-    RoundBroadcast,
-    RoundReply,
-    Sealed,
-    attempt_digest,
     result_digest,
 )
 from shared.protocol.phases import Phase
 from shared.reasons import ConsentRule, Purpose
 from shared.update import Encoding
 from shared.wire.sealed import encode_envelope
-from tests.support.masked_cohort import ALL, CELLS, ME, NOBODY, Cohort, sealed_result
+from tests.support.masked_cohort import ALL, CELLS, NOBODY, Cohort, sealed_result
+from tests.support.masked_daemon import Daemon
 from tests.support.participant_journal import Fault, FaultPlan, MemoryJournal
 from tests.support.rounds import (
-    COORDINATOR_KEY,
     KEY,
     MANIFEST,
     MEMBERS,
     TASK,
-    A,
-    commit_of,
-    key_of,
     make_masked_spec,
     make_plan,
     manifest_of,
     result_of,
     spooled,
 )
-
-VERIFIER = COORDINATOR_KEY.verifying_key
-
-
-class RecordingWork:
-    """Notes how uploads are protected."""
-
-    def __init__(self) -> None:
-        self.protections: list[Protection] = []
-
-    def start_work(self, offer: Offer) -> None: ...
-
-    def start_upload(
-        self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
-    ) -> None:
-        self.protections.append(protection)
-
-    def stop(self, offer: Offer) -> None: ...
-
-    def keep_state(self, offer: Offer) -> bool:
-        return True
-
-    def erase(self, offer: Offer) -> None: ...
-
-
-class Observed:
-    def __init__(self) -> None:
-        self.alarms: list[str] = []
-
-    def moved(self, state: RoundState) -> None: ...
-
-    def alarmed(self, what: str) -> None:
-        self.alarms.append(what)
-
-
-class Daemon:
-    """Member A as a driver, among machines of the other members."""
-
-    def __init__(
-        self,
-        cohort: Cohort,
-        journal: MemoryJournal | None = None,
-        *,
-        life: int = 1,
-        consortium: Consortium = MANIFEST,
-        allowed_repeats: tuple[JobId, ...] = (),
-    ) -> None:
-        self.cohort = cohort
-        self.life = life
-        self.journal = journal or MemoryJournal()
-        self.work = RecordingWork()
-        self.observer = Observed()
-        self.said: list[RoundReply] = []
-        policy = Policy(
-            participant=A,
-            tasks=frozenset({TASK}),
-            minimum_members=3,
-            allow_plain=False,
-            allowed_jobs=("*",),
-            max_deadline_s=3600.0,
-            minimum_survivors=3,
-            journal_doubtful=False,
-            consortium=consortium,
-            allowed_repeats=allowed_repeats,
-        )
-        around = Surroundings(
-            policy=policy,
-            journal=self.journal,
-            work=self.work,
-            observer=self.observer,
-            own_key=key_of(A).verifying_key,
-            signer=key_of(A),
-            entropy=SeededEntropy(b"life %d" % life),
-        )
-        self.driver = Driver(around=around)
-        self.driver.start()
-        self.driver.connected(self._said)
-
-    @property
-    def state(self) -> RoundState:
-        return self.driver._rounds[self.cohort.plan.value.key]
-
-    def _said(self, message: RoundReply) -> None:
-        self.said.append(message)
-        if isinstance(message, AttemptAnswer):
-            self.cohort.me.answers[message.kind] = message
-
-    def hears(self, message: RoundBroadcast) -> list[str]:
-        self.said.clear()
-        self.driver.received(message, VERIFIER)
-        return [
-            message.kind.name.lower() if isinstance(message, AttemptAnswer) else type(message).__name__
-            for message in self.said
-        ]
-
-    def restarted(self, consortium: Consortium = MANIFEST) -> Daemon:
-        return Daemon(self.cohort, self.journal.crash(), life=self.life + 1, consortium=consortium)
-
-    def to(self, phase: Phase, number: int = 1) -> Daemon:
-        """With everybody else, as far as this phase."""
-        cohort, key = self.cohort, self.cohort.plan.value.key
-        others = [index for index in ALL if index != ME]
-        if number == 1:
-            cohort.to(Phase.READY)
-            self.hears(cohort.plan)
-            self.driver.report(key, WorkDone(cohort.update))
-        cohort.all_announced(number)
-        self.hears(cohort.start(number))
-        if phase is Phase.ADVERTISING:
-            return self
-        roster = cohort.roster(number=number)
-        for index in others:
-            cohort.silos[index].hear(roster)
-        self.hears(roster.roster)
-        if phase is Phase.SHARING:
-            return self
-        for index in others:
-            cohort.silos[index].hear(cohort.delivery(to=index, number=number))
-            cohort.commit(index, number)
-        self.hears(cohort.delivery(number=number).delivery)
-        masked = self.work.protections[-1]
-        assert isinstance(masked, Masked)
-        start = cohort.start(number)
-        cohort.commits[ME] = commit_of(A, start, transcript=masked.transcript)[0]
-        if phase is Phase.UPLOADING:
-            return self
-        self.driver.report(key, UploadAcknowledged(attempt_digest(start), cohort.commits[ME]))
-        if phase is Phase.COMMITTED:
-            return self
-        listing = cohort.listing(number=number)
-        for index in others:
-            cohort.silos[index].hear(listing)
-        self.hears(listing.survivors)
-        if phase is not Phase.FIXED:
-            self.hears(cohort.bundle(number=number).bundle)
-        return self
 
 
 def test_a_masked_round_from_plan_to_opening() -> None:
