@@ -48,6 +48,7 @@ docs: $(DEV_STAMP) ## Write docs/cli.md from the commands' own help
 bench: $(DEV_STAMP) ## Measure a round's overhead, the coordinator's memory and what durability costs
 	@$(BIN)/python benchmarks/storage.py
 	@$(BIN)/python benchmarks/round.py
+	@$(BIN)/python benchmarks/masking.py
 
 clean: ## Remove what these targets made: the environment, caches, demo folders
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
