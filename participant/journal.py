@@ -5,7 +5,8 @@ Small records in one SQLite file of the data folder. Each verb is one transactio
 
 * of an open round: its accepted plan, the finished update, the highest attempt taken part in. Gone at its end.
 * of a job: its specification, the last round that is over, the task's state, how often an update did not fit, the last
-  result that was verified, and whether this silo stopped it for itself. Never forgotten, so that a job cannot come back
+  result that was verified, which rounds were said to be aborted, and whether this silo stopped it for itself. Never
+  forgotten, so that a job cannot come back
   with another specification and a round cannot be played again.
 * of a masked round: its core (what all its attempts have in common), and the one total that this silo helped to open.
   Never forgotten: a second total of one round, or of one model, would give an update away by subtraction. The exact
@@ -41,6 +42,15 @@ class OpenRound:
     opening: Opening | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What a journal has on record as going on."""
+
+    rounds: tuple[RoundKey, ...]
+    jobs: tuple[JobId, ...]
+    """Those that this silo has not stopped for itself; whether a job is over nobody tells a silo."""
+
+
 class Journal(Protocol):
     """The verbs. Each is durable on return; StorageError: nothing changed; DurabilityUnknown: end the process."""
 
@@ -68,10 +78,16 @@ class Journal(Protocol):
         """What this silo helped to open on this model, in any job and for either purpose."""
         ...
 
-    def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
+    def record_end(
+        self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None, aborted: bool = False
+    ) -> None:
         """The round is over, for good. `keep_state`: the task's state goes on from this round. `verified`: its result,
-        which then is the job's last one.
+        which then is the job's last one. `aborted`: the coordinator said that there is none.
         """
+        ...
+
+    def was_aborted(self, key: RoundKey) -> bool:
+        """Whether this silo was told so at the round's end."""
         ...
 
     def stop_job(self, job: JobId, reason: str) -> None:
@@ -109,6 +125,29 @@ class SqliteJournal:
 
     def set_generation(self, generation: int) -> None:
         self._file.set_generation(generation)
+
+    def unfinished(self) -> Unfinished:
+        """What `end_everything` would end. Raises StorageError."""
+        rounds = self._file.read("SELECT job, round FROM rounds ORDER BY job, round")
+        jobs = self._file.read("SELECT job FROM jobs WHERE stopped = '' ORDER BY job")
+        return Unfinished(
+            tuple(RoundKey(JobId(job), RoundNumber(number)) for job, number in rounds),
+            tuple(JobId(job) for (job,) in jobs),
+        )
+
+    def end_everything(self, reason: str) -> None:
+        """All open rounds are over, for good, and all jobs are stopped: what was said in them since this copy was made
+        is known to nobody. Raises StorageError or DurabilityUnknown.
+        """
+        with self._file.transaction() as database:
+            database.execute(
+                "UPDATE jobs SET stopped = iif(stopped = '', ?, stopped), finished_round = max(finished_round, "
+                "coalesce((SELECT max(round) FROM rounds WHERE rounds.job = jobs.job), 0))",
+                (reason,),
+            )
+            database.execute("DELETE FROM rounds")
+            database.execute("UPDATE openings SET reply = x''")
+        self._file.shed_deleted()
 
     def close(self) -> None:
         self._file.close()
@@ -166,7 +205,9 @@ class SqliteJournal:
         )
         return [Total(decode_names(names), Digest(terms)) for names, terms in rows]
 
-    def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
+    def record_end(
+        self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None, aborted: bool = False
+    ) -> None:
         with self._file.transaction() as database:
             database.execute("DELETE FROM rounds WHERE job = ? AND round = ?", (key.job, key.number))
             database.execute("UPDATE openings SET reply = x'' WHERE job = ? AND round = ?", (key.job, key.number))
@@ -180,7 +221,12 @@ class SqliteJournal:
                     "UPDATE jobs SET verified_round = ?1, verified_digest = ?2 WHERE job = ?3 AND verified_round < ?1",
                     (verified.number, verified.digest.raw, key.job),
                 )
+            if aborted:
+                database.execute("INSERT INTO aborts VALUES (?, ?) ON CONFLICT DO NOTHING", (key.job, key.number))
         self._file.shed_deleted()  # a reply, for one; when this fails, all of it is done again
+
+    def was_aborted(self, key: RoundKey) -> bool:
+        return bool(self._file.read("SELECT * FROM aborts WHERE job = ? AND round = ?", key.job, key.number))
 
     def stop_job(self, job: JobId, reason: str) -> None:
         with self._file.transaction() as database:

@@ -19,6 +19,7 @@ from typing import Any
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 
 SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 5.0  # a check or a backup may hold the file this long
 
 _SCHEMA = """
 CREATE TABLE meta (
@@ -50,6 +51,11 @@ CREATE TABLE cores (
     core BLOB NOT NULL,
     PRIMARY KEY (job, round)
 );
+CREATE TABLE aborts (
+    job TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    PRIMARY KEY (job, round)
+);
 CREATE TABLE openings (
     job TEXT NOT NULL,
     round INTEGER NOT NULL,
@@ -78,15 +84,18 @@ class JournalName:
 class JournalFile:
     """The open file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         """Opens or creates. Raises ConfigError for a file of a newer version, StorageError for one not readable."""
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._database = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s
+            )
             path.chmod(0o600)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute("PRAGMA secure_delete=ON")  # a deleted reply holds shares: nothing of it stays
             self._check_schema(path)
+            self.shed_deleted()  # of an end that was committed before a crash, but not yet shed
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"the journal {path} cannot be opened: {error}") from error
 
@@ -117,7 +126,9 @@ class JournalFile:
 
     def shed_deleted(self) -> None:
         """Nothing that was deleted is left in the write-ahead file. Raises StorageError."""
-        self.read("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((busy, *_),) = self.read("PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            raise StorageError("the journal's write-ahead file cannot be emptied: another process reads it (a backup?)")
 
     def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows. Raises StorageError."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from typing import Any
 import pytest
 
 from participant.consent import JobHistory, VerifiedResult
-from participant.journal import Journal, OpenRound, SqliteJournal
-from participant.journal_file import SCHEMA_VERSION
+from participant.journal import Journal, OpenRound, SqliteJournal, Unfinished
+from participant.journal_file import SCHEMA_VERSION, JournalFile
 from participant.journal_records import decode_spooled, encode_spooled
 from participant.round.phases import Measured, Opening, SpooledUpdate, Total
 from shared.errors import ConfigError, ConflictError, StorageError
@@ -293,6 +295,18 @@ def test_a_stopped_job_stays_stopped_for_its_first_reason(reopen: Reopen) -> Non
         journal.stop_job(OTHER, "never seen")
 
 
+def test_a_round_that_was_said_to_be_aborted_is_never_forgotten(reopen: Reopen) -> None:
+    journal = reopen()
+    for plan in (PLAN, SECOND):
+        journal.record_plan(plan, JOBSPEC)
+        assert not journal.was_aborted(plan.value.key)
+    for _ in range(2):
+        journal.record_end(KEY, keep_state=False, aborted=True)
+    journal.record_end(SECOND.value.key, keep_state=False)
+    journal = reopen()
+    assert [journal.was_aborted(plan.value.key) for plan in (PLAN, SECOND)] == [True, False]
+
+
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +345,65 @@ def test_a_reply_is_gone_from_the_disk_when_its_round_is_over(tmp_path: Path) ->
     journal.record_end(KEY, keep_state=False)
     assert not any(b"somebody's seed" in file.read_bytes() for file in tmp_path.iterdir()), "the journal is still open"
     journal.close()
+
+
+def test_what_a_crash_left_in_the_write_ahead_file_is_gone_after_the_next_start(tmp_path: Path) -> None:
+    """The end of a round is committed, and the process dies before the write-ahead file is emptied."""
+    running, restarted = tmp_path / "running", tmp_path / "restarted"
+    running.mkdir()
+    journal = SqliteJournal(running / "journal.db")
+    journal.record_plan(PLAN, JOBSPEC)
+    open_total(journal, opening(reply=b"a share of somebody's seed"))
+    journal.record_plan(SECOND, JOBSPEC)
+    shutil.copytree(running, restarted)
+    assert any(b"somebody's seed" in file.read_bytes() for file in restarted.iterdir())
+    with sqlite3.connect(restarted / "journal.db") as crashed:
+        crashed.execute("PRAGMA secure_delete=ON")
+        crashed.execute("UPDATE openings SET reply = x''")
+    shutil.copytree(restarted, tmp_path / "at-the-crash")
+    crashed.close()
+    SqliteJournal(tmp_path / "at-the-crash" / "journal.db")
+    left = [file.name for file in (tmp_path / "at-the-crash").iterdir() if b"somebody's seed" in file.read_bytes()]
+    assert left == []
+
+
+def test_a_write_ahead_file_that_somebody_reads_cannot_be_emptied(tmp_path: Path) -> None:
+    """What cannot be done is said: SQLite itself only mentions it."""
+    path = tmp_path / "journal.db"
+    file = JournalFile(path, busy_timeout_s=0.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM meta").fetchall()
+        file.set_generation(3)
+        with pytest.raises(StorageError, match="another process"):
+            file.shed_deleted()
+    file.shed_deleted()
+    file.close()
+
+
+def test_a_past_that_nobody_knows_ends_all_that_is_on_record(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(path)
+    journal.record_plan(PLAN, JOBSPEC)
+    journal.record_plan(make_plan(SPEC, job=OTHER, number=3), JOBSPEC)
+    journal.record_plan(make_plan(SPEC, job=JobId("lung-1")), JOBSPEC)
+    journal.stop_job(JobId("lung-1"), "for its own reason")
+    open_total(journal, opening(reply=b"a share of somebody's seed"))
+    assert journal.unfinished() == Unfinished(
+        (RoundKey(OTHER, RoundNumber(3)), KEY, RoundKey(JobId("lung-1"), RoundNumber(1))), (OTHER, JOB)
+    )
+    journal.end_everything("a restore")
+    journal.end_everything("a second one")
+    assert not any(b"somebody's seed" in file.read_bytes() for file in tmp_path.iterdir())
+    journal.close()
+    journal = SqliteJournal(path)
+    assert list(journal.open_rounds()) == []
+    assert journal.unfinished() == Unfinished((), ())
+    assert journal.history(JOB) == JobHistory(JOBSPEC, 1, stopped="a restore")
+    assert journal.history(OTHER) == JobHistory(JOBSPEC, 3, stopped="a restore")
+    assert journal.history(JobId("lung-1")) == JobHistory(JOBSPEC, 1, stopped="for its own reason")
+    with pytest.raises(ConflictError):
+        open_total(journal, opening(A, B))
 
 
 def test_whoever_watches_openings_is_told_after_the_record(tmp_path: Path) -> None:
