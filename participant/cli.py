@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -16,6 +17,8 @@ from shared.config import load_config
 from shared.errors import FederationError
 from shared.log import configure_logging
 from shared.terminal import emit, json_option, table
+
+_OK, _WARNING, _FAILED = "ok", "warning", "FAILED"
 
 _CONFIG = click.option(
     "--config",
@@ -52,13 +55,14 @@ def check(config_path: Path, *, as_json: bool) -> None:
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
     results = [_checked(name, test) for name, test in _checks(settings)]
     emit(
-        [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in results],
+        [
+            {"check": name, "ok": result != _FAILED, "warning": result == _WARNING, "detail": detail}
+            for name, result, detail in results
+        ],
         as_json=as_json,
-        render=lambda: table(
-            ("check", "result", "detail"), [(name, "ok" if ok else "FAILED", detail) for name, ok, detail in results]
-        ),
+        render=lambda: table(("check", "result", "detail"), results),
     )
-    if not all(ok for _, ok, _ in results):
+    if any(result == _FAILED for _, result, _ in results):
         raise SystemExit(1)
 
 
@@ -67,6 +71,10 @@ def check(config_path: Path, *, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def confirm_journal(config_path: Path, *, yes: bool) -> None:
     """Say that a lost, restored or exchanged journal may be used.
+
+    The rounds that it has open are over with that, and this silo takes no further part in the jobs that it knows. In
+    jobs that it does not know, because they came later, it would take part: take their digests out of
+    policy.approved_jobs, and their names out of policy.allowed_jobs.
 
     Beside the signing key the daemon keeps a marker of the journal that the key was used with. When the data folder
     holds an empty journal, an older copy or another one, this silo does not know what it promised, and declines every
@@ -86,13 +94,25 @@ def confirm_journal(config_path: Path, *, yes: bool) -> None:
             click.echo("The journal is the one that the signing key was used with: there is nothing to confirm.")
             return
         click.echo(f"{doubt.detail}.")
+        left = journal.unfinished()
+        if left.rounds:
+            click.echo(f"Its open rounds end now: {', '.join(map(str, left.rounds))}.")
+        if left.jobs:
+            click.echo(f"This silo takes no further part in its jobs: {', '.join(left.jobs)}.")
         if not yes:
             click.confirm("Are the jobs of that time over, and shall this journal be used from now on?", abort=True)
         confirm(journal, key)
         click.echo("Confirmed. Start the daemon: it answers plans by its policy again.")
 
 
-def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]]:
+@dataclass(frozen=True, slots=True)
+class _Caution:
+    """The daemon would run with this, and a person should know."""
+
+    detail: str
+
+
+def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str | _Caution]]]:
     from participant.app import JOURNAL_FILE, check_identity, lock_folder
     from participant.journal import SqliteJournal
     from participant.marker import doubt_about, marker_path
@@ -147,19 +167,33 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str]]
 
         return asyncio.run(start())
 
-    checks: list[tuple[str, Callable[[], str]]] = [
+    checks: list[tuple[str, Callable[[], str | _Caution]]] = [
         ("credentials", credentials),
         ("consortium", consortium),
         ("data folder", folder),
         ("journal", journal),
+        ("journal marker", lambda: _marker_of(settings.signing.key)),
     ]
     for name, definition in task_definitions(settings).items():
         checks.append((f"task {name}", lambda definition=definition: task(definition)))  # type: ignore[misc]
     return checks
 
 
-def _checked(name: str, test: Callable[[], str]) -> tuple[str, bool, str]:
+def _marker_of(signing_key: Path) -> str | _Caution:
+    from participant.marker import is_writable, marker_path
+
+    path = marker_path(signing_key)
+    if is_writable(signing_key):
+        return f"{path} can be written"
+    return _Caution(
+        f"{path} cannot be written: a journal that is lost or restored is not noticed, and what this silo promised "
+        "could be asked of it again. Let the daemon write in the folder of the signing key"
+    )
+
+
+def _checked(name: str, test: Callable[[], str | _Caution]) -> tuple[str, str, str]:
     try:
-        return name, True, test()
+        found = test()
     except FederationError as error:
-        return name, False, str(error)
+        return name, _FAILED, str(error)
+    return (name, _WARNING, found.detail) if isinstance(found, _Caution) else (name, _OK, found)

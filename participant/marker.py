@@ -4,10 +4,13 @@ The journal holds what must never happen twice, and the signing key is what it w
 with which journal the key was used: by its name, and by its generation, a number that rises in both at each start and
 with each total that this silo helps to open. A journal of another name, or of a lower generation, beside such a marker
 is an empty or a restored one: what this silo promised since is not in it, and it could be led to say a second time what
-may be said once. Such a journal is *doubtful*, and every plan is declined until a person has confirmed it.
+may be said once. Such a journal is *doubtful*, and every plan is declined until a person has confirmed it. With that
+the rounds that it has open are over, and its jobs are stopped.
 
 The journal is raised first: a crash in between leaves it ahead, which is no doubt. What this cannot see is a machine
-that was set back as a whole, key folder and all, or a copy of the journal since which no total was opened.
+that was set back as a whole, key folder and all, or a copy of the journal since which no total was opened. And it sees
+nothing where the daemon may not write in the key's folder: that is a warning at each start, and in
+`consilo participant check`.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from shared.errors import ConfigError
 
 log = structlog.get_logger()
 
+CONFIRMED = "confirmed after a restore"  # why a silo takes no further part in the jobs of an older journal
+
 _ABOUT = "Written by the participant daemon: which journal the signing key beside it was used with. Leave it here."
 
 
@@ -34,6 +39,8 @@ class NamedJournal(Protocol):
     def name(self) -> JournalName: ...
 
     def set_generation(self, generation: int) -> None: ...
+
+    def end_everything(self, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +98,24 @@ def advance(journal: NamedJournal, signing_key: Path) -> None:
         )  # fmt: skip
 
 
+def is_writable(signing_key: Path) -> bool:
+    """Whether a marker could be written, found out by writing another file. Takes it away again."""
+    probe = marker_path(signing_key).with_name(marker_path(signing_key).name + ".check")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
 def confirm(journal: NamedJournal, signing_key: Path) -> None:
-    """A person says that this journal may be used. Raises ConfigError when that cannot be written down."""
+    """A person says that this journal may be used. Raises ConfigError when that cannot be written down.
+
+    What it has open stays behind: an older copy has rounds in it whose totals this silo may have helped to open since,
+    and would help to open a second time.
+    """
+    journal.end_everything(CONFIRMED)
     try:
         _raise(journal, signing_key)
     except OSError as error:

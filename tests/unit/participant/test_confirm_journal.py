@@ -56,9 +56,9 @@ class Silo:
             participant, ["confirm-journal", "--config", str(self.config), *options], input=answer
         )
 
-    def checked(self) -> dict[str, Any]:
+    def checked(self, row: str = "journal") -> dict[str, Any]:
         result = CliRunner().invoke(participant, ["check", "--config", str(self.config), "--json"])
-        return next(found for found in json.loads(result.output) if found["check"] == "journal")
+        return next(found for found in json.loads(result.output) if found["check"] == row)
 
 
 @pytest.fixture
@@ -81,6 +81,25 @@ def test_a_person_is_told_what_happened_and_asked(silo: Silo) -> None:
     assert doubt_about(silo.journal(), silo.key) is not None
     assert silo.confirm(answer="y\n").exit_code == 0
     assert doubt_about(silo.journal(), silo.key) is None
+
+
+def test_what_a_restored_journal_has_open_is_over_once_it_is_confirmed(silo: Silo) -> None:
+    """Nobody knows what was said in these rounds since: going on with one could open a second total of it."""
+    journal = silo.journal()
+    journal.record_plan(PLAN, jobspec_digest(PLAN.value.jobspec))
+    journal.close()
+    marker_path(silo.key).write_text(json.dumps({"journal": silo.journal().name().name, "generation": 6}))
+    refused = silo.confirm(answer="n\n")
+    for part in ("older copy", "Its open rounds end now: heart-1/1.", "no further part in its jobs: heart-1."):
+        assert part in refused.output
+    assert silo.journal().open_rounds() != []
+    assert silo.confirm(answer="y\n").exit_code == 0
+    daemon, logs = asyncio.run(begun(silo))
+    assert [entry["event"] for entry in logs] == []
+    assert daemon._driver.open_rounds == ()
+    history = silo.journal().history(PLAN.value.key.job)
+    assert history is not None
+    assert (history.finished_round, history.stopped) == (1, "confirmed after a restore")
 
 
 def test_a_script_can_confirm(silo: Silo) -> None:
@@ -112,7 +131,18 @@ def test_check_says_what_is_wrong_with_a_journal(silo: Silo) -> None:
 def test_before_the_first_start_there_is_no_journal(silo: Silo) -> None:
     silo.lose()
     marker_path(silo.key).unlink()
-    assert silo.checked() == {"check": "journal", "ok": True, "detail": "none yet"}
+    assert silo.checked() == {"check": "journal", "ok": True, "warning": False, "detail": "none yet"}
+
+
+def test_check_warns_when_a_lost_journal_would_not_be_noticed(silo: Silo) -> None:
+    there = silo.checked("journal marker")
+    assert (there["ok"], there["warning"]) == (True, False)
+    marker_path(silo.key).with_name("signing.key.journal.check").mkdir()  # nobody can write a file there, root neither
+    missing = silo.checked("journal marker")
+    assert (missing["ok"], missing["warning"]) == (True, True)
+    assert "a journal that is lost or restored is not noticed" in missing["detail"]
+    table = CliRunner().invoke(participant, ["check", "--config", str(silo.config)]).output
+    assert "warning" in table
 
 
 async def begun(silo: Silo) -> tuple[Daemon, list[MutableMapping[str, Any]]]:
