@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from tests.simulation.settings import Shape
@@ -74,3 +75,28 @@ masked_shapes: st.SearchStrategy[Shape] = st.builds(
     colluding=st.integers(0, 2),
     exchange_deadline_s=st.sampled_from((4.0, 30.0)),
 )
+
+SEED = 20261122  # one number for every machine: the histories of a run are the histories of every run
+SHARES = 8  # the even ones are masked
+MASKED_HISTORIES = 120  # in a share, as plain ones below: together 480 and 800
+PLAIN_HISTORIES = 200
+
+
+def histories_of(share: int) -> int:
+    return PLAIN_HISTORIES if share % 2 else MASKED_HISTORIES
+
+
+def drawn_in(share: int) -> tuple[st.SearchStrategy[Shape], st.SearchStrategy[list[Operation]]]:
+    return (shapes, operations) if share % 2 else (masked_shapes, masked_operations)
+
+
+def quick(examples: int) -> settings:
+    """Settings under which a run of this many histories is the same everywhere."""
+    return settings(
+        max_examples=examples,
+        derandomize=False,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    )

@@ -8,9 +8,9 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from tests.simulation.histories import SEED, SHARES, drawn_in, histories_of
 from tests.simulation.settings import Convicted, Shape
 from tests.simulation.steps import note
-from tests.simulation.test_simulation import SEED, SHARES, drawn_in, histories_of
 from tests.simulation.weakened import BUGS
 from tests.simulation.world import Operation, play
 
