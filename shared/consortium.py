@@ -26,7 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from shared.errors import ConfigError, IdentityError
 from shared.hashing import tagged_hash
@@ -40,7 +40,13 @@ OFFICERS_MAX = 64  # people who have to meet or telephone
 
 _LABEL = "consortium"  # of the digest and of the signatures
 
-_KeyHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+def _require_key(text: str) -> str:
+    VerifyingKey(bytes.fromhex(text))
+    return text
+
+
+_KeyHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), AfterValidator(_require_key)]
 _SignatureHex = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 

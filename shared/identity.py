@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.certificates import MESSAGE_SIGNING, check_leaf, read_authorities, read_der, require_purpose
+from shared.edwards import check_point
 from shared.errors import ConfigError, IdentityError
 from shared.hashing import signing_input
 from shared.ids import LABEL_MAX_CHARS, Digest
@@ -96,13 +97,14 @@ def parse_spiffe(uri: str) -> Identity:
 
 @dataclass(frozen=True, slots=True)
 class VerifyingKey:
-    """The public half of a signing key: 32 bytes."""
+    """The public half of a signing key: 32 bytes. Raises ValueError for bytes under which anybody could sign."""
 
     raw: bytes
 
     def __post_init__(self) -> None:
         if len(self.raw) != VERIFYING_KEY_BYTES:
             raise ValueError(f"a verifying key has {VERIFYING_KEY_BYTES} bytes, got {len(self.raw)}")
+        check_point(self.raw)
 
     @property
     def fingerprint(self) -> Digest:
@@ -185,7 +187,10 @@ def verify_signing_certificate(der: bytes, *, ca_pem: bytes, now: datetime) -> S
     key = certificate.public_key()
     if not isinstance(key, Ed25519PublicKey):
         raise IdentityError("expected a signing certificate with an Ed25519 key, got one with another kind of key")
-    return SigningCertificate(identity, VerifyingKey(key.public_bytes_raw()), der)
+    try:
+        return SigningCertificate(identity, VerifyingKey(key.public_bytes_raw()), der)
+    except ValueError as error:
+        raise IdentityError(f"in the signing certificate of {identity}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,10 @@ def load_verifying_key(certificate: Path, *, ca: Path | None) -> VerifyingKey:
         raise ConfigError(
             f"{certificate}: expected a signing certificate (Ed25519), got another kind: is this the TLS certificate?"
         )
-    return VerifyingKey(key.public_bytes_raw())
+    try:
+        return VerifyingKey(key.public_bytes_raw())
+    except ValueError as error:
+        raise ConfigError(f"{certificate}: {error}") from None
 
 
 def _read_certificate(path: Path) -> x509.Certificate:

@@ -102,6 +102,41 @@ def test_a_signature_holds_for_its_bytes_and_type_only() -> None:
             key.verifying_key.verify(message_type, payload, bad)
 
 
+_FIELD = 2**255 - 19
+_ORDER_8 = (
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+)
+WEAK_KEYS = {
+    "order 1": (1, "small order"),
+    "order 2": (_FIELD - 1, "small order"),
+    "order 4": (0, "small order"),
+    **{f"order 8, {text[:2]}": (int.from_bytes(bytes.fromhex(text), "little"), "small order") for text in _ORDER_8},
+    "order 1 in another spelling": (_FIELD + 1, "canonical"),
+    "order 4 in another spelling": (_FIELD, "canonical"),
+    "the last of all spellings": (2**255 - 1, "canonical"),
+}
+
+
+@pytest.mark.parametrize("sign", [0, 1 << 255])
+@pytest.mark.parametrize(("y", "complaint"), WEAK_KEYS.values(), ids=WEAK_KEYS)
+def test_a_key_for_which_anybody_can_sign_is_none(y: int, complaint: str, sign: int) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        VerifyingKey((y + sign).to_bytes(32, "little"))
+
+
+def test_the_library_alone_would_believe_such_a_key() -> None:
+    """Why it is refused: one signature that nobody made holds for every message."""
+    neutral = (1).to_bytes(32, "little")
+    ed25519.Ed25519PublicKey.from_public_bytes(neutral).verify(neutral + bytes(32), b"anything")
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_key_that_was_made_from_a_seed_is_one(seed: bytes) -> None:
+    key = SigningKey.from_seed(Secret(seed)).verifying_key
+    assert VerifyingKey(key.raw) == key
+
+
 def test_a_signing_key_does_not_leak() -> None:
     key = _key()
     assert str(key.verifying_key.fingerprint) in repr(key)
@@ -154,6 +189,7 @@ def _made(consortium: Consortium, **changes: object) -> bytes:
         ({"uris": ["spiffe://hearts.example/owner/a"]}, "expected spiffe"),
         ({"purpose": CLIENT_AUTH}, "for signing"),
         ({"key": ec.generate_private_key(ec.SECP256R1()).public_key()}, "Ed25519"),
+        ({"key": ed25519.Ed25519PublicKey.from_public_bytes((1).to_bytes(32, "little"))}, "small order"),
         ({"end": NOW - timedelta(seconds=1)}, "expired"),
         ({"start": NOW + timedelta(seconds=1)}, "valid from"),
     ],
