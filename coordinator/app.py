@@ -50,6 +50,7 @@ from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
+from shared.dumps import forbid_core_dumps
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
 from shared.identity import AllowlistFile
@@ -93,6 +94,7 @@ def raise_open_files() -> None:
 
 def run(settings: CoordinatorSettings) -> None:
     """Run a coordinator until it is told to end. Raises FederationError leaves: one line, exit code 1."""
+    forbid_core_dumps()
     keep_memory()
     guard = configure_logging(style=settings.log.format, level=settings.log.level)
     raise_open_files()

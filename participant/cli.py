@@ -14,6 +14,7 @@ import click
 from participant.settings import ParticipantSettings
 from shared.allocator import keep_memory
 from shared.config import load_config
+from shared.dumps import forbid_core_dumps
 from shared.errors import FederationError
 from shared.log import configure_logging
 from shared.terminal import emit, json_option, table
@@ -39,6 +40,7 @@ def participant() -> None:
 @_CONFIG
 def run(config_path: Path) -> None:
     """Run until SIGTERM. Dials out to the coordinator; opens no port but the loopback one for metrics."""
+    forbid_core_dumps()
     keep_memory()
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
     configure_logging(style=settings.log.format, level=settings.log.level)
