@@ -16,7 +16,8 @@ from pathlib import Path
 import structlog
 
 from participant.protect import masked_weight, spooled_deltas
-from participant.round.phases import MISSES_MAX, Measured, Offer
+from participant.round.checks import ranges_hold
+from participant.round.phases import Measured, Offer
 from shared.errors import ModelError, StorageError, TaskError, WireError
 from shared.reasons import DropReason
 from shared.secagg.fixed_point import (
@@ -48,6 +49,7 @@ class Fit:
 
     cells: tuple[int, ...]
     fits: bool
+    """Whether it is within the ranges of the round; true, unlooked at, where they are not this silo's own knowledge."""
 
 
 def tensor_sizes(model: Path) -> tuple[int, ...]:
@@ -79,7 +81,7 @@ def fit_of(offer: Offer, measured: Measured, *, deltas: Path, parameters: int, m
                 f"weight times delta is {value:.3g} in tensor {tensor}, at most 2^{WIDE_RANGE_EXPONENT} can be masked: "
                 "smaller weights, or a smaller learning rate, keep it below",
             )
-    return Fit(tuple(map(range_cell, largest)), offer.misses < MISSES_MAX and _fits(offer, largest))
+    return Fit(tuple(map(range_cell, largest)), not ranges_hold(offer) or _fits(offer, largest))
 
 
 def _fits(offer: Offer, largest: Sequence[float]) -> bool:

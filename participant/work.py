@@ -28,7 +28,7 @@ from participant.round.effects import (
     WorkFailed,
     WorkProgressed,
 )
-from participant.round.phases import MISSES_MAX, Measured, Offer, Protection, SpooledUpdate
+from participant.round.phases import Measured, Offer, Protection, SpooledUpdate
 from participant.spool import Spool
 from participant.tasks.contract import (
     EvaluationDone,
@@ -170,7 +170,7 @@ class AsyncWork:
         async with self._one_call[offer.spec.task]:
             evaluation = await self._evaluate(offer, ends)
             if plan.purpose is Purpose.EVALUATE:
-                return SpooledUpdate(None, evaluation, 0, (), offer.misses < MISSES_MAX)
+                return SpooledUpdate(None, evaluation, 0, (), fits=True)
             training = await self._train(offer, ends)
         return await asyncio.to_thread(self._looked_over, offer, training, evaluation)
 

@@ -50,7 +50,19 @@ def layout_of(offer: Offer, update: SpooledUpdate, encoding: Encoding) -> Update
 
 def says_fits(offer: Offer, update: SpooledUpdate) -> bool:
     """What Ready says. After enough misses always no: the job stays u64, and no more is learned from the answers."""
-    return update.fits and offer.misses < MISSES_MAX
+    return ranges_hold(offer) and update.fits and offer.misses < MISSES_MAX
+
+
+def ranges_hold(offer: Offer) -> bool:
+    """Whether the ranges of this round may be asked about: none are, or they are of a total that this silo was in.
+
+    The coordinator alone signs results. One that this silo was not in may be invented, and with it the range: an answer
+    that depended on the update would tell where the update lies. So that answer is no, and no miss.
+    """
+    plan, previous = offer.plan.value, offer.previous
+    if not offer.masked or offer.encoding is Encoding.U64 or plan.purpose is not Purpose.TRAIN:
+        return True
+    return previous is not None and carried_result(offer) == offer.verified and offer.index in previous.survivors
 
 
 # --- plans and results ------------------------------------------------------------------------------------------------
@@ -62,6 +74,9 @@ def check_plan(offer: Offer) -> None:
     Raises ConflictError. `another_history` is asked apart: it is a reason to leave the job.
     """
     plan, spec, previous = offer.plan.value, offer.spec, offer.previous
+    least, most = _numbers(spec, plan.purpose)
+    if not least <= plan.key.number <= most:
+        raise ConflictError(f"round {plan.key.number} to {plan.purpose}, but the job has them from {least} to {most}")
     if plan.deadline_s != spec.round.deadline_s:
         raise ConflictError(f"the plan gives {plan.deadline_s:g} s to train, its job {spec.round.deadline_s:g} s")
     if previous is None:
@@ -76,10 +91,24 @@ def check_plan(offer: Offer) -> None:
         raise ConflictError(f"the plan starts from {plan.model}, the last result led to {previous.next_model}")
 
 
-def another_history(offer: Offer) -> str | None:
-    """How the result in a plan of a masked job contradicts the one that this silo verified; None when it does not."""
+def _numbers(spec: JobSpec, purpose: Purpose) -> tuple[int, int]:
+    """The first and the last number that a round of a job can have, aborted ones included."""
+    aborted = spec.round.aborted_rounds_allowed
+    if purpose is Purpose.TRAIN:
+        return 1, spec.rounds + aborted
+    return spec.rounds + 1, spec.rounds + 1 + aborted
+
+
+def another_history(offer: Offer, *, aborted: bool) -> str | None:
+    """How the result in a plan of a masked job contradicts the one that this silo verified; None when it does not.
+    `aborted`: this silo was told that the round of that result was aborted.
+    """
     known, carried = offer.verified, carried_result(offer)
-    if known is None or not offer.masked:
+    if not offer.masked:
+        return None
+    if carried is not None and aborted:
+        return f"the plan of {offer.key} carries a result of round {carried.number}, which was said to be aborted"
+    if known is None:
         return None
     if carried is None or carried.number < known.number:
         shown = "no result" if carried is None else f"the result of round {carried.number}"

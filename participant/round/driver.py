@@ -7,6 +7,7 @@ Runs on one thread (the daemon's event loop; a test's own). Long work is handed 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import NoReturn, assert_never
 
 import structlog
@@ -38,9 +39,10 @@ from participant.round.effects import (
     Stop,
     StopJob,
     SurvivorsListed,
+    WorkDone,
 )
 from participant.round.ending import ALARM_HISTORY, ALARM_RESULT, leave_job
-from participant.round.machine import accept, decline, resume, step
+from participant.round.machine import accept, decline, resume, step, take_back
 from participant.round.phases import (
     Confirmed,
     Finished,
@@ -94,12 +96,16 @@ class Driver:
         self._say: Callable[[RoundReply], None] = _say_nothing
 
     def start(self) -> None:
-        """Go on with what the journal has open."""
+        """Go on with what the journal has open, as far as the policy of today lets it. A total that this silo helped to
+        open is out: what it said of that may be said again.
+        """
         for kept in self._around.journal.open_rounds():
             carried = kept.plan.value.previous_result
             previous = reopen(RoundResult, decode_envelope(carried)) if carried else None
             offer = self._offer(kept.plan, previous)
-            self._apply(resume(offer, kept.update, kept.attempt, kept.opening))
+            rule = self._declined_by(offer) if kept.opening is None else None
+            going_on = resume(offer, kept.update, kept.attempt, kept.opening)
+            self._apply(going_on if rule is None else take_back(offer, rule))
 
     @property
     def open_rounds(self) -> tuple[RoundKey, ...]:
@@ -132,8 +138,14 @@ class Driver:
 
     def report(self, key: RoundKey, event: Event) -> None:
         """Work on a round got somewhere. A round that is gone does not care."""
-        if key in self._rounds:
-            self._step(key, event)
+        state = self._rounds.get(key)
+        if state is None:
+            return
+        if isinstance(state, Working) and isinstance(event, WorkDone):
+            history = self._around.journal.history(key.job)  # how often it was missed by now, not when it was planned
+            misses = state.offer.misses if history is None else history.misses
+            self._rounds[key] = Working(replace(state.offer, misses=misses))
+        self._step(key, event)
 
     # --- plans --------------------------------------------------------------------------------------------------------
 
@@ -188,7 +200,9 @@ class Driver:
 
     def _require_one_history(self, offer: Offer) -> None:
         """A plan on another result than the one that this silo verified ends the job for it."""
-        wrong = another_history(offer)
+        carried = offer.previous
+        aborted = carried is not None and self._around.journal.was_aborted(carried.key)
+        wrong = another_history(offer, aborted=aborted)
         if wrong is None:
             return
         self._leave_job(offer, ALARM_HISTORY, wrong)
@@ -319,8 +333,9 @@ class Driver:
             case RecordOpening(offer, opening):
                 plan = offer.plan.value
                 journal.record_opening(offer.key, plan.purpose, offer.spec.task, plan.model, opening)
-            case RecordEnd(offer, survived, verified):
-                journal.record_end(offer.key, keep_state=survived and work.keep_state(offer), verified=verified)
+            case RecordEnd(offer, survived, verified, aborted):
+                keep_state = survived and work.keep_state(offer)
+                journal.record_end(offer.key, keep_state=keep_state, verified=verified, aborted=aborted)
             case StopJob(offer, reason):
                 journal.stop_job(offer.key.job, reason)
             case Alarm(offer, what, detail):

@@ -177,6 +177,8 @@ class RecordEnd:
     survived: bool
     verified: VerifiedResult | None
     """The result that ended it, when it was one."""
+    aborted: bool
+    """The coordinator said that it was aborted: there is no result of it."""
 
 
 @dataclass(frozen=True, slots=True)

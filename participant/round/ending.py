@@ -22,7 +22,7 @@ from participant.round.phases import (
 from participant.round.transition import Transition
 from shared.errors import ConflictError, WireError
 from shared.ids import Digest
-from shared.protocol.messages import RoundAborted, RoundResult, Sealed, Withdraw, attempt_digest
+from shared.protocol.messages import Decline, RoundAborted, RoundResult, Sealed, Withdraw, attempt_digest
 from shared.protocol.phases import Kind, Role, advance
 from shared.reasons import DropReason
 
@@ -50,14 +50,17 @@ def result_came(state: RoundState, result: Sealed[RoundResult]) -> Transition:
     wrong = _understated(state, value, survived=survived)
     if wrong is not None:
         return _finish(state, survived=False, verified=None, before=leave_job(offer, ALARM_RANGE, wrong))
-    return _finish(state, survived=survived, verified=verified_result(value, result.envelope))
+    # Of one that withdrew, and was counted before it was heard, the ranges were not held against its update.
+    unchecked = isinstance(state, Out) and offer.index in value.survivors
+    return _finish(state, survived=survived, verified=None if unchecked else verified_result(value, result.envelope))
 
 
 def abort_came(state: RoundState, aborted: Sealed[RoundAborted]) -> Transition:
     advance(Role.COORDINATOR, phase_of(state), Kind.ROUND_ABORTED)
     if aborted.value.plan != state.offer.digest:
         raise ConflictError(f"an abort of {state.offer.key} that names another plan")
-    return passed_over(state)
+    declined = isinstance(state, Out) and isinstance(state.said, Decline)  # of such a round nothing is on record
+    return _finish(state, survived=False, verified=None, aborted=not declined)
 
 
 def passed_over(state: RoundState) -> Transition:
@@ -70,7 +73,7 @@ def withdraw(state: RoundState, reason: DropReason) -> Transition:
     advance(Role.PARTICIPANT, phase_of(state), Kind.WITHDRAW)
     offer = state.offer
     said = Withdraw(offer.key, offer.digest, reason)
-    ended = RecordEnd(offer, survived=False, verified=None)
+    ended = RecordEnd(offer, survived=False, verified=None, aborted=False)
     return Transition(Out(offer, said), (Stop(offer), ended, Say(said), Erase(offer)))
 
 
@@ -80,12 +83,17 @@ def leave_job(offer: Offer, what: str, detail: str) -> tuple[Effect, ...]:
 
 
 def _finish(
-    state: RoundState, *, survived: bool, verified: VerifiedResult | None, before: tuple[Effect, ...] = ()
+    state: RoundState,
+    *,
+    survived: bool,
+    verified: VerifiedResult | None,
+    aborted: bool = False,
+    before: tuple[Effect, ...] = (),
 ) -> Transition:
     if isinstance(state, Finished):
         return Transition(state)
     offer = state.offer
-    ended = RecordEnd(offer, survived=survived, verified=verified)
+    ended = RecordEnd(offer, survived=survived, verified=verified, aborted=aborted)
     return Transition(Finished(offer, survived), (Stop(offer), *before, ended, Erase(offer)))
 
 

@@ -19,9 +19,11 @@ from participant.round.effects import (
     AttemptAnnounced,
     BundleCame,
     DeliveryCame,
+    Erase,
     Event,
     PassedOver,
     PlanRepeated,
+    RecordEnd,
     RecordPlan,
     RecordUpdate,
     ResultCame,
@@ -90,6 +92,14 @@ def decline(offer: Offer, rule: ConsentRule) -> Transition:
     advance(Role.PARTICIPANT, Phase.PLANNED, Kind.DECLINE)
     said = Decline(offer.key, offer.digest, rule)
     return Transition(Out(offer, said), (Say(said),))
+
+
+def take_back(offer: Offer, rule: ConsentRule) -> Transition:
+    """The silo consented once, and would not today: the round is over here, on record, and nothing of it stays."""
+    advance(Role.PARTICIPANT, Phase.TRAINING, Kind.DECLINE)
+    said = Decline(offer.key, offer.digest, rule)
+    ended = RecordEnd(offer, survived=False, verified=None, aborted=False)
+    return Transition(Out(offer, said), (ended, Say(said), Erase(offer)))
 
 
 def resume(

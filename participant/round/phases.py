@@ -100,7 +100,7 @@ class SpooledUpdate:
     cells: tuple[int, ...]
     """The range cell of each aggregated tensor; none in a plain job or a round of purpose `evaluate`."""
     fits: bool
-    """Whether it fits the encoding of the round (`Offer.encoding`)."""
+    """Whether it fits the encoding of the round (`Offer.encoding`), as far as this silo looked (`checks.says_fits`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ Attack (`programs`): which defence is off, what is gained without it; how the pr
 * `unsound_key`: keys of low order are refused; whatever was dealt to that member, readable to all. `bad_roster`.
 * `bisected_range`: a round is planned once; the size of one silo's largest coordinate. Planned before with other
   content: `ConflictError`.
+* `scanned_range`: only the range of a total that the silo was in is believed; the same size, from rounds on invented
+  results. Answered with no, whatever the update.
 
 `test_refusals` and `test_attempts` have the single words that a silo refuses. `test_schedules` has whole random
 conversations with honest silos of the product, in which three things must hold: both kinds of share for one member
@@ -42,9 +44,6 @@ never leave one silo in one attempt, one total at most opens in a round, no mask
 
 What remains, and is shown too (`test_what_remains_*`):
 
-* *Scanning a range* (`scanned_range`). A result that a silo was not in is believed for its range, and nobody but the
-  coordinator signs one. So each round that is planned on an invented result gives an answer `fits` about a range of the
-  coordinator's choice. Answers that say no are counted, three at most; those that say yes are not.
 * *Subtraction over rounds* (`second_round`): a total with a silo and one without it, on models that train alike.
 * *Snapshots* (`replay`): of a federation whose machines were all set back two totals over other members can be had, and
   so their difference. What is not had is the single upload.

@@ -292,26 +292,21 @@ def test_a_true_range_that_is_replaced_by_another_later_stops_the_job(tmp_path: 
     assert world.answers[VICTIM] == ["ConflictError", "job_stopped"]
 
 
-def test_after_three_misses_no_answer_says_anything(tmp_path: Path) -> None:
-    world = federation(product(tmp_path), spec=job(encoding="u32"))
-    for number, top_cell in enumerate((-20, 32, -20, 32, -20, 32, 32, -20), start=1):
-        invented = programs.invented_result(world, number=2 * number - 1, top_cell=top_cell)
-        world.plan([VICTIM], number=2 * number, previous=invented)
-    assert world.fits[VICTIM] == [False, True, False, True, False, False, False, False]
-
-
-# --- what remains -----------------------------------------------------------------------------------------------------
-
-
-def test_what_remains_a_range_is_scanned_on_results_that_the_silo_was_not_in(tmp_path: Path) -> None:
-    """Nobody but the coordinator signs a result, and a silo that was not in it believes its range. So a coordinator
-    that has the silo train for nothing, round after round, reads off where its answers change: one miss is enough.
+def test_a_range_that_the_coordinator_invents_tells_nothing(tmp_path: Path) -> None:
+    """Nobody but the coordinator signs a result. Who believes the range of one that it was not in trains for nothing,
+    round after round, and its answers change where its update lies: one miss is enough.
     """
-    world = federation(product(tmp_path), spec=job(encoding="u32"))
-    answers = programs.scanned_range(world, rounds=40)
+    in_u32 = job(encoding="u32").model_copy(update={"rounds": 100})
+    answers = programs.scanned_range(federation(small(), spec=in_u32), rounds=40)
     first_miss = answers.index(False)
     assert RANGE_EXPONENT_MAX + RANGE_MARGIN_BITS - first_miss + 1 == played(VICTIM).range_cell
     assert not any(answers[first_miss:]), "it is the only thing to be had: three misses, and then no answer says more"
+    world = federation(product(tmp_path), spec=in_u32)
+    assert programs.scanned_range(world, rounds=40) == [False] * 40
+    assert not world.answers
+
+
+# --- what remains -----------------------------------------------------------------------------------------------------
 
 
 def test_what_remains_two_rounds_on_models_that_train_alike_are_subtracted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from participant.consent import VerifiedResult
+from participant.round.checks import verified_result
 from participant.round.effects import (
     AttemptAnnounced,
     BundleCame,
@@ -101,7 +102,7 @@ def sealed_result(
     """The result of an earlier round, as a plan carries it: it leads to the model of `spec_plan`."""
     key = replace(spec_plan.value.key, number=RoundNumber(number))
     start = start_of(spec_plan, make_masked_spec())
-    return result_of(start, [1, 2, 3], key=key, next_model=spec_plan.value.model, top_cells=top_cells, **changed)
+    return result_of(start, ALL, key=key, next_model=spec_plan.value.model, top_cells=top_cells, **changed)
 
 
 class Cohort:
@@ -113,18 +114,21 @@ class Cohort:
         number: int = 1,
         purpose: Purpose = Purpose.TRAIN,
         after: tuple[int, ...] | None = None,
-        verified: VerifiedResult | None = None,
         misses: int = 0,
         update: SpooledUpdate | None = None,
         **spec: Any,
     ) -> None:
-        """`after`: the top cells of the round before, which the plan carries; None in the first round of a job."""
+        """`after`: the top cells of the round before, in which all were, as the plan carries them; None in the first
+        round of a job.
+        """
         self.spec = make_masked_spec(**spec)
         self.members = self.spec.members
         self.update = update or spooled(cells=CELLS if purpose is Purpose.TRAIN else ())
         carried: Sealed[RoundResult] | None = None
+        verified: VerifiedResult | None = None
         if after is not None:
             carried = sealed_result(make_plan(self.spec, number=number), number - 1, top_cells=after)
+            verified = verified_result(carried.value, carried.envelope)
         self.plan = make_plan(
             self.spec,
             number=number,

@@ -34,6 +34,7 @@ class _Records:
     jobs: dict[JobId, _Job] = field(default_factory=dict)
     rounds: dict[RoundKey, OpenRound] = field(default_factory=dict)
     cores: dict[RoundKey, Digest] = field(default_factory=dict)
+    aborts: set[RoundKey] = field(default_factory=set)
     openings: dict[tuple[RoundKey, Purpose], tuple[tuple[TaskName, Digest], Opening]] = field(default_factory=dict)
 
 
@@ -97,8 +98,12 @@ class MemoryJournal:
         by_place = sorted(self._kept.openings.items(), key=lambda item: item[0])
         return [opening.total for _, (place, opening) in by_place if place == (task, model)]
 
-    def record_end(self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None) -> None:
+    def record_end(
+        self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None, aborted: bool = False
+    ) -> None:
         def apply() -> None:
+            if aborted:
+                self._kept.aborts.add(key)
             self._kept.rounds.pop(key, None)
             job = self._kept.jobs.get(key.job)
             if job is None:
@@ -109,6 +114,10 @@ class MemoryJournal:
             self._kept.jobs[key.job] = _Job(history, key.number if keep_state else job.state_round)
 
         self._life.write("record_end", apply)
+
+    def was_aborted(self, key: RoundKey) -> bool:
+        self._life.read("was_aborted")
+        return key in self._kept.aborts
 
     def stop_job(self, job: JobId, reason: str) -> None:
         def apply() -> None:

@@ -10,24 +10,36 @@ import numpy as np
 import pytest
 
 from participant import fitting
+from participant.consent import VerifiedResult
 from participant.fitting import Fit, NoUpdate, fit_of, largest_of
-from participant.round.phases import MISSES_MAX, Measured, Offer
-from shared.protocol.messages import RoundResult
+from participant.round.phases import Measured, Offer
+from shared.protocol.messages import RoundResult, Sealed, result_digest
 from shared.reasons import DropReason
 from shared.tensors import encode_header
 from shared.update import RANGE_NONE, DType, Encoding, ModelManifest, TensorSpec
+from shared.wire.sealed import encode_envelope
 from tests.support.rounds import make_masked_spec, make_plan, offer_of, result_of, start_of
 
 SPEC = make_masked_spec()
 ONE = Measured(1.0, (0.5,))
 
 
-def previous(top_cells: tuple[int, ...]) -> RoundResult:
-    return result_of(start_of(make_plan(SPEC), SPEC), (1, 2, 3), top_cells=top_cells).value
+def previous(top_cells: tuple[int, ...]) -> Sealed[RoundResult]:
+    return result_of(start_of(make_plan(SPEC), SPEC), (1, 2, 3), top_cells=top_cells)
 
 
-def offer(*, top_cells: tuple[int, ...] | None = None, **changes: Any) -> Offer:
-    return replace(offer_of(SPEC, previous=None if top_cells is None else previous(top_cells)), **changes)
+def offer(*, top_cells: tuple[int, ...] | None = None, verified: bool = True, **changes: Any) -> Offer:
+    """After a round with these top cells, in which this silo was, if it `verified` that itself."""
+    if top_cells is None:
+        return replace(offer_of(SPEC), **changes)
+    carried = previous(top_cells)
+    envelope = encode_envelope(carried.envelope)
+    return offer_of(
+        SPEC,
+        plan=make_plan(SPEC, number=2, previous_result=envelope),
+        previous=carried.value,
+        verified=VerifiedResult(1, result_digest(envelope)) if verified else None,
+    )
 
 
 def look(folder: Path, tensors: list[list[float]], of: Offer, weight: float = 1.0) -> Fit:
@@ -84,9 +96,8 @@ def test_the_weight_counts_as_it_will_be_encoded(tmp_path: Path) -> None:
     assert look(tmp_path, [[1.0]], offer_of(equal), weight=1e6).cells == (0,)
 
 
-def test_after_enough_misses_nothing_fits(tmp_path: Path) -> None:
-    assert look(tmp_path, [[0.0]], offer(misses=MISSES_MAX - 1)).fits
-    assert not look(tmp_path, [[0.0]], offer(misses=MISSES_MAX)).fits
+def test_a_range_that_is_not_this_silos_own_knowledge_is_not_looked_at(tmp_path: Path) -> None:
+    assert look(tmp_path, [[8.1]], offer(top_cells=(1,), verified=False)).fits
 
 
 def test_a_result_of_another_model_says_nothing_about_this_one(tmp_path: Path) -> None:

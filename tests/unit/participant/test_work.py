@@ -13,6 +13,7 @@ import pytest
 
 from participant.journal import SqliteJournal
 from participant.protect import ResendDiffers, UpdateChunks
+from participant.round.checks import verified_result
 from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone, WorkFailed, WorkProgressed
 from participant.round.phases import Masked, Measured, Offer, Plain, SpooledUpdate
 from participant.spool import Spool
@@ -49,7 +50,7 @@ from shared.secagg.fixed_point import scale_exponent
 from shared.secagg.masking import Masks
 from shared.secret import Secret
 from shared.update import Encoding, UpdateHeader, UpdateLayout, update_digest
-from shared.wire.sealed import decode_update_header, reopen
+from shared.wire.sealed import decode_update_header, encode_envelope, reopen
 from tests.support.rounds import (
     ELEMENTS,
     initial_model,
@@ -267,10 +268,13 @@ def test_stopping_a_round_reports_nothing_more(tmp_path: Path) -> None:
 )
 def test_a_masked_update_is_looked_over_before_it_is_ready(tmp_path: Path, largest: float, *, fits: bool) -> None:
     spec = make_masked_spec(masking={"weights": "equal"})
-    before = result_of(start_of(make_plan(spec), spec), (1, 2, 3), top_cells=(0,)).value
+    before = result_of(start_of(make_plan(spec), spec), (1, 2, 3), top_cells=(0,))
+    verified = verified_result(before.value, before.envelope)
+    plan = make_plan(spec, number=2, previous_result=encode_envelope(before.envelope))
+    offer = offer_of(spec, plan=plan, previous=before.value, verified=verified)
     task = FakeTask(deltas=np.array([largest] + [0.0] * (ELEMENTS - 1)))
     transfers = FakeTransfers(model=initial_model())
-    done = worked(tmp_path, task, transfers, offer_of(spec, previous=before), events=2)[-1]
+    done = worked(tmp_path, task, transfers, offer, events=2)[-1]
     assert isinstance(done, WorkDone)
     assert done.update.fits is fits
     assert done.update.cells == (math.ceil(math.log2(largest)),)

@@ -10,8 +10,8 @@ import pytest
 
 from participant.consent import VerifiedResult
 from participant.round.driver import OPEN_ROUNDS_MAX
-from participant.round.effects import WorkDone
-from participant.round.phases import Opened, SpooledUpdate
+from participant.round.effects import WorkDone, WorkFailed
+from participant.round.phases import MISSES_MAX, Opened, SpooledUpdate
 from shared.errors import ConflictError
 from shared.ids import JobId, RoundKey, RoundNumber
 from shared.job import JobSpec, jobspec_digest
@@ -21,10 +21,11 @@ from shared.protocol.messages import (
     RoundPlan,
     RoundResult,
     Sealed,
+    Withdraw,
     result_digest,
 )
 from shared.protocol.phases import Phase
-from shared.reasons import ConsentRule
+from shared.reasons import ConsentRule, DropReason, Purpose
 from shared.wire.sealed import encode_envelope
 from tests.support.masked_cohort import ALL, CELLS, Cohort
 from tests.support.masked_daemon import Daemon
@@ -136,11 +137,91 @@ def test_a_job_that_is_stopped_has_no_open_round_left() -> None:
     journal.record_update(KEY, spooled(cells=CELLS))
     journal.record_attempt(KEY, start, None)
     daemon = Daemon(Cohort(rounds=100), journal)
-    assert len(daemon.driver.open_rounds) == 2
+    assert list(daemon.driver.open_rounds) == [KEY, second.value.key]
     daemon.hears(result_of(start, ALL, top_cells=(CELLS[0] - 1,)))
     assert daemon.observer.alarms == ["range_understated"]
     assert daemon.driver.open_rounds == ()
     assert daemon.work.erased == [KEY, second.value.key]
+
+
+# --- whether an update fits -------------------------------------------------------------------------------------------
+
+
+def test_after_a_round_that_this_silo_was_in_the_answer_is_about_the_update() -> None:
+    for fits in (True, False):
+        daemon = silo()
+        plan = after(finished(daemon), 2)
+        daemon.hears(plan)
+        assert trained(daemon, plan, spooled(cells=CELLS, fits=fits)) is fits
+        assert misses(daemon) == (not fits)
+
+
+@pytest.mark.parametrize("top_cell", [-31, 28])
+def test_a_range_that_this_silo_was_not_in_is_answered_with_no_whatever_the_update(top_cell: int) -> None:
+    """Never heard of; or told, and not in it: the coordinator alone says such a result."""
+    for told in (False, True):
+        daemon, result = silo(), invented(1, top_cell)
+        if told:
+            daemon.hears(make_plan(SPEC))
+            daemon.hears(result)
+        plan = after(result, 2)
+        assert daemon.hears(plan) == ["Consent"]
+        assert not trained(daemon, plan)
+        assert misses(daemon) == 0
+        again = daemon.restarted()
+        again.hears(plan)
+        assert [said.fits for said in again.said if isinstance(said, Ready)] == [False]
+
+
+def test_a_result_that_counts_a_silo_that_withdrew_gives_it_no_range() -> None:
+    daemon = silo()
+    daemon.hears(make_plan(SPEC))
+    daemon.driver.report(KEY, WorkFailed(DropReason.OUT_OF_RANGE))
+    assert [type(said) for said in daemon.said][-1] is Withdraw
+    result = result_of(start_of(make_plan(SPEC), SPEC), ALL, top_cells=(-31,), next_model=SPEC.initial_model)
+    daemon.hears(result)
+    plan = after(result, 2)
+    assert daemon.hears(plan) == ["Consent"]
+    assert not trained(daemon, plan)
+    assert misses(daemon) == 0
+
+
+def test_a_silo_that_was_absent_goes_on_and_looks_again_when_it_is_back() -> None:
+    daemon = silo()
+    daemon.hears(finished(daemon))
+    third = after(invented(2, CELLS[0]), 3)
+    assert daemon.hears(third) == ["Consent"]
+    assert not trained(daemon, third)
+    assert (daemon.observer.alarms, misses(daemon)) == ([], 0)
+    start = start_of(third, SPEC)
+    daemon.hears(start)
+    again = daemon.restarted()
+    fourth = after(result_of(start, ALL, top_cells=CELLS, next_model=SPEC.initial_model), 4)
+    assert again.hears(fourth) == ["Consent"]
+    assert trained(again, fourth)
+    assert again.observer.alarms == []
+
+
+@pytest.mark.parametrize("profile", ["u32", "u64"])
+def test_where_no_range_is_asked_about_the_answer_is_yes(profile: str) -> None:
+    spec = make_masked_spec(rounds=100, masking={"encoding": profile})
+    evaluation = {"purpose": Purpose.EVALUATE} if profile == "u32" else {}
+    number = 101 if evaluation else 2
+    daemon, result = silo(), invented(1, 3)
+    plan = after(result, number, spec, **evaluation)
+    assert daemon.hears(plan) == ["Consent"]
+    assert trained(daemon, plan, spooled(cells=() if evaluation else CELLS))
+
+
+def test_misses_are_read_when_the_answer_is_made() -> None:
+    daemon = silo()
+    plan = after(finished(daemon), 2)
+    daemon.hears(plan)
+    for number in range(50, 50 + MISSES_MAX):
+        journal, other = daemon.journal, after(None, number)
+        journal.record_plan(other, JOBSPEC)
+        journal.record_update(other.value.key, spooled(cells=CELLS, fits=False))
+    assert not trained(daemon, plan)
 
 
 # --- one open round of a job ------------------------------------------------------------------------------------------
@@ -165,3 +246,85 @@ def test_rounds_that_are_open_are_limited() -> None:
     assert daemon.hears(make_plan(SPEC, job=JobId("job-0"), number=2)) == ["Consent"], "it ends the one before it"
     daemon.hears(aborted_of(make_plan(SPEC, job=JobId("job-1"))))
     assert daemon.hears(one_more) == ["Consent"]
+
+
+# --- a round that was aborted -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("withdrew", [False, True])
+def test_a_result_of_a_round_that_was_aborted_is_another_history(*, withdrew: bool) -> None:
+    daemon = silo()
+    result = finished(daemon)
+    if withdrew:
+        daemon = silo()
+        daemon.hears(daemon.cohort.plan)
+        daemon.driver.report(KEY, WorkFailed(DropReason.DISK))
+    daemon.hears(aborted_of(daemon.cohort.plan))
+    again = daemon.restarted()
+    with pytest.raises(ConflictError, match=r"which was said to be aborted.*takes no further part"):
+        again.hears(after(result, 2))
+    assert again.observer.alarms == ["another_history"]
+    assert stopped(again)
+
+
+def test_a_round_that_was_passed_over_may_have_a_result() -> None:
+    daemon = silo()
+    daemon.hears(after(None, 1))
+    daemon.hears(after(None, 2))
+    assert daemon.hears(after(invented(1, 3), 3)) == ["Consent"]
+    assert daemon.observer.alarms == []
+
+
+# --- a restart under another policy -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.READY, Phase.ADVERTISING, Phase.FIXED])
+def test_a_round_that_the_policy_declines_now_does_not_go_on(phase: Phase) -> None:
+    daemon = silo()
+    if phase in {Phase.TRAINING, Phase.READY}:
+        daemon.hears(daemon.cohort.plan)
+    if phase is Phase.READY:
+        daemon.driver.report(KEY, WorkDone(daemon.cohort.update))
+    elif phase is not Phase.TRAINING:
+        daemon.to(phase)
+    again = daemon.restarted(allowed_jobs=("nothing",))
+    assert again.driver.open_rounds == ()
+    assert again.work.erased == [KEY]
+    assert again.hears(again.cohort.plan) == ["Decline"]
+    assert isinstance(again.said[0], Decline)
+    assert again.said[0].rule is ConsentRule.JOB_NOT_ALLOWED
+    assert again.restarted().hears(again.cohort.plan) == ["Decline"], "the round is over here"
+
+
+def test_what_was_opened_is_repeated_whatever_the_policy_says_now() -> None:
+    daemon = silo().to(Phase.OPENING)
+    again = daemon.restarted(allowed_jobs=("nothing",))
+    assert isinstance(again.state, Opened)
+    assert again.hears(again.cohort.bundle().bundle) == ["unmask_shares"]
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("purpose", "number", "follows"),
+    [
+        (Purpose.TRAIN, 1, True),
+        (Purpose.TRAIN, 5, True),
+        (Purpose.TRAIN, 6, False),
+        (Purpose.TRAIN, 100_000, False),
+        (Purpose.EVALUATE, 2, False),
+        (Purpose.EVALUATE, 3, True),
+        (Purpose.EVALUATE, 6, True),
+        (Purpose.EVALUATE, 7, False),
+    ],
+)
+def test_the_number_of_a_round_follows_from_the_job(purpose: Purpose, number: int, *, follows: bool) -> None:
+    """Two rounds and three that may abort."""
+    daemon, plan = Daemon(Cohort()), make_plan(make_masked_spec(), number=number, purpose=purpose)
+    if follows:
+        assert daemon.hears(plan) == ["Consent"]
+        return
+    with pytest.raises(ConflictError, match=f"round {number} to {purpose}"):
+        daemon.hears(plan)
+    assert daemon.driver.open_rounds == ()
