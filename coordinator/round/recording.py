@@ -21,6 +21,10 @@ from shared.reasons import JobState, Purpose
 from shared.wire.sealed import encode_envelope
 
 RANGE_MISS = "range_miss"  # in a round's summary
+SHARES = frozenset({"shares_fixed", "shares_revealed"})
+"""Kinds of entries of the journal that end with their round, so that whoever gets hold of the disk later finds no share
+of anybody's, neither sealed nor opened.
+"""
 Earlier = tuple[FinishedRound, ...]
 
 
@@ -51,6 +55,7 @@ def record_commit(
             model=_version(frame, effect, survivors) if result.purpose is Purpose.TRAIN else None,
             job_state=job_state,
             audit=entry,
+            forgotten=SHARES,
         )
     )
     if stored:
@@ -93,6 +98,7 @@ def record_abort(
             job_state=job.state,
             job_reason=job.reason,
             audit=entry,
+            forgotten=SHARES,
         )
     )
     if stored:

@@ -96,6 +96,8 @@ class RoundCommit:
     """The new version; None for a round of purpose `evaluate`."""
     job_state: JobState
     audit: AuditEntry
+    forgotten: frozenset[str] = frozenset()
+    """Kinds of entries of the round's journal that are deleted with this, in the same transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class RoundAbort:
     job_state: JobState
     job_reason: str
     audit: AuditEntry
+    forgotten: frozenset[str] = frozenset()
+    """As in `RoundCommit`."""
 
 
 class Store(Protocol):
@@ -139,7 +143,7 @@ class Store(Protocol):
         ...
 
     def journal_of(self, key: RoundKey) -> Sequence[JournalEntry]:
-        """The journal in order. Absent: UnknownError."""
+        """The journal in order; of a finished round, without what was `forgotten`. Absent: UnknownError."""
         ...
 
     def round(self, key: RoundKey) -> RoundRecord:
@@ -153,7 +157,9 @@ class Store(Protocol):
     def commit_round(self, commit: RoundCommit) -> bool:
         """The one commit point: True. Absent: UnknownError. Already committed with the same `result`: False, nothing
         changes; finished in any other way: ConflictError. The job gets `job_state` and an empty reason. A model whose
-        digest is already recorded (a round that changed no weight) keeps its first record.
+        digest is already recorded (a round that changed no weight) keeps its first record. The entries of the kinds in
+        `forgotten` are no more in the round's journal, and nowhere on the disk: at once, or from the next start on when
+        another process was reading the database.
         """
         ...
 

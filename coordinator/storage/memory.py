@@ -175,6 +175,8 @@ class MemoryStore:
     def _close_round(self, key: RoundKey, outcome: str, end: RoundCommit | RoundAbort) -> None:
         record = self._records.rounds[key]
         self._records.rounds[key] = replace(record, outcome=outcome, summary=end.summary, result=end.result)
+        kept = [entry for entry in self._records.journals[key] if entry.kind not in end.forgotten]
+        self._records.journals[key] = kept
 
     def _move_job(self, job: JobId, state: JobState, reason: str) -> None:
         self._records.jobs[job] = replace(self._records.jobs[job], state=state, reason=reason)

@@ -7,6 +7,10 @@ DurabilityUnknown, and every later write says the same, because the truth is fou
 *Durable* means: the write-ahead log was synced before the commit returned (`synchronous=FULL`). The database file is
 this process's alone (`ProcessLock`); readers, such as a backup, are welcome.
 
+*Deleted* means: gone from the disk. Shares that members sealed and revealed leave with the end of their round: their
+pages are overwritten (`secure_delete`), and the write-ahead log, which has what was in them, is emptied after each
+round and at each start.
+
 *One connection*, made at the start and used by the driver's thread. It is the only module that knows SQL.
 """
 
@@ -112,6 +116,7 @@ class SqlStore:
             self._engine = _engine(path, busy_timeout_s, connection_factory)
             self._connection = _connect(self._engine, path)
             self._check_schema(path)
+            self._shed_deleted()  # of rounds that ended just before a crash
         except BaseException:
             self._lock.close()
             raise
@@ -189,9 +194,8 @@ class SqlStore:
     def journal_of(self, key: RoundKey) -> Sequence[JournalEntry]:
         with self._read("journal_of") as connection:
             _known_round(connection, key)
-            of_round = (journal.c.job == key.job) & (journal.c.number == key.number)
-            rows = connection.execute(sa.select(journal.c.kind, journal.c.body).where(of_round).order_by(journal.c.seq))
-            return tuple(JournalEntry(kind=row.kind, body=row.body) for row in rows)
+            entries = sa.select(journal.c.kind, journal.c.body).where(_in_journal_of(key)).order_by(journal.c.seq)
+            return tuple(JournalEntry(kind=row.kind, body=row.body) for row in connection.execute(entries))
 
     def round(self, key: RoundKey) -> RoundRecord:
         with self._read("round") as connection:
@@ -207,7 +211,7 @@ class SqlStore:
 
     def commit_round(self, commit: RoundCommit) -> bool:
         def work(connection: sa.Connection) -> bool:
-            if not _finish_round(connection, commit.key, COMMITTED, commit.summary, commit.result):
+            if not _finish_round(connection, COMMITTED, commit):
                 return False
             if commit.model is not None:
                 _insert_model(connection, commit.model)
@@ -215,17 +219,21 @@ class SqlStore:
             _append_audit(connection, commit.audit)
             return True
 
-        return self._write("commit_round", work)
+        committed = self._write("commit_round", work)
+        self._shed_deleted()
+        return committed
 
     def abort_round(self, abort: RoundAbort) -> bool:
         def work(connection: sa.Connection) -> bool:
-            if not _finish_round(connection, abort.key, abort.reason.value, abort.summary, abort.result):
+            if not _finish_round(connection, abort.reason.value, abort):
                 return False
             _move_job(connection, abort.key.job, abort.job_state, abort.job_reason)
             _append_audit(connection, abort.audit)
             return True
 
-        return self._write("abort_round", work)
+        aborted = self._write("abort_round", work)
+        self._shed_deleted()
+        return aborted
 
     def add_model(self, record: ModelRecord, audit: AuditEntry) -> bool:
         def work(connection: sa.Connection) -> bool:
@@ -276,6 +284,17 @@ class SqlStore:
             self._roll_back(transaction)
             raise DurabilityUnknown(f"{verb}: the commit failed and may be on disk: {_cause(error)}") from error
         return result
+
+    def _shed_deleted(self) -> None:
+        """Nothing that was deleted stays in the write-ahead log, if nobody else reads; else the next time is in time.
+
+        Best effort: what was written is durable, and a write must not be said to have failed for this.
+        """
+        try:
+            self._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            self._connection.rollback()  # SQLAlchemy's own transaction; SQLite has none
+        except SQLAlchemyError:
+            self._roll_back(self._connection.get_transaction())
 
     @contextmanager
     def _read(self, verb: str) -> Iterator[sa.Connection]:
@@ -354,7 +373,7 @@ def _engine(path: Path, busy_timeout_s: float, connection_factory: type[sqlite3.
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # `_write` and `_read` say BEGIN, nothing else does
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
@@ -396,6 +415,10 @@ def _is_round(key: RoundKey) -> sa.ColumnElement[bool]:
     return (rounds.c.job == key.job) & (rounds.c.number == key.number)
 
 
+def _in_journal_of(key: RoundKey) -> sa.ColumnElement[bool]:
+    return (journal.c.job == key.job) & (journal.c.number == key.number)
+
+
 def _known_round(connection: sa.Connection, key: RoundKey) -> tuple[str, bytes]:
     """Outcome and result. Raises UnknownError."""
     row = connection.execute(sa.select(rounds.c.outcome, rounds.c.result).where(_is_round(key))).one_or_none()
@@ -404,14 +427,16 @@ def _known_round(connection: sa.Connection, key: RoundKey) -> tuple[str, bytes]:
     return row.outcome, row.result
 
 
-def _finish_round(connection: sa.Connection, key: RoundKey, outcome: str, summary: bytes, result: bytes) -> bool:
+def _finish_round(connection: sa.Connection, outcome: str, end: RoundCommit | RoundAbort) -> bool:
+    key = end.key
     known_outcome, known_result = _known_round(connection, key)
     if not known_outcome:
-        connection.execute(
-            rounds.update().where(_is_round(key)).values(outcome=outcome, summary=summary, result=result)
-        )
+        ended = rounds.update().where(_is_round(key))
+        connection.execute(ended.values(outcome=outcome, summary=end.summary, result=end.result))
+        forgotten = journal.c.kind.in_(sorted(end.forgotten))
+        connection.execute(journal.delete().where(_in_journal_of(key) & forgotten))
         return True
-    if (known_outcome, known_result) == (outcome, result):
+    if (known_outcome, known_result) == (outcome, end.result):
         return False
     raise ConflictError(f"round {key} is finished ({known_outcome}); it cannot become {outcome}")
 

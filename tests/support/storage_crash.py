@@ -41,6 +41,11 @@ def update_of(number: int) -> bytes:
     return b"update %d " % number * 100
 
 
+def shares_of(number: int) -> bytes:
+    """What is forgotten with the round."""
+    return b"shares of round %d " % number * 400
+
+
 def model_of(number: int) -> bytes:
     return b"model %d " % number * 100
 
@@ -101,6 +106,7 @@ class Campaign:
             spool.sync()
         self.acknowledge(f"received {number}")
         self.store.journal(attempt_of(number).round, JournalEntry("uploaded", ADA.encode()))
+        self.store.journal(attempt_of(number).round, JournalEntry("shares", shares_of(number)))
 
     def _commit(self, number: int) -> None:
         content = model_of(number)
@@ -111,7 +117,13 @@ class Campaign:
         self.blobs.publish(staged, digest)
         entry = self.log.entry("round_committed", {"job": JOB, "round": number})
         commit = RoundCommit(
-            attempt_of(number).round, b"summary", b"result", ModelRecord(digest, b"{}"), JobState.RUNNING, entry
+            attempt_of(number).round,
+            b"summary",
+            b"result",
+            ModelRecord(digest, b"{}"),
+            JobState.RUNNING,
+            entry,
+            frozenset({"shares"}),
         )
         if self.store.commit_round(commit):
             self.log.accept(entry)

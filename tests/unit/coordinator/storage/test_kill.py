@@ -12,7 +12,7 @@ import pytest
 from coordinator.audit import verify_lines
 from shared.ids import Digest
 from tests.support.audit_log import KEY
-from tests.support.storage_crash import ADA, JOB, Campaign, attempt_of, model_of, update_of
+from tests.support.storage_crash import ADA, JOB, Campaign, attempt_of, model_of, shares_of, update_of
 
 REPOSITORY = Path(__file__).parents[4]
 
@@ -45,6 +45,9 @@ def check_recovery(folder: Path) -> None:
             if line.startswith("received") and number not in committed:
                 with closing(campaign.blobs.spool(attempt_of(number), ADA)) as spool, closing(spool.reader()) as reader:
                     assert bytes(reader.read_at(0, reader.size)) == update_of(number)
+        for number in committed:
+            database = [file.read_bytes() for file in (folder / "data").glob("consilo.db*")]
+            assert not any(shares_of(number)[:18] in content for content in database), "a restart sheds them"
         check_log(folder, campaign)
         assert list((folder / "data" / "staging").iterdir()) == []
         campaign.run(max(committed, default=0) + 1)

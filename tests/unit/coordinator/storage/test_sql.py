@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.storage.interface import AuditEntry
+from coordinator.storage.interface import AuditEntry, JobRecord, JournalEntry, RoundAbort
 from coordinator.storage.sql import SqlStore
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
+from shared.ids import JobId, RoundKey, RoundNumber
+from shared.reasons import AbortReason, JobState, Purpose
 
 
 def url(path: Path) -> str:
@@ -43,10 +45,12 @@ def test_the_database_is_durable_and_private(tmp_path: Path) -> None:
         store.append_audit(AuditEntry(0, b"line"))
         pragma = {
             name: store._connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
         }
         store._connection.rollback()
-        assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+        assert pragma == {
+            "journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000, "secure_delete": 1,
+        }  # fmt: skip
         assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
     finally:
         store.close()
@@ -120,6 +124,53 @@ def test_a_full_disk_never_passes_for_a_commit(tmp_path: Path) -> None:
     with closing(SqlStore(url=url(path))) as store:
         assert store.audit_entries(0) == (AuditEntry(0, b"line"),)
         store.append_audit(AuditEntry(1, b"line"))
+
+
+JOB = JobId("heart-1")
+FIRST = RoundKey(JOB, RoundNumber(1))
+SHARES = b"a share of somebody's seed " * 400  # longer than a page, so that it has pages of its own
+END = RoundAbort(
+    FIRST, AbortReason.OPERATOR, b"{}", b"result", JobState.ABORTED, "", AuditEntry(1, b"line"), frozenset({"shares"})
+)
+
+
+def with_shares(store: SqlStore) -> None:
+    record = JobRecord(JOB, b"spec", "ada", "2026-11-22T10:00:00Z", JobState.RUNNING, "")
+    store.submit_job(record, AuditEntry(0, b"line"))
+    store.open_round(FIRST, Purpose.TRAIN, JournalEntry("plan", b"plan"))
+    store.journal(FIRST, JournalEntry("shares", SHARES))
+
+
+def files_with_shares(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if b"somebody's seed" in file.read_bytes()]
+
+
+def test_what_is_forgotten_leaves_the_disk_with_the_end_of_the_round(tmp_path: Path) -> None:
+    with closing(SqlStore(url=url(tmp_path / "consilo.db"))) as store:
+        with_shares(store)
+        assert files_with_shares(tmp_path) != [], "it was there to be found"
+        store.abort_round(END)
+        assert files_with_shares(tmp_path) == []
+
+
+def test_what_is_forgotten_leaves_the_disk_at_the_next_start_when_somebody_reads(tmp_path: Path) -> None:
+    """A backup that is being made holds the old pages; the round ends all the same."""
+    path = tmp_path / "consilo.db"
+    store = SqlStore(url=url(path), busy_timeout_s=0.01)
+    with_shares(store)
+    with closing(sqlite3.connect(path, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM journal").fetchall()
+        assert store.abort_round(END)
+        assert files_with_shares(tmp_path) != []
+        killed = tmp_path / "killed"
+        killed.mkdir()
+        for file in (path, path.with_name("consilo.db-wal")):
+            (killed / file.name).write_bytes(file.read_bytes())
+    store.close()
+    with closing(SqlStore(url=url(killed / "consilo.db"))) as restarted:
+        assert restarted.round(FIRST).outcome == "operator"
+        assert files_with_shares(killed) == []
 
 
 def test_a_stored_value_that_nobody_can_read_is_a_storage_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,50 @@ def test_an_abort_names_its_reason_and_makes_no_model(bench: StoreBench) -> None
     assert store.rounds(HEART)[0].outcome == "below_quorum"
     assert store.models() == ()
     assert (store.job(HEART).state, store.job(HEART).reason) == (JobState.ABORTED, "too few silos")
+
+
+FORGOTTEN = frozenset({"shares_fixed", "shares_revealed"})
+SEALED = JournalEntry("shares_fixed", b"sealed shares")
+OPENED = JournalEntry("shares_revealed", b"opened shares")
+ENDS: dict[str, Callable[[Store], bool]] = {
+    "commit_round": lambda store: store.commit_round(replace(commit(seq=1), forgotten=FORGOTTEN)),
+    "abort_round": lambda store: store.abort_round(replace(abort(seq=1), forgotten=FORGOTTEN)),
+}
+
+
+def with_shares(store: Store) -> None:
+    with_round(store)
+    store.open_round(SECOND, Purpose.TRAIN, PLAN)
+    for key in (FIRST, SECOND):
+        for entry in (SEALED, JournalEntry("ready", b"a"), OPENED, OPENED):
+            store.journal(key, entry)
+
+
+@pytest.mark.parametrize("verb", ENDS)
+def test_a_round_forgets_some_kinds_of_entries_when_it_ends(bench: StoreBench, verb: str) -> None:
+    with_shares(bench.store)
+    assert ENDS[verb](bench.store)
+    store = bench.restart()
+    assert store.journal_of(FIRST) == (PLAN, JournalEntry("ready", b"a"))
+    assert len(store.journal_of(SECOND)) == 5, "another round's are its own"
+    assert not ENDS[verb](store)
+
+
+@pytest.mark.parametrize("verb", ENDS)
+@pytest.mark.parametrize("fault", Fault)
+def test_what_is_forgotten_goes_with_the_end_of_the_round_or_not_at_all(
+    bench: StoreBench, verb: str, fault: Fault
+) -> None:
+    with_shares(bench.store)
+    bench.fail_next(verb, fault)
+    with pytest.raises((StorageError, DurabilityUnknown)):
+        ENDS[verb](bench.store)
+    store = bench.restart()
+    ended = fault is Fault.FAILED_BUT_PERSISTED
+    assert bool(store.round(FIRST).outcome) is ended
+    assert len(store.journal_of(FIRST)) == (2 if ended else 5)
+    assert ENDS[verb](store) is not ended
+    assert len(store.journal_of(FIRST)) == 2
 
 
 def test_an_evaluating_round_makes_no_model(bench: StoreBench) -> None:
