@@ -167,7 +167,11 @@ class Driver:
             check_plan(offer)
             self._require_room(key)
         self._forget_left_rounds(offer)
-        self._apply(accept(offer) if rule is None else decline(offer, rule))
+        self._apply(accept(offer) if rule is None else decline(offer, rule, over=self._is_over(key)))
+
+    def _is_over(self, key: RoundKey) -> bool:
+        history = self._around.journal.history(key.job)
+        return history is not None and key.number <= history.finished_round
 
     def _declined_by(self, offer: Offer) -> ConsentRule | None:
         """The rule of this silo's policy that says no to the round."""

@@ -22,7 +22,7 @@ from participant.round.phases import (
 from participant.round.transition import Transition
 from shared.errors import ConflictError, WireError
 from shared.ids import Digest
-from shared.protocol.messages import Decline, RoundAborted, RoundResult, Sealed, Withdraw, attempt_digest
+from shared.protocol.messages import RoundAborted, RoundResult, Sealed, Withdraw, attempt_digest
 from shared.protocol.phases import Kind, Role, advance
 from shared.reasons import DropReason
 
@@ -50,7 +50,7 @@ def result_came(state: RoundState, result: Sealed[RoundResult]) -> Transition:
     wrong = _understated(state, value, survived=survived)
     if wrong is not None:
         return _finish(state, survived=False, verified=None, before=leave_job(offer, ALARM_RANGE, wrong))
-    # Of one that withdrew, and was counted before it was heard, the ranges were not held against its update.
+    # Of one that left, and was counted before it was heard, the ranges were not held against its update.
     unchecked = isinstance(state, Out) and offer.index in value.survivors
     return _finish(state, survived=survived, verified=None if unchecked else verified_result(value, result.envelope))
 
@@ -59,8 +59,8 @@ def abort_came(state: RoundState, aborted: Sealed[RoundAborted]) -> Transition:
     advance(Role.COORDINATOR, phase_of(state), Kind.ROUND_ABORTED)
     if aborted.value.plan != state.offer.digest:
         raise ConflictError(f"an abort of {state.offer.key} that names another plan")
-    declined = isinstance(state, Out) and isinstance(state.said, Decline)  # of such a round nothing is on record
-    return _finish(state, survived=False, verified=None, aborted=not declined)
+    on_record = not isinstance(state, Out) or state.over
+    return _finish(state, survived=False, verified=None, aborted=on_record)
 
 
 def passed_over(state: RoundState) -> Transition:
@@ -74,7 +74,7 @@ def withdraw(state: RoundState, reason: DropReason) -> Transition:
     offer = state.offer
     said = Withdraw(offer.key, offer.digest, reason)
     ended = RecordEnd(offer, survived=False, verified=None, aborted=False)
-    return Transition(Out(offer, said), (Stop(offer), ended, Say(said), Erase(offer)))
+    return Transition(Out(offer, said, over=True), (Stop(offer), ended, Say(said), Erase(offer)))
 
 
 def leave_job(offer: Offer, what: str, detail: str) -> tuple[Effect, ...]:
@@ -111,8 +111,8 @@ def _require_sent(state: RoundState, value: RoundResult) -> None:
             return
         case Ready(last=last) if last is not None and value.attempt == attempt_digest(last):
             return  # it was committed when this silo restarted, or left the attempt
-        case Out(said=Withdraw()):
-            return  # one that withdrew may have been counted before it was heard
+        case Out(over=True):
+            return  # one that left may have been counted before it was heard
         case _:
             raise ConflictError(f"the result of {state.offer.key} counts an update that this participant never sent")
 

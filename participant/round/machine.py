@@ -87,11 +87,13 @@ def accept(offer: Offer) -> Transition:
     return Transition(Working(offer), (RecordPlan(offer), Say(_consent(offer)), StartWork(offer)))
 
 
-def decline(offer: Offer, rule: ConsentRule) -> Transition:
-    """The silo does not consent. Nothing is recorded: asked again, it looks again."""
+def decline(offer: Offer, rule: ConsentRule, *, over: bool = False) -> Transition:
+    """The silo does not consent. Nothing is recorded: asked again, it looks again. `over`: the round is on record as
+    over here.
+    """
     advance(Role.PARTICIPANT, Phase.PLANNED, Kind.DECLINE)
     said = Decline(offer.key, offer.digest, rule)
-    return Transition(Out(offer, said), (Say(said),))
+    return Transition(Out(offer, said, over), (Say(said),))
 
 
 def take_back(offer: Offer, rule: ConsentRule) -> Transition:
@@ -99,7 +101,7 @@ def take_back(offer: Offer, rule: ConsentRule) -> Transition:
     advance(Role.PARTICIPANT, Phase.TRAINING, Kind.DECLINE)
     said = Decline(offer.key, offer.digest, rule)
     ended = RecordEnd(offer, survived=False, verified=None, aborted=False)
-    return Transition(Out(offer, said), (ended, Say(said), Erase(offer)))
+    return Transition(Out(offer, said, over=True), (ended, Say(said), Erase(offer)))
 
 
 def resume(

@@ -261,6 +261,8 @@ class Out:
 
     offer: Offer
     said: Decline | Withdraw
+    over: bool
+    """On record as over here: the silo had consented to it, and its update may have been sent before it left."""
 
 
 @dataclass(frozen=True, slots=True)

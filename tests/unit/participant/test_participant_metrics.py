@@ -35,7 +35,7 @@ def test_rounds_are_counted_by_outcome_and_mode() -> None:
 
 def test_a_round_that_was_left_has_a_reason() -> None:
     seen, offer = metrics(), make_offer()
-    seen.moved(Out(offer, Withdraw(offer.key, offer.digest, DropReason.OUT_OF_RANGE)))
+    seen.moved(Out(offer, Withdraw(offer.key, offer.digest, DropReason.OUT_OF_RANGE), over=True))
     assert value(seen, "rounds_left_total", reason="out_of_range") == 1
 
 

@@ -296,6 +296,19 @@ def test_a_round_that_the_policy_declines_now_does_not_go_on(phase: Phase) -> No
     assert again.restarted().hears(again.cohort.plan) == ["Decline"], "the round is over here"
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_was_sent_before_may_be_counted(*, asked: bool) -> None:
+    daemon = silo().to(Phase.FIXED)
+    for again in (daemon.restarted(allowed_jobs=("nothing",)), daemon.restarted()):
+        if asked:
+            assert again.hears(again.cohort.plan) == ["Decline"]
+        if again.driver._rounds:
+            again.hears(result_of(again.cohort.start(), ALL, top_cells=CELLS))
+        history = again.journal.history(JOB)
+        assert history is not None
+        assert history.verified is None, "its update is gone: the ranges cannot be held against it"
+
+
 def test_what_was_opened_is_repeated_whatever_the_policy_says_now() -> None:
     daemon = silo().to(Phase.OPENING)
     again = daemon.restarted(allowed_jobs=("nothing",))
