@@ -167,18 +167,9 @@ _CROSSINGS = {
     **{(_C, phase, kind): phase for phase in (Phase.PLANNED, Phase.TRAINING) for kind in _ATTEMPTS},
     # One that left the attempt, and is told how it goes on.
     **{(_C, phase, kind): phase for phase in (Phase.TRAINING, Phase.READY) for kind in _EXCHANGES},
-    # An answer of an attempt that the coordinator gave up while it was on its way, or of one that was left. Not opened
-    # shares: they follow a bundle, and no attempt is given up after that. So the table itself opens nothing early.
-    **{
-        (_P, phase, kind): phase
-        for phase in (Phase.READY, Phase.ADVERTISING, Phase.SHARING)
-        for kind in (Kind.SHARE_KEYS, Kind.CONSISTENCY_SIGNATURE)
-    },
-    (_P, Phase.READY, Kind.ADVERTISE_KEYS): Phase.READY,
-    **{(_P, phase, Kind.CONSISTENCY_SIGNATURE): phase for phase in (Phase.UPLOADING, Phase.COMMITTED)},
-    # After a coordinator's restart members are PLANNED again until their Ready is heard; all but those whose attempt it
-    # finds in its journal, as it finds every bundle.
-    **{(_P, Phase.PLANNED, kind): Phase.PLANNED for kind in _ANSWERS if kind is not Kind.UNMASK_SHARES},
+    # An answer to an attempt that the coordinator gave up while it was on its way. What comes after it on the stream
+    # answers the next attempt. Not opened shares: they follow a bundle, and no attempt is given up after that.
+    **{(_P, Phase.ADVERTISING, kind): Phase.ADVERTISING for kind in (Kind.SHARE_KEYS, Kind.CONSISTENCY_SIGNATURE)},
     # One that left when its survivors were being fixed: it counts.
     **{(_P, phase, kind): phase for phase in (Phase.FIXED, Phase.OPENING) for kind in (Kind.DECLINE, Kind.WITHDRAW)},
     # The list may overtake the acknowledgement of the upload; being on it is the acknowledgement.

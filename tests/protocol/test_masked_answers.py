@@ -406,11 +406,11 @@ def test_a_plain_job_takes_no_word_of_masking(kind: AnswerKind) -> None:
     seen.refuses(Replied(A, word), PhaseError, "is plain")
 
 
-def test_a_word_before_any_attempt_is_late() -> None:
+def test_a_word_before_any_attempt_is_out_of_order() -> None:
     played = MaskedRound(make_masked_frame(members=(A, B, C, D)))
     other = begun("sharing")
     silo = other.silos[A]
-    refuses(played, silo.leaves(), LateError, "does not run")
+    refuses(played, silo.leaves(), PhaseError, "in phase planned")
 
 
 def test_who_is_out_says_nothing_more() -> None:

@@ -277,7 +277,7 @@ def test_one_that_left_takes_no_part_even_if_it_thinks_better_of_it() -> None:
     silo = played.silos[A]
     played.tell(A, silo.leaves())
     played.deliver()
-    assert [(member, type(error).__name__) for member, error in played.refused] == [(A, "LateError")]
+    assert [(member, type(error).__name__) for member, error in played.refused] == [(A, "PhaseError")]
     assert played.fold is not None
     assert played.fold.survivors.keys() == {B, C, D}
 

@@ -16,30 +16,27 @@ RENDERED = """\
 unplanned coordinator: plan>planned
 unplanned participant: -
 planned coordinator: plan plain_attempt attempt_start result>finished aborted>finished
-planned participant: consent>training decline>out progress ready>ready withdraw>out advertise_keys share_keys
-  consistency_signature attempt_abort
+planned participant: consent>training decline>out progress ready>ready withdraw>out
 training coordinator: plan plain_attempt attempt_start key_roster share_delivery survivor_list consistency_bundle
   result>finished aborted>finished
 training participant: consent decline>out progress ready>ready withdraw>out
 ready coordinator: plan plain_attempt>uploading attempt_start>advertising key_roster share_delivery survivor_list
   consistency_bundle result>finished aborted>finished
-ready participant: consent decline>out progress ready withdraw>out advertise_keys share_keys consistency_signature
-  attempt_abort
+ready participant: consent decline>out progress ready withdraw>out attempt_abort
 advertising coordinator: plan attempt_start key_roster>sharing result>finished aborted>finished
 advertising participant: consent decline>out progress ready withdraw>out advertise_keys share_keys
   consistency_signature attempt_abort>ready
 sharing coordinator: plan attempt_start>advertising key_roster share_delivery>uploading result>finished
   aborted>finished
-sharing participant: consent decline>out progress ready withdraw>out advertise_keys share_keys consistency_signature
-  attempt_abort>ready
+sharing participant: consent decline>out progress ready withdraw>out advertise_keys share_keys attempt_abort>ready
 uploading coordinator: plan plain_attempt attempt_start>advertising share_delivery survivor_list>fixed
   result>finished aborted>finished
 uploading participant: consent decline>out progress ready withdraw>out advertise_keys share_keys
-  upload_commit>committed consistency_signature attempt_abort>ready
+  upload_commit>committed attempt_abort>ready
 committed coordinator: plan plain_attempt>uploading attempt_start>advertising share_delivery survivor_list>fixed
   result>finished aborted>finished
 committed participant: consent decline>out progress ready withdraw>out advertise_keys share_keys upload_commit
-  consistency_signature attempt_abort
+  attempt_abort
 fixed coordinator: plan plain_attempt attempt_start>advertising survivor_list consistency_bundle>opening
   result>finished aborted>finished
 fixed participant: consent decline progress ready withdraw advertise_keys share_keys upload_commit
