@@ -46,7 +46,7 @@ def settle_recruiting(state: Recruiting, now: float, seal: Seal) -> Transition:
             state.frame,
             state.conversations,
             state.outs,
-            state.encoding,
+            state.fit,
             deadline=state.deadline,
             attempts_used=state.attempts_used,
             grace_ends=now + policy.grace_s,
@@ -60,9 +60,7 @@ def settle_recruiting(state: Recruiting, now: float, seal: Seal) -> Transition:
 def settle_gracing(state: Gracing, now: float, seal: Seal) -> Transition:
     present = ready(state)
     if len(present) < state.frame.spec.round.quorum:  # one that was Ready has withdrawn
-        back = Recruiting(
-            state.frame, state.conversations, state.outs, state.encoding, state.deadline, state.attempts_used
-        )
+        back = Recruiting(state.frame, state.conversations, state.outs, state.fit, state.deadline, state.attempts_used)
         return settle_recruiting(back, now, seal)
     everyone = len(present) == len(state.conversations) - len(state.outs)
     if everyone or now >= min(state.grace_ends, state.deadline):
@@ -99,7 +97,7 @@ def entered(
 ) -> Advertising | Uploading:
     """The first state of an attempt."""
     lefts: Lefts = {}
-    common = (state.frame, state.conversations, state.outs, state.encoding, start, lefts)
+    common = (state.frame, state.conversations, state.outs, state.fit, start, lefts)
     policy = state.frame.spec.round
     if start.value.encoding.masked:
         return Advertising(*common, cohort=cohort, adverts={}, deadline=now + policy.exchange_deadline_s)

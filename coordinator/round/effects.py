@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from coordinator.round.phases import Contribution, Dealt, Opening
+from coordinator.round.phases import Contribution, Dealt, Fit, Opening
 from shared.ids import AttemptKey, Digest, ParticipantId
 from shared.protocol.messages import (
     AdvertiseKeys,
@@ -126,9 +126,11 @@ class MemberOut:
 
 @dataclass(frozen=True, slots=True)
 class RangeMissed:
-    """Some member's update does not fit the round's encoding: what begins from here on is in the widest one. Whose it
-    was is nobody's business, and not kept.
+    """Some member said that its update does not fit the round's encoding, or that it knows no range: what begins from
+    here on is in the widest one. Whose word it was is nobody's business, and not kept.
     """
+
+    fit: Fit
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from coordinator.round.effects import Abort, Commit, Folded, Protection, Send
 from coordinator.round.members import dropped
-from coordinator.round.phases import Aborted, Committed, Folding, Gracing, OpenState, Recruiting
+from coordinator.round.phases import Aborted, Committed, Fit, Folding, Gracing, OpenState, Recruiting
 from coordinator.round.transition import Seal, Transition
 from shared.ids import ParticipantId
 from shared.protocol.messages import RoundAborted, RoundBroadcast, RoundResult, plan_digest
@@ -47,7 +47,7 @@ def abort(state: OpenState, reason: AbortReason, seal: Seal, late: Collection[Pa
 
 def _protection(state: OpenState) -> Protection:
     used = state.encoding if isinstance(state, Recruiting | Gracing) else state.attempt.value.encoding
-    return Protection(used, missed=state.encoding is not state.frame.encoding)
+    return Protection(used, missed=state.fit is Fit.MISSED)
 
 
 def _tell_everyone(state: OpenState, message: RoundBroadcast) -> tuple[Send, ...]:

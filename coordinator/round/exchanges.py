@@ -69,7 +69,7 @@ def roster_entered(state: Advertising, adverts: Mapping[ParticipantId, Sealed[Ad
         state.frame,
         moved_phases(state, adverts, Kind.KEY_ROSTER),
         state.outs,
-        state.encoding,
+        state.fit,
         state.attempt,
         state.lefts,
         roster=Roster(digest, adverts),
@@ -100,7 +100,7 @@ def delivery_entered(state: Sharing, dealt: Mapping[ParticipantId, Dealt], now: 
         state.frame,
         moved_phases(state, dealt, Kind.SHARE_DELIVERY),
         state.outs,
-        state.encoding,
+        state.fit,
         state.attempt,
         state.lefts,
         cohort=frozenset(dealt),
@@ -156,7 +156,7 @@ def survivors_entered(
     state: Uploading, survivors: Mapping[ParticipantId, Contribution], now: float
 ) -> Confirming | Folding:
     conversations = moved_phases(state, survivors, Kind.SURVIVOR_LIST)
-    common = (state.frame, conversations, state.outs, state.encoding, state.attempt, state.lefts)
+    common = (state.frame, conversations, state.outs, state.fit, state.attempt, state.lefts)
     if state.masking is None:
         return Folding(*common, survivors=survivors, opening=None)
     envelopes = {member: kept.commit for member, kept in survivors.items()}
@@ -187,7 +187,7 @@ def bundle_entered(state: Confirming, signatures: Mapping[ParticipantId, Envelop
         state.frame,
         moved_phases(state, state.survivors, Kind.CONSISTENCY_BUNDLE),
         state.outs,
-        state.encoding,
+        state.fit,
         state.attempt,
         state.lefts,
         masking=state.masking,
@@ -208,7 +208,7 @@ def fold_entered(state: Unmasking) -> Folding:
         state.frame,
         state.conversations,
         state.outs,
-        state.encoding,
+        state.fit,
         state.attempt,
         state.lefts,
         survivors=state.survivors,

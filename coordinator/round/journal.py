@@ -22,7 +22,7 @@ from coordinator.round.effects import (
     SharesRevealed,
     SurvivorsFixed,
 )
-from coordinator.round.phases import Contribution, Dealt
+from coordinator.round.phases import Contribution, Dealt, Fit
 from coordinator.storage.interface import JournalEntry
 from shared.errors import WireError
 from shared.ids import Digest, ParticipantId, parse_participant_id
@@ -56,8 +56,8 @@ def encode_record(record: Record) -> JournalEntry:
     match record:
         case MemberOut(participant, reason):
             return _entry("member_out", participant=participant, reason=reason)
-        case RangeMissed():
-            return _entry("range_missed")
+        case RangeMissed(fit):
+            return _entry("range_missed", fit=fit.value)
         case AttemptBegun(start, cohort):
             return _entry("attempt_begun", start=_hex(start.envelope), cohort=list(cohort))
         case Contributed(participant, contribution):
@@ -93,7 +93,7 @@ def decode_record(entry: JournalEntry) -> Record:
         case "member_out":
             return MemberOut(parse_participant_id(body["participant"]), DropReason(body["reason"]))
         case "range_missed":
-            return RangeMissed()
+            return RangeMissed(Fit(body["fit"]))
         case "attempt_begun":
             return AttemptBegun(reopen(AttemptStart, _envelope(body["start"])), _participants(body["cohort"]))
         case "contributed":

@@ -54,6 +54,7 @@ from coordinator.round.phases import (
     Confirming,
     Contribution,
     Conversation,
+    Fit,
     Folding,
     Gracing,
     NeverSeen,
@@ -77,12 +78,14 @@ from shared.protocol.messages import (
     Progress,
     Ready,
     RoundReply,
+    RoundResult,
     Withdraw,
     plan_digest,
 )
 from shared.protocol.phases import Kind, Phase, Role, advance
 from shared.reasons import AbortReason, DropReason
 from shared.update import Encoding
+from shared.wire.sealed import decode_envelope, reopen
 
 
 def begin(frame: RoundFrame, present: Collection[ParticipantId], now: float) -> Transition:
@@ -92,7 +95,7 @@ def begin(frame: RoundFrame, present: Collection[ParticipantId], now: float) -> 
     conversations = {member: told if member in present else untold for member in frame.spec.members}
     deadline = now + frame.spec.round.deadline_s
     return Transition(
-        Recruiting(frame, conversations, {}, frame.encoding, deadline=deadline, attempts_used=0),
+        Recruiting(frame, conversations, {}, Fit.ALL, deadline=deadline, attempts_used=0),
         tuple(Send(member, frame.plan) for member in frame.spec.members if member in present),
     )
 
@@ -210,10 +213,18 @@ def _ready(state: OpenState, participant: ParticipantId, *, fits: bool) -> Trans
     if not fits:
         if not state.encoding.masked:
             raise WireError("Ready.fits is always true for a plain update")
-        if state.encoding is not Encoding.U64:
-            moved = replace(state, encoding=Encoding.U64)
-            return Transition(moved, (Journal(RangeMissed()), *_announced_again(moved, participant)))
+        found = Fit.MISSED if _knows_range(state, participant) else Fit.UNKNOWN
+        if state.frame.encoding is not Encoding.U64 and state.fit not in {found, Fit.MISSED}:
+            moved = replace(state, fit=found)
+            return Transition(moved, (Journal(RangeMissed(found)), *_announced_again(moved, participant)))
     return Transition(state, _announced_again(state, participant))
+
+
+def _knows_range(state: OpenState, participant: ParticipantId) -> bool:
+    """Only who was in the previous result says no because of its data; the others say it whatever they have."""
+    previous = state.frame.plan.value.previous_result
+    index = state.frame.index_of(participant)
+    return bool(previous) and index in reopen(RoundResult, decode_envelope(previous)).value.survivors
 
 
 def _announced_again(state: OpenState, participant: ParticipantId) -> tuple[Send, ...]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeAlias
 
 from shared.identity import VerifyingKey
@@ -163,15 +164,33 @@ class Opening:
 Lefts: TypeAlias = Mapping[ParticipantId, AttemptAbortReason]
 
 
+class Fit(Enum):
+    """What Ready members said of this round's encoding; the next attempt is in the widest one unless all fit."""
+
+    ALL = "all"
+    UNKNOWN = "unknown"
+    """A member does not know the range, since it was not in the previous result."""
+    MISSED = "missed"
+    """The update of one that knows it is beyond it."""
+
+
+def _next_encoding(frame: RoundFrame, fit: Fit) -> Encoding:
+    return frame.encoding if fit is Fit.ALL else Encoding.U64
+
+
 @dataclass(frozen=True, slots=True)
 class Recruiting:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
-    encoding: Encoding
-    """Of the next attempt: U64 for good once a Ready member said that its update does not fit."""
+    fit: Fit
     deadline: float
     attempts_used: int
+
+    @property
+    def encoding(self) -> Encoding:
+        """Of the next attempt."""
+        return _next_encoding(self.frame, self.fit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +198,15 @@ class Gracing:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
-    encoding: Encoding
+    fit: Fit
     deadline: float
     attempts_used: int
     grace_ends: float
+
+    @property
+    def encoding(self) -> Encoding:
+        """Of the next attempt."""
+        return _next_encoding(self.frame, self.fit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +216,15 @@ class _OfAttempt:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
-    encoding: Encoding
-    """Of the next attempt."""
+    fit: Fit
     attempt: Sealed[AttemptStart]
     lefts: Lefts
     """Who left this attempt, though not the round."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """Of the next attempt."""
+        return _next_encoding(self.frame, self.fit)
 
     @property
     def key(self) -> AttemptKey:

@@ -38,6 +38,7 @@ from coordinator.round.phases import (
     Away,
     Confirming,
     Conversation,
+    Fit,
     Folding,
     OpenState,
     Recruiting,
@@ -51,7 +52,6 @@ from shared.ids import ParticipantId
 from shared.protocol.messages import AttemptStart, Sealed
 from shared.protocol.phases import Phase
 from shared.reasons import DropReason
-from shared.update import Encoding
 
 S = TypeVar("S", bound=OpenState)
 
@@ -60,7 +60,7 @@ def restore(frame: RoundFrame, records: Sequence[Record], now: float) -> Transit
     """Where an open round stands, and what to start again."""
     conversations = {member: Conversation(Phase.PLANNED, Away(now)) for member in frame.spec.members}
     deadline = now + frame.spec.round.deadline_s
-    state: OpenState = Recruiting(frame, conversations, {}, frame.encoding, deadline=deadline, attempts_used=0)
+    state: OpenState = Recruiting(frame, conversations, {}, Fit.ALL, deadline=deadline, attempts_used=0)
     for record in records:
         state = _after(state, record, now)
     if isinstance(state, Unmasking) and len(state.revealed) >= frame.spec.threshold:
@@ -72,8 +72,8 @@ def _after(state: OpenState, record: Record, now: float) -> OpenState:
     match record:
         case MemberOut(participant, reason):
             return _out(state, participant, reason)
-        case RangeMissed():
-            return replace(state, encoding=Encoding.U64)
+        case RangeMissed(fit):
+            return replace(state, fit=fit)
         case AttemptBegun(start, cohort):
             return _begun(state, start, cohort, now)
         case RosterFixed(adverts):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -22,8 +23,9 @@ from shared.protocol.messages import AnswerKind, AttemptAnswer
 from shared.protocol.phases import Phase
 from shared.reasons import AbortReason, AttemptAbortReason, DropReason
 from shared.update import Encoding
+from shared.wire.sealed import encode_envelope
 from tests.support.masked_silo import FOLDED, Killed, MaskedRound, Point
-from tests.support.rounds import make_masked_frame
+from tests.support.rounds import make_masked_frame, make_plan, result_of, start_of
 
 A, B, C, D, E = (ParticipantId(f"hospital-{letter}") for letter in "abcde")
 LATE_IN = {
@@ -415,9 +417,13 @@ def test_what_is_said_again_changes_nothing_and_is_not_recorded_twice(reached: s
 # --- the range --------------------------------------------------------------------------------------------------------
 
 
-def ranged(**changed: Any) -> RoundFrame:
-    names = (A, B, C, D)
-    return make_masked_frame(members=names, number=1, top_cells=(3,), **changed)
+def ranged(*, survivors: tuple[int, ...] = (1, 2, 3, 4), **changed: Any) -> RoundFrame:
+    """A second round, after a result over these survivors."""
+    first = make_masked_frame(members=(A, B, C, D), **changed)
+    result = result_of(start_of(first.plan, first.spec), survivors, top_cells=(3,))
+    previous = encode_envelope(result.envelope)
+    frame = make_masked_frame(members=(A, B, C, D), number=2, top_cells=(3,), **changed)
+    return replace(frame, plan=make_plan(frame.spec, number=2, previous_result=previous))
 
 
 def test_an_update_that_does_not_fit_turns_the_round_to_the_widest_encoding() -> None:
@@ -429,6 +435,14 @@ def test_an_update_that_does_not_fit_turns_the_round_to_the_widest_encoding() ->
     assert played.lines.count("journal range_missed") == 1
     assert played.silos[A].now.start.value.encoding is Encoding.U64
     assert (end.protection.encoding, end.protection.missed) == (Encoding.U64, True)
+
+
+def test_one_that_was_not_in_the_last_result_knows_no_range_and_that_is_no_miss() -> None:
+    played = MaskedRound(ranged(survivors=(1, 2, 4)))
+    played.silos[C].fits = False
+    end = played.run()
+    assert isinstance(end, Commit)
+    assert (end.protection.encoding, end.protection.missed) == (Encoding.U64, False)
 
 
 def test_a_miss_is_not_forgotten_by_a_restart() -> None:

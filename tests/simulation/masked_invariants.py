@@ -21,6 +21,7 @@ import numpy as np
 from coordinator.planning import MISSES_MAX
 from coordinator.round.effects import AttemptBegun, RangeMissed
 from coordinator.round.journal import decode_record
+from coordinator.round.phases import Fit
 from coordinator.storage.interface import COMMITTED, RoundRecord
 from shared.protocol.messages import RoundResult
 from shared.reasons import Purpose
@@ -55,14 +56,13 @@ def round_ended(host: Host, seen: Evidence, record: RoundRecord) -> None:
     """The journal of a finished round, from its plan to its end. Asked in the order of the rounds."""
     spec, first = host.spec, seen.model is None
     expected = Encoding.U64 if first or seen.misses >= MISSES_MAX else spec.masking.profile
-    missed = False
+    missed = widened = False
     for entry in map(decode_record, host.store._records.journals[record.key][1:]):
         match entry:
-            case RangeMissed():
-                hold(
-                    expected is not Encoding.U64, "range", f"an update of {record.key} does not fit the widest encoding"
-                )
-                missed, expected = True, Encoding.U64
+            case RangeMissed(fit):
+                widest = expected is Encoding.U64 and not widened
+                hold(not widest, "range", f"an update of {record.key} does not fit the widest encoding")
+                widened, missed, expected = True, fit is Fit.MISSED, Encoding.U64
             case AttemptBegun(start, _):
                 hold(start.value.encoding is expected, "range", f"{start.value.key} is not in {expected.name}")
             case _:

@@ -1,4 +1,4 @@
-"""The masked half of the drawn histories; a module of its own, so that two workers share them. See `test_simulation`."""
+"""The masked half of the drawn histories, in a module of its own: two workers share them. See `test_simulation`."""
 
 from __future__ import annotations
 

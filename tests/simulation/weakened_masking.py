@@ -95,7 +95,7 @@ def _not_asked_yet(state: Unmasking, now: float) -> Confirming:
         state.frame,
         conversations,
         state.outs,
-        state.encoding,
+        state.fit,
         state.attempt,
         state.lefts,
         masking=state.masking,
