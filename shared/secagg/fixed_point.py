@@ -80,8 +80,8 @@ def range_exponents(*, encoding: Encoding, top_cells: Sequence[int] | None, tens
             f"expected top cells of {tensors} tensors from {RANGE_NONE} to {RANGE_EXPONENT_MAX}, "
             f"got {len(top_cells)} cells from {min(top_cells, default=0)} to {max(top_cells, default=0)}"
         )
-    # A tensor whose updates are rounding noise (a bias in front of a normalisation) is a few powers of two larger in one
-    # round than in the last. It must not turn the whole round to u64, and nobody needs its last bits.
+    # A tensor whose updates are rounding noise (a bias in front of a normalisation) is a few powers of two larger in
+    # one round than in the last. It must not turn the whole round to u64, and nobody needs its last bits.
     least = max(RANGE_EXPONENT_MIN, max(top_cells, default=RANGE_NONE) - RANGE_SPREAD_BITS)
     return tuple(max(cell, least) + RANGE_MARGIN_BITS for cell in top_cells)
 
