@@ -48,10 +48,18 @@ from shared.errors import ConfigError, DurabilityUnknown, FederationError, LateE
 from shared.identity import VerifyingKey
 from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
 from shared.job import parse_jobspec
-from shared.protocol.messages import Envelope, Progress, RoundReply
+from shared.protocol.messages import (
+    AnswerKind,
+    AttemptAbort,
+    AttemptAnswer,
+    Decline,
+    Envelope,
+    Progress,
+    RoundReply,
+)
 from shared.reasons import JobState
 from shared.update import UpdateLayout
-from shared.wire.sealed import Signer
+from shared.wire.sealed import Signer, reopen
 
 TROUBLE_RETRY_S = 5.0  # between two tries of a job that cannot go on, when nothing else happens
 
@@ -163,6 +171,7 @@ class Conductor:
                 raise LateError(f"round {message.key} is over")
             return  # it cannot go on now; when it does, its members are told of it and say this again
         driver.handle(Replied(participant, message))
+        _log_who_leaves(participant, message)
         if isinstance(message, Progress):
             self._jobs.running[message.key.job].progress[participant] = message.percent
         self._go_on()
@@ -287,3 +296,18 @@ class Conductor:
     def _each_round_of(self, participant: ParticipantId, event: Event) -> None:
         for driver in self._jobs.rounds_of(participant):
             driver.handle(event)
+
+
+def _log_who_leaves(participant: ParticipantId, message: RoundReply) -> None:
+    """And why: by the rule or the check that the member names. It may be the first sign that somebody shows the members
+    different things, or that they hold different manifests.
+    """
+    names = {"job": message.key.job, "round": message.key.number, "participant": participant}
+    match message:
+        case Decline(rule=rule):
+            _log.info("round_declined", **names, rule=rule)
+        case AttemptAnswer(attempt=attempt, kind=AnswerKind.ATTEMPT_ABORT, envelope=envelope):
+            reason = reopen(AttemptAbort, envelope).value.reason
+            _log.warning("attempt_left", **names, attempt=attempt.attempt, reason=reason)
+        case _:
+            pass

@@ -9,16 +9,13 @@ import structlog
 from coordinator.round.phases import (
     Aborted,
     Advertising,
-    AttemptState,
     Committed,
-    Gracing,
-    Recruiting,
     RoundState,
     Uploading,
     phase_name,
 )
 from coordinator.round.surroundings import Observer
-from shared.ids import AttemptKey, ParticipantId, RoundKey
+from shared.ids import RoundKey
 from shared.reasons import Purpose
 
 _log = structlog.get_logger(__name__)
@@ -30,36 +27,16 @@ class RoundLog:
     def __init__(self, *, following: Observer) -> None:
         self._following = following
         self._phases: dict[RoundKey, str] = {}
-        self._left: dict[RoundKey, tuple[AttemptKey, frozenset[ParticipantId]]] = {}
-        """Of the running attempt: who left it, as far as that was logged."""
 
     def moved(self, state: RoundState) -> None:
         key, phase = state.frame.key, phase_name(state)
         if isinstance(state, Committed | Aborted):
             self._phases.pop(key, None)  # `finished` tells of it
-            self._left.pop(key, None)
         elif self._phases.get(key) != phase:
             self._phases[key] = phase
             cohort = {"cohort": sorted(state.cohort)} if isinstance(state, Advertising | Uploading) else {}
             _log.info("round_moved", job=key.job, round=key.number, phase=phase, **cohort)
-        if not isinstance(state, Recruiting | Gracing | Committed | Aborted):
-            self._log_who_left(state)
         self._following.moved(state)
-
-    def _log_who_left(self, state: AttemptState) -> None:
-        """By which check: it may be the first sign that somebody shows the members different things."""
-        key = state.frame.key
-        attempt, known = self._left.get(key, (state.key, frozenset()))
-        for member in sorted(state.lefts.keys() - (known if attempt == state.key else frozenset())):
-            _log.warning(
-                "attempt_left",
-                job=key.job,
-                round=key.number,
-                attempt=state.key.attempt,
-                participant=member,
-                reason=state.lefts[member],
-            )
-        self._left[key] = (state.key, frozenset(state.lefts))
 
     def finished(self, key: RoundKey, purpose: Purpose, outcome: str, summary: Mapping[str, object]) -> None:
         _log.info("round_finished", job=key.job, round=key.number, purpose=purpose, outcome=outcome, **summary)

@@ -87,5 +87,9 @@ def _trials(hospitals: Sequence[str]) -> str:
     ]
     if len(hospitals) > DEFAULT_MIN_SURVIVORS:
         quorum = len(hospitals) - 1
-        lines.insert(2, f"* Set quorum = {quorum} in consortium/operator/job.toml and leave {hospital} out.")
+        lines += [
+            f"* Set quorum = {quorum} in consortium/operator/job.toml and leave {hospital} out. Make another initial",
+            "  model for that, with another --seed in `consilo task init-model`: the hospitals helped to open a",
+            "  total over all of them on the first one, and help with none over fewer (docs/masking.md).",
+        ]
     return "\n".join(lines) + "\n"

@@ -40,6 +40,7 @@ class RoundSummary(BaseModel):
     survivors: tuple[str, ...] = ()
     dropped: dict[str, str] = {}
     encoding: str = ""
+    range_miss: bool = False
     """Of the words of an update; empty in rounds of an earlier version."""
     metrics: dict[str, float] = {}
     """`train.<metric>` over the round's training, `evaluate.<metric>` of the version that the round started from."""
@@ -171,7 +172,7 @@ def job_facts(job: JobStatus) -> RenderableType:
         ("task", spec.task),
         ("members", ", ".join(spec.members)),
         ("rounds", spec.rounds),
-        ("quorum, floor", f"{spec.round.quorum}, {spec.round.min_survivors}"),
+        ("quorum, floor", f"{spec.round.quorum}, {spec.floor}"),
         ("strategy", spec.strategy.name),
         ("masking", _masking_fact(spec)),
         ("initial model", spec.initial),

@@ -189,7 +189,8 @@ def check_attempt(offer: Offer, start: AttemptStart, update: SpooledUpdate, last
     for name, (mine, theirs) in expected.items():
         if mine != theirs:
             raise ConflictError(
-                f"attempt {start.key} has another {name} than this silo knows: expected {mine!s}, got {theirs!s}"
+                f"attempt {start.key} has another {name} than this silo knows: expected {_shown(mine)}, "
+                f"got {_shown(theirs)}; compare versions, and the manifest that is pinned here with the coordinator's"
             )
     _require_encoding(offer, start, update, last)
     layout = layout_of(offer, update, start.encoding)
@@ -267,3 +268,7 @@ def _require_encoding(offer: Offer, start: AttemptStart, update: SpooledUpdate, 
             f"attempt {start.key} has another encoding than this silo knows: expected {names}, got "
             f"{start.encoding.name}"
         )
+
+
+def _shown(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -177,7 +177,10 @@ def survivors_listed(state: RoundState, event: SurvivorsListed, tools: Tools) ->
             total = Total(survivors.names, terms_of(state.offer.spec))
             other = None if event.repeats_allowed else how_another_total(total, event.opened_before)
             if other is not None:
-                detail = f"a total {other} the one that this silo helped to open on this model"
+                detail = (
+                    f"a total {other} the one that this silo helped to open on this model: start from another initial "
+                    "model, or with the same members, or name the job in policy.allowed_repeats"
+                )
                 return leave(state, AttemptAbortReason.REPEATED_TOTAL, detail, tools)
             return _confirm(state, dealt, survivors, tools)
         case Confirmed():

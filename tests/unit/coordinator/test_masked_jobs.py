@@ -341,7 +341,10 @@ def test_one_that_left_an_attempt_sends_no_update_to_it() -> None:
     silo = federation.silos[key.round, A]
     assert not federation.conductor.may_upload(A, key).committed
     event = silo.leaves(AttemptAbortReason.BAD_SHARES)
-    federation.conductor.received(A, f"session-{A}", event.message)
+    with capture_logs() as lines:
+        federation.conductor.received(A, f"session-{A}", event.message)
+    left = [line for line in lines if line["event"] == "attempt_left"]
+    assert [(line["participant"], line["attempt"], line["reason"]) for line in left] == [(A, 1, "bad_shares")]
     with pytest.raises(LateError, match="left attempt"):
         federation.conductor.may_upload(A, key)
     federation.waiting = deque(waiting for waiting in federation.waiting if waiting[0] != A)

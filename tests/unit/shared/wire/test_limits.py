@@ -179,7 +179,7 @@ LIMITS: dict[str, tuple[Callable[[bytes], Any], Write, list[Any], list[Any]]] = 
         [{"job_id": "", "round": 1}, {"job_id": "heart", "round": 0}, {"job_id": "heart", "round": COUNTER_MAX + 1}],
     ),
     "Progress.plan_digest": (decode_participant_message, progress, [bytes(32)], [b"", bytes(31), bytes(33)]),
-    "Decline.rule": (decode_participant_message, decline, [1, 15], [0, 16, -1]),
+    "Decline.rule": (decode_participant_message, decline, [1, 16], [0, 17, -1]),
     "Refused.reason": (decode_coordinator_message, refused, [1, 8], [0, 9, -1]),
     "Refused.detail": (decode_coordinator_message, refused, ["x" * TEXT_MAX_CHARS], ["x" * (TEXT_MAX_CHARS + 1)]),
     "SurvivorList.commits": (
