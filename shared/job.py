@@ -179,7 +179,7 @@ class JobSpec(Table):
 def _require_known_strategy(name: str, *, masked: bool) -> None:
     if masked and name in NEEDS_EACH_UPDATE:
         raise ValueError(
-            f"strategy.name {name!r} must see each update, and masking hides them: take fedavg, or a plain job"
+            f"strategy.name {name!r} must see each update, and masking hides them: this version has 'fedavg'"
         )
     if name != "fedavg":
         raise ValueError(f"strategy.name: this version has 'fedavg', not {name!r}")

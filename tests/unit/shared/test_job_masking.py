@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"{rule} under masking": (
             tables(9, strategy=rule),
-            f"strategy.name '{rule}' must see each update, and masking hides them: take fedavg, or a plain job",
+            f"strategy.name '{rule}' must see each update, and masking hides them: this version has 'fedavg'",
         )
         for rule in sorted(NEEDS_EACH_UPDATE)
     },
