@@ -87,6 +87,7 @@ def confirm_journal(config_path: Path, *, yes: bool) -> None:
     from participant.app import JOURNAL_FILE, lock_folder
     from participant.journal import SqliteJournal
     from participant.marker import confirm, doubt_about
+    from shared.errors import ConfigError
 
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
     folder, key = settings.participant.data_dir, settings.signing.key
@@ -101,8 +102,9 @@ def confirm_journal(config_path: Path, *, yes: bool) -> None:
             click.echo(f"Its open rounds end now: {', '.join(map(str, left.rounds))}.")
         if left.jobs:
             click.echo(f"This silo takes no further part in its jobs: {', '.join(left.jobs)}.")
-        if not yes:
-            click.confirm("Are the jobs of that time over, and shall this journal be used from now on?", abort=True)
+        question = "Are the jobs of that time over, and shall this journal be used from now on?"
+        if not yes and not click.confirm(question):
+            raise ConfigError("not confirmed: nothing was changed, and the daemon goes on declining every plan")
         confirm(journal, key)
         click.echo("Confirmed. Start the daemon: it answers plans by its policy again.")
 

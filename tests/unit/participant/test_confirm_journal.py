@@ -76,7 +76,8 @@ def test_a_journal_as_it_should_be_needs_no_word(silo: Silo) -> None:
 def test_a_person_is_told_what_happened_and_asked(silo: Silo) -> None:
     silo.lose()
     refused = silo.confirm(answer="n\n")
-    assert refused.exit_code == 1
+    assert isinstance(refused.exception, ConfigError)
+    assert "nothing was changed" in str(refused.exception)
     assert "is new and empty" in refused.output
     assert doubt_about(silo.journal(), silo.key) is not None
     assert silo.confirm(answer="y\n").exit_code == 0
