@@ -43,7 +43,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     # A participant pings through firewalls that forget idle flows; it may, at any rate that is not an attack.
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # A second coordinator on the same port would get half of the connections.
     ("grpc.so_reuseport", 0),
 )
