@@ -33,11 +33,8 @@ from shared.secagg.fixed_point import (
     quantise_weight,
     scale_exponent,
 )
-from shared.secagg.masking import KeyStream
-from shared.secagg.ranges import fill_cells
-from shared.secagg.ring import STATISTICS_WORD, WORD, Words, to_words
-from shared.secagg.transcript import encoding_key
-from shared.secret import Secret
+from shared.secagg.ranges import fill_cells, range_words
+from shared.secagg.ring import WORD, Words, to_words
 from shared.update import RANGE_CELLS, STATISTIC_BYTES, UpdateLayout
 
 
@@ -156,12 +153,11 @@ class MaskedChunks:
         """
         self._deltas = deltas
         self._layout = layout
-        self._masks = protection.masks
         self._sent = sent
         self._encoder = None if update.train is None else _encoder(update.train, layout, spec, sizes, protection)
         self._totals = to_words(_masked_statistics(update, spec.masking))
         self._cells = update.cells
-        self._random = KeyStream(Secret(encoding_key(protection.encoding_seed.reveal(), protection.h0, 1)))
+        self._protection = protection
         if layout.statistics != self._totals.size + RANGE_CELLS * len(update.cells):
             raise RuntimeError(f"{len(update.cells)} tensors do not fill the {layout.statistics} cells of section 1")
 
@@ -176,7 +172,7 @@ class MaskedChunks:
         yield from self._parameters()
         for first, end in _statistics_ranges(self._layout):
             words = self._statistics(first, end)
-            self._masks.apply(words, section=1, first_byte=STATISTIC_BYTES * first)
+            self._protection.masks.apply(words, section=1, first_byte=STATISTIC_BYTES * first)
             yield words
 
     def _parameters(self) -> Iterator[Words]:
@@ -188,7 +184,7 @@ class MaskedChunks:
         first_cell = 0
         for values in spooled_deltas(self._deltas, counts, most=buffer.size):
             words = self._encoder.encode(values, first_cell=first_cell, out=buffer[: values.size])
-            self._masks.apply(words, section=0, first_byte=word.itemsize * first_cell)
+            self._protection.masks.apply(words, section=0, first_byte=word.itemsize * first_cell)
             yield words
             first_cell += values.size
 
@@ -197,9 +193,9 @@ class MaskedChunks:
         totals = self._totals[first:end]
         begin, last = max(0, first - self._totals.size), max(0, end - self._totals.size)
         tensor, tensors = begin // RANGE_CELLS, -(-last // RANGE_CELLS)
-        row_bytes = RANGE_CELLS * STATISTIC_BYTES
-        random = self._random.raw(tensor * row_bytes, (tensors - tensor) * row_bytes)
-        cells = fill_cells(self._cells[tensor:tensors], np.frombuffer(random, STATISTICS_WORD))
+        seed, h0 = self._protection.encoding_seed, self._protection.h0
+        random = range_words(seed, h0, tensors - tensor, first_tensor=tensor)
+        cells = fill_cells(self._cells[tensor:tensors], random)
         skipped = tensor * RANGE_CELLS
         return np.concatenate((totals, cells[begin - skipped : last - skipped]))
 

@@ -22,10 +22,13 @@ from shared.update import RANGE_CELLS, RANGE_EXPONENT_MAX, RANGE_EXPONENT_MIN, R
 Cells = NDArray[np.uint64]
 
 
-def range_words(encoding_seed: Secret, h0: Digest, tensors: int) -> Cells:
-    """The random words of an attempt for `fill_cells`: RANGE_CELLS for each tensor."""
+def range_words(encoding_seed: Secret, h0: Digest, tensors: int, *, first_tensor: int = 0) -> Cells:
+    """The random words of an attempt for `fill_cells`: RANGE_CELLS for each of that many tensors, from `first_tensor`
+    on. A tensor's are the same, whichever others they are asked with.
+    """
     stream = KeyStream(Secret(encoding_key(encoding_seed.reveal(), h0, 1)))
-    return np.frombuffer(stream.raw(0, tensors * RANGE_CELLS * STATISTIC_BYTES), STATISTICS_WORD)
+    row_bytes = RANGE_CELLS * STATISTIC_BYTES
+    return np.frombuffer(stream.raw(first_tensor * row_bytes, tensors * row_bytes), STATISTICS_WORD)
 
 
 def fill_cells(top_cells: Sequence[int], random_words: Cells) -> Cells:
