@@ -5,9 +5,9 @@ Small records in one SQLite file of the data folder. Each verb is one transactio
 
 * of an open round: its accepted plan, the finished update, the highest attempt taken part in. Gone at its end.
 * of a job: its specification, the last round that is over, the task's state, how often an update did not fit, the last
-  result that was verified, which rounds were said to be aborted, and whether this silo stopped it for itself. Never
-  forgotten, so that a job cannot come back
-  with another specification and a round cannot be played again.
+  result that was verified (with the coordinator's signature: its *head*), which rounds were said to be aborted, whether
+  this silo stopped it for itself, and whether a person allowed it to repeat a total. Never forgotten, so that a job
+  cannot come back with another specification and a round cannot be played again.
 * of a masked round: its core (what all its attempts have in common), and the one total that this silo helped to open.
   Never forgotten: a second total of one round, or of one model, would give an update away by subtraction. The exact
   reply is kept until the round's end, because after a crash these bytes and no others may be said again.
@@ -24,10 +24,11 @@ from typing import Protocol
 from participant.consent import JobHistory, VerifiedResult
 from participant.journal_file import JournalFile, JournalName
 from participant.journal_records import decode_names, decode_spooled, encode_names, encode_spooled
+from participant.round.checks import verified_result
 from participant.round.phases import Opening, SpooledUpdate, Total
 from shared.errors import ConflictError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber, TaskName
-from shared.protocol.messages import AttemptStart, RoundPlan, Sealed
+from shared.protocol.messages import AttemptStart, Envelope, RoundPlan, RoundResult, Sealed
 from shared.reasons import Purpose
 from shared.wire.sealed import decode_envelope, encode_envelope, reopen
 
@@ -79,16 +80,30 @@ class Journal(Protocol):
         ...
 
     def record_end(
-        self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None, aborted: bool = False
+        self, key: RoundKey, *, keep_state: bool, verified: Sealed[RoundResult] | None = None, aborted: bool = False
     ) -> None:
         """The round is over, for good. `keep_state`: the task's state goes on from this round. `verified`: its result,
-        which then is the job's last one. `aborted`: the coordinator said that there is none.
+        which then is the job's last one, and its head. `aborted`: the coordinator said that there is none.
         """
         ...
 
     def was_aborted(self, key: RoundKey) -> bool:
         """Whether this silo was told so at the round's end."""
         ...
+
+    def heads(self, limit: int) -> Sequence[Envelope]:
+        """The last result that was verified in each job, as the coordinator signed it, the newest first: `limit` at
+        most. A job whose last one was verified by a version that kept no envelopes has none.
+        """
+        ...
+
+    def allow_repeat(self, job: JobId) -> bool:
+        """A person at the silo lets this job open another total on a model of which one was opened. The job need not be
+        known yet. False when it was allowed before.
+        """
+        ...
+
+    def repeat_allowed(self, job: JobId) -> bool: ...
 
     def stop_job(self, job: JobId, reason: str) -> None:
         """From now on this silo takes no part in the job. The first reason is the one that is kept."""
@@ -113,7 +128,7 @@ class SqliteJournal:
     """The journal in a file."""
 
     def __init__(self, path: Path, *, on_opening: Callable[[SqliteJournal], None] | None = None) -> None:
-        """Opens or creates. Raises ConfigError for a file of a newer version, StorageError for one not readable.
+        """Opens, brings up to date or creates, and raises, as `JournalFile`.
 
         `on_opening` is called after an opening is on record and before `record_opening` returns.
         """
@@ -136,8 +151,8 @@ class SqliteJournal:
         )
 
     def end_everything(self, reason: str) -> None:
-        """All open rounds are over, for good, and all jobs are stopped: what was said in them since this copy was made
-        is known to nobody. Raises StorageError or DurabilityUnknown.
+        """All open rounds are over, for good, all jobs are stopped, and nothing is allowed any more: what was said
+        since this copy was made is known to nobody. Raises StorageError or DurabilityUnknown.
         """
         with self._file.transaction() as database:
             database.execute(
@@ -147,6 +162,7 @@ class SqliteJournal:
             )
             database.execute("DELETE FROM rounds")
             database.execute("UPDATE openings SET reply = x''")
+            database.execute("DELETE FROM allowances")
         self._file.shed_deleted()
 
     def close(self) -> None:
@@ -206,7 +222,7 @@ class SqliteJournal:
         return [Total(decode_names(names), Digest(terms)) for names, terms in rows]
 
     def record_end(
-        self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None, aborted: bool = False
+        self, key: RoundKey, *, keep_state: bool, verified: Sealed[RoundResult] | None = None, aborted: bool = False
     ) -> None:
         with self._file.transaction() as database:
             database.execute("DELETE FROM rounds WHERE job = ? AND round = ?", (key.job, key.number))
@@ -217,16 +233,25 @@ class SqliteJournal:
             if keep_state:
                 database.execute("UPDATE jobs SET state_round = ? WHERE job = ?", (key.number, key.job))
             if verified is not None:
-                database.execute(
-                    "UPDATE jobs SET verified_round = ?1, verified_digest = ?2 WHERE job = ?3 AND verified_round < ?1",
-                    (verified.number, verified.digest.raw, key.job),
-                )
+                _keep_head(database, key.job, verified)
             if aborted:
                 database.execute("INSERT INTO aborts VALUES (?, ?) ON CONFLICT DO NOTHING", (key.job, key.number))
         self._file.shed_deleted()  # a reply, for one; when this fails, all of it is done again
 
     def was_aborted(self, key: RoundKey) -> bool:
         return bool(self._file.read("SELECT * FROM aborts WHERE job = ? AND round = ?", key.job, key.number))
+
+    def heads(self, limit: int) -> Sequence[Envelope]:
+        rows = self._file.read("SELECT result FROM heads ORDER BY position DESC LIMIT ?", limit)
+        return [decode_envelope(result) for (result,) in rows]
+
+    def allow_repeat(self, job: JobId) -> bool:
+        with self._file.transaction() as database:
+            added = database.execute("INSERT INTO allowances VALUES (?) ON CONFLICT DO NOTHING", (job,)).rowcount
+        return added == 1
+
+    def repeat_allowed(self, job: JobId) -> bool:
+        return bool(self._file.read("SELECT * FROM allowances WHERE job = ?", job))
 
     def stop_job(self, job: JobId, reason: str) -> None:
         with self._file.transaction() as database:
@@ -283,3 +308,17 @@ def _keep_core(database: sqlite3.Connection, key: RoundKey, core: Digest) -> Non
         database.execute("INSERT INTO cores VALUES (?, ?, ?)", (*place, core.raw))
     elif known[0] != core.raw:
         raise ConflictError(f"an attempt at round {key} differs from an earlier one in what all of them share")
+
+
+def _keep_head(database: sqlite3.Connection, job: JobId, verified: Sealed[RoundResult]) -> None:
+    """The job's last verified result, unless a later one is on record."""
+    result = verified_result(verified.value, verified.envelope)
+    known = database.execute(
+        "UPDATE jobs SET verified_round = ?1, verified_digest = ?2 WHERE job = ?3 AND verified_round < ?1",
+        (result.number, result.digest.raw, job),
+    )
+    if known.rowcount == 1:
+        database.execute(
+            "INSERT OR REPLACE INTO heads VALUES (?, ?, (SELECT coalesce(max(position), 0) + 1 FROM heads))",
+            (job, encode_envelope(verified.envelope)),
+        )

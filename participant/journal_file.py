@@ -5,72 +5,29 @@ StorageError; of one whose end failed nobody knows, and the process must not go 
 
 The file has a name of its own, drawn when it is made, and a generation (`participant.marker`): with these a silo
 notices that another journal, or an older copy of this one, lies where this one lay.
+
+A file of an older version is brought to this one's when it is opened, in one transaction, after it was copied to
+`<name>.before-v<version>`. The copy is for going back by hand; it is as secret as the journal.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
+from participant.journal_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 5.0  # a check or a backup may hold the file this long
+log = structlog.get_logger()
 
-_SCHEMA = """
-CREATE TABLE meta (
-    schema_version INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    generation INTEGER NOT NULL
-);
-CREATE TABLE jobs (
-    job TEXT PRIMARY KEY,
-    jobspec BLOB NOT NULL,
-    finished_round INTEGER NOT NULL,
-    state_round INTEGER NOT NULL,
-    misses INTEGER NOT NULL,
-    stopped TEXT NOT NULL,
-    verified_round INTEGER NOT NULL,
-    verified_digest BLOB NOT NULL
-);
-CREATE TABLE rounds (
-    job TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    plan BLOB NOT NULL,
-    spooled BLOB NOT NULL,
-    attempt BLOB NOT NULL,
-    PRIMARY KEY (job, round)
-);
-CREATE TABLE cores (
-    job TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    core BLOB NOT NULL,
-    PRIMARY KEY (job, round)
-);
-CREATE TABLE aborts (
-    job TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    PRIMARY KEY (job, round)
-);
-CREATE TABLE openings (
-    job TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    purpose TEXT NOT NULL,
-    task TEXT NOT NULL,
-    model BLOB NOT NULL,
-    attempt BLOB NOT NULL,
-    survivors BLOB NOT NULL,
-    names TEXT NOT NULL,
-    terms BLOB NOT NULL,
-    reply BLOB NOT NULL,
-    PRIMARY KEY (job, round, purpose)
-);
-CREATE INDEX openings_by_total ON openings (task, model);
-"""
+BUSY_TIMEOUT_S = 5.0  # a check or a backup may hold the file this long
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +42,9 @@ class JournalFile:
     """The open file."""
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
-        """Opens or creates. Raises ConfigError for a file of a newer version, StorageError for one not readable."""
+        """Opens, brings up to date or creates. Raises ConfigError for a file of a newer version, StorageError for one
+        that cannot be read or brought up to date, DurabilityUnknown when nobody knows whether it was.
+        """
         try:
             self._database = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s
@@ -103,13 +62,26 @@ class JournalFile:
         tables = self._database.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchall()
         if not tables:
             row = f"INSERT INTO meta VALUES ({SCHEMA_VERSION}, lower(hex(randomblob(16))), 0);"  # noqa: S608 - constants
-            self._database.executescript(f"BEGIN; {_SCHEMA} {row} COMMIT;")
+            self._database.executescript(f"BEGIN; {SCHEMA} {row} COMMIT;")
         (version,) = self._database.execute("SELECT schema_version FROM meta").fetchone()
-        if version != SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise ConfigError(
                 f"the journal {path} has schema version {version}, this program knows {SCHEMA_VERSION}: "
-                "run the version of Consilo that wrote it"
+                "run the version of Consilo that wrote it, or a newer one"
             )
+        if version < SCHEMA_VERSION:
+            self._migrate(path, version)
+
+    def _migrate(self, path: Path, version: int) -> None:
+        copy = _keep_copy(self._database, path)
+        with self.transaction() as database:
+            for step in range(version, SCHEMA_VERSION):
+                MIGRATIONS[step](database)
+            database.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
+        log.info(
+            "journal_migrated", path=str(path), from_version=version, to_version=SCHEMA_VERSION, copy=str(copy),
+            advice="the copy is as it was before, and as secret: delete it once this version is seen to work",
+        )  # fmt: skip
 
     def name(self) -> JournalName:
         """Raises StorageError."""
@@ -156,3 +128,37 @@ class JournalFile:
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             raise DurabilityUnknown(f"a write to the journal may or may not be on disk: {error}") from error
+
+
+def _keep_copy(database: sqlite3.Connection, path: Path) -> Path:
+    """The whole journal beside itself, durably, but for the replies that the end of a round deletes: nobody would
+    delete them there. Raises StorageError.
+    """
+    copy = path.with_name(f"{path.name}.before-v{SCHEMA_VERSION}")
+    fresh = copy.with_name(copy.name + ".new")
+    try:
+        fresh.unlink(missing_ok=True)  # of a migration that a crash ended
+        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(sqlite3.connect(fresh, isolation_level=None)) as made:
+            database.backup(made)
+            made.execute("PRAGMA journal_mode=MEMORY")
+            made.execute("PRAGMA secure_delete=ON")
+            made.execute("UPDATE openings SET reply = x''")
+        _sync(fresh)
+        fresh.replace(copy)
+        _sync(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        fresh.unlink(missing_ok=True)
+        raise StorageError(
+            f"the journal {path} is of an older version, and cannot be copied to {copy} before it is brought up to "
+            f"date ({error}): make room there, or make the folder writable"
+        ) from error
+    return copy
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

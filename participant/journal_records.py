@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from participant.round.phases import Measured, SpooledUpdate
-from shared.ids import ParticipantId
+from shared.ids import Digest, ParticipantId
 from shared.job import canonical_json
 
 
@@ -19,6 +19,7 @@ def encode_spooled(update: SpooledUpdate) -> bytes:
             "parameters": update.parameters,
             "cells": update.cells,
             "fits": update.fits,
+            "root": None if update.root is None else str(update.root),
         }
     )
 
@@ -31,6 +32,7 @@ def decode_spooled(data: bytes) -> SpooledUpdate:
         parameters=body["parameters"],
         cells=tuple(body["cells"]),
         fits=body["fits"],
+        root=None if body["root"] is None else Digest.parse(body["root"]),
     )
 
 

@@ -12,7 +12,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from participant.consent import VerifiedResult
 from participant.round.phases import Offer, Opening, Protection, SpooledUpdate, Total
 from shared.ids import Digest
 from shared.protocol.messages import (
@@ -175,8 +174,8 @@ class RecordEnd:
 
     offer: Offer
     survived: bool
-    verified: VerifiedResult | None
-    """The result that ended it, when it was one."""
+    verified: Sealed[RoundResult] | None
+    """The result that ended it, when it was one, and this silo holds it to be true."""
     aborted: bool
     """The coordinator said that it was aborted: there is no result of it."""
 

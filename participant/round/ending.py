@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from participant.consent import VerifiedResult
-from participant.round.checks import understated_range, verified_result
+from participant.round.checks import understated_range
 from participant.round.effects import Alarm, Effect, Erase, RecordEnd, Say, Stop, StopJob
 from participant.round.phases import (
     Committed,
@@ -52,7 +51,7 @@ def result_came(state: RoundState, result: Sealed[RoundResult]) -> Transition:
         return _finish(state, survived=False, verified=None, before=leave_job(offer, ALARM_RANGE, wrong))
     # Of one that left, and was counted before it was heard, the ranges were not held against its update.
     unchecked = isinstance(state, Out) and offer.index in value.survivors
-    return _finish(state, survived=survived, verified=None if unchecked else verified_result(value, result.envelope))
+    return _finish(state, survived=survived, verified=None if unchecked else result)
 
 
 def abort_came(state: RoundState, aborted: Sealed[RoundAborted]) -> Transition:
@@ -86,7 +85,7 @@ def _finish(
     state: RoundState,
     *,
     survived: bool,
-    verified: VerifiedResult | None,
+    verified: Sealed[RoundResult] | None,
     aborted: bool = False,
     before: tuple[Effect, ...] = (),
 ) -> Transition:

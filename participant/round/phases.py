@@ -101,6 +101,10 @@ class SpooledUpdate:
     """The range cell of each aggregated tensor; none in a plain job or a round of purpose `evaluate`."""
     fits: bool
     """Whether it fits the encoding of the round (`Offer.encoding`), as far as this silo looked (`checks.says_fits`)."""
+    root: Digest | None = None
+    """Over the digests of section 0's chunks, as they were when the update was finished; None where there is no section
+    0, or a version that kept no digests spooled it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from participant.consent import VerifiedResult
 from participant.round.effects import (
     AttemptAnnounced,
     PassedOver,
@@ -24,13 +23,13 @@ from participant.round.effects import (
 from participant.round.machine import resume
 from participant.round.phases import Advertised, Confirmed, Masked, Opened, Ready, Shared, Uploading
 from shared.errors import ConflictError, PhaseError
-from shared.protocol.messages import AnswerKind, ShareKeys, UnmaskShares, attempt_digest, result_digest
+from shared.protocol.messages import AnswerKind, ShareKeys, UnmaskShares, attempt_digest
 from shared.protocol.phases import Phase
 from shared.reasons import AttemptAbortReason, DropReason, Purpose
 from shared.secagg.masking import Masks
 from shared.secagg.reconstruct import reconstruct_pair_roots, reconstruct_self_root
 from shared.update import RANGE_NONE, Encoding
-from shared.wire.sealed import encode_envelope, reopen
+from shared.wire.sealed import reopen
 from tests.support.masked_cohort import ALL, CELLS, ME, NOBODY, Cohort, MaskedSilo
 from tests.support.participant_transcript import Silo
 from tests.support.rounds import spooled
@@ -307,7 +306,7 @@ def test_a_verified_result_is_on_record() -> None:
     result = cohort.result(transcript=_opening(cohort.me).survivors)
     cohort.me.hear(result)
     ended = next(effect for effect in cohort.me.transition.effects if isinstance(effect, RecordEnd))
-    assert ended.verified == VerifiedResult(1, result_digest(encode_envelope(result.result.envelope)))
+    assert ended.verified == result.result
 
 
 def test_the_total_is_over_the_survivors_that_were_shown() -> None:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from coordinator.storage.faults import Fault, FaultPlan, ProcessLife
-from participant.consent import JobHistory, VerifiedResult
+from participant.consent import JobHistory
 from participant.journal import OpenRound
+from participant.round.checks import verified_result
 from participant.round.phases import Opening, SpooledUpdate, Total
 from shared.errors import ConflictError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber, TaskName
-from shared.protocol.messages import AttemptStart, RoundPlan, Sealed
+from shared.protocol.messages import AttemptStart, Envelope, RoundPlan, RoundResult, Sealed
 from shared.reasons import Purpose
 
 __all__ = ["Fault", "FaultPlan", "MemoryJournal"]
@@ -35,6 +36,9 @@ class _Records:
     rounds: dict[RoundKey, OpenRound] = field(default_factory=dict)
     cores: dict[RoundKey, Digest] = field(default_factory=dict)
     aborts: set[RoundKey] = field(default_factory=set)
+    heads: dict[JobId, Envelope] = field(default_factory=dict)
+    """The newest last."""
+    allowances: set[JobId] = field(default_factory=set)
     openings: dict[tuple[RoundKey, Purpose], tuple[tuple[TaskName, Digest], Opening]] = field(default_factory=dict)
 
 
@@ -99,7 +103,7 @@ class MemoryJournal:
         return [opening.total for _, (place, opening) in by_place if place == (task, model)]
 
     def record_end(
-        self, key: RoundKey, *, keep_state: bool, verified: VerifiedResult | None = None, aborted: bool = False
+        self, key: RoundKey, *, keep_state: bool, verified: Sealed[RoundResult] | None = None, aborted: bool = False
     ) -> None:
         def apply() -> None:
             if aborted:
@@ -109,8 +113,10 @@ class MemoryJournal:
             if job is None:
                 return
             history = replace(job.history, finished_round=max(job.history.finished_round, key.number))
-            if verified is not None and (history.verified is None or history.verified.number < verified.number):
-                history = replace(history, verified=verified)
+            if verified is not None and (history.verified is None or history.verified.number < key.number):
+                history = replace(history, verified=verified_result(verified.value, verified.envelope))
+                self._kept.heads.pop(key.job, None)
+                self._kept.heads[key.job] = verified.envelope
             self._kept.jobs[key.job] = _Job(history, key.number if keep_state else job.state_round)
 
         self._life.write("record_end", apply)
@@ -118,6 +124,22 @@ class MemoryJournal:
     def was_aborted(self, key: RoundKey) -> bool:
         self._life.read("was_aborted")
         return key in self._kept.aborts
+
+    def heads(self, limit: int) -> Sequence[Envelope]:
+        self._life.read("heads")
+        return [*reversed(self._kept.heads.values())][:limit]
+
+    def allow_repeat(self, job: JobId) -> bool:
+        def apply() -> bool:
+            added = job not in self._kept.allowances
+            self._kept.allowances.add(job)
+            return added
+
+        return self._life.write("allow_repeat", apply)
+
+    def repeat_allowed(self, job: JobId) -> bool:
+        self._life.read("repeat_allowed")
+        return job in self._kept.allowances
 
     def stop_job(self, job: JobId, reason: str) -> None:
         def apply() -> None:

@@ -14,18 +14,20 @@ from typing import Any
 
 import pytest
 
-from participant.consent import JobHistory, VerifiedResult
+from participant.consent import JobHistory
 from participant.journal import Journal, OpenRound, SqliteJournal, Unfinished
-from participant.journal_file import SCHEMA_VERSION, JournalFile
+from participant.journal_file import JournalFile
 from participant.journal_records import decode_spooled, encode_spooled
+from participant.journal_schema import SCHEMA_VERSION
+from participant.round.checks import verified_result
 from participant.round.phases import Measured, Opening, SpooledUpdate, Total
 from shared.errors import ConfigError, ConflictError, StorageError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.job import jobspec_digest
-from shared.protocol.messages import Envelope
+from shared.protocol.messages import Envelope, RoundResult, Sealed
 from shared.reasons import Purpose
 from tests.support.participant_journal import MemoryJournal
-from tests.support.rounds import JOB, KEY, MEMBERS, TASK, A, B, C, make_plan, make_spec, spooled, start_of
+from tests.support.rounds import JOB, KEY, MEMBERS, TASK, A, B, C, make_plan, make_spec, result_of, spooled, start_of
 
 MODEL = Digest.of(b"model")
 CORE = Digest.of(b"core")
@@ -157,6 +159,7 @@ AWKWARD = (0.1 + 0.2, 1e-308, 5e-324, 1.7976931348623157e308, -0.0)
     [
         SpooledUpdate(Measured(1 / 3, AWKWARD), Measured(5e-324, AWKWARD), 7, (-32, 0, 32), fits=False),
         SpooledUpdate(None, Measured(1.0, ()), 0, (), fits=True),
+        SpooledUpdate(Measured(1.0, ()), Measured(1.0, ()), 7, (), fits=True, root=Digest.of(b"chunks")),
     ],
 )
 def test_numbers_are_kept_to_the_last_bit(update: SpooledUpdate) -> None:
@@ -274,14 +277,56 @@ def test_each_round_with_an_update_that_does_not_fit_is_one_miss(reopen: Reopen)
     assert history.misses == 2
 
 
+def verify(journal: Journal, number: int = 1, *, job: JobId = JOB) -> Sealed[RoundResult]:
+    """A round of the job is planned and ends with a result that is held to be true."""
+    plan = make_plan(SPEC, number=number, job=job)
+    result = result_of(start_of(plan, SPEC), (1, 2, 3))
+    journal.record_plan(plan, JOBSPEC)
+    journal.record_end(plan.value.key, keep_state=False, verified=result)
+    return result
+
+
 def test_the_last_verified_result_is_kept(reopen: Reopen) -> None:
     journal = reopen()
-    first, second = (VerifiedResult(number, Digest.of(b"%d" % number)) for number in (1, 2))
-    for plan in (PLAN, SECOND):
-        journal.record_plan(plan, JOBSPEC)
-    journal.record_end(SECOND.value.key, keep_state=False, verified=second)
-    journal.record_end(KEY, keep_state=False, verified=first)
-    assert reopen().history(JOB) == JobHistory(JOBSPEC, 2, verified=second), "what was verified is never taken back"
+    second = verify(journal, 2)
+    verify(journal, 1)
+    journal = reopen()
+    expected = JobHistory(JOBSPEC, 2, verified=verified_result(second.value, second.envelope))
+    assert journal.history(JOB) == expected, "what was verified is never taken back"
+    assert list(journal.heads(8)) == [second.envelope]
+
+
+def test_heads_are_the_last_results_as_they_were_signed_the_newest_first(reopen: Reopen) -> None:
+    journal = reopen()
+    assert list(journal.heads(8)) == []
+    verify(journal)
+    brain, lung = verify(journal, job=OTHER), verify(journal, job=JobId("lung-1"))
+    journal.record_plan(make_plan(SPEC, job=JobId("knee-1")), JOBSPEC)
+    heart = verify(journal, 2)
+    journal.stop_job(OTHER, "what was signed stays signed")
+    journal = reopen()
+    assert list(journal.heads(8)) == [heart.envelope, lung.envelope, brain.envelope]
+    assert list(journal.heads(2)) == [heart.envelope, lung.envelope]
+    assert list(journal.heads(0)) == []
+
+
+def test_a_round_that_ends_without_a_verified_result_leaves_the_head_as_it_is(reopen: Reopen) -> None:
+    journal = reopen()
+    first = verify(journal)
+    journal.record_plan(SECOND, JOBSPEC)
+    journal.record_end(SECOND.value.key, keep_state=False, aborted=True)
+    assert list(reopen().heads(8)) == [first.envelope]
+
+
+def test_a_repeat_is_allowed_by_name_and_for_good(reopen: Reopen) -> None:
+    journal = reopen()
+    journal.record_plan(PLAN, JOBSPEC)
+    assert journal.allow_repeat(OTHER), "nothing is known of it yet"
+    assert not journal.allow_repeat(OTHER)
+    journal = reopen()
+    assert [journal.repeat_allowed(job) for job in (OTHER, JOB)] == [True, False]
+    assert not journal.allow_repeat(OTHER)
+    assert journal.history(OTHER) is None
 
 
 def test_a_stopped_job_stays_stopped_for_its_first_reason(reopen: Reopen) -> None:
@@ -389,8 +434,11 @@ def test_a_past_that_nobody_knows_ends_all_that_is_on_record(tmp_path: Path) -> 
     journal.record_plan(make_plan(SPEC, job=JobId("lung-1")), JOBSPEC)
     journal.stop_job(JobId("lung-1"), "for its own reason")
     open_total(journal, opening(reply=b"a share of somebody's seed"))
+    journal.allow_repeat(OTHER)
+    head = verify(journal, job=JobId("knee-1"))
     assert journal.unfinished() == Unfinished(
-        (RoundKey(OTHER, RoundNumber(3)), KEY, RoundKey(JobId("lung-1"), RoundNumber(1))), (OTHER, JOB)
+        (RoundKey(OTHER, RoundNumber(3)), KEY, RoundKey(JobId("lung-1"), RoundNumber(1))),
+        (OTHER, JOB, JobId("knee-1")),
     )
     journal.end_everything("a restore")
     journal.end_everything("a second one")
@@ -404,6 +452,8 @@ def test_a_past_that_nobody_knows_ends_all_that_is_on_record(tmp_path: Path) -> 
     assert journal.history(JobId("lung-1")) == JobHistory(JOBSPEC, 1, stopped="for its own reason")
     with pytest.raises(ConflictError):
         open_total(journal, opening(A, B))
+    assert not journal.repeat_allowed(OTHER), "whoever said so may have meant what nobody knows now"
+    assert list(journal.heads(8)) == [head.envelope]
 
 
 def test_whoever_watches_openings_is_told_after_the_record(tmp_path: Path) -> None:
