@@ -29,7 +29,8 @@ from participant.metrics import ParticipantMetrics
 from participant.round.driver import Driver
 from participant.round.effects import Event
 from participant.round.surroundings import Surroundings
-from participant.rpc.session import Credentials, SessionLoop
+from participant.rpc.opening import Credentials, Guest
+from participant.rpc.session import SessionLoop
 from participant.rpc.transfer import BulkChannels, Transfers
 from participant.settings import ParticipantSettings
 from participant.spool import Spool
@@ -145,18 +146,20 @@ class Daemon:
         )
         self._session = SessionLoop(
             addresses=settings.participant.coordinators,
-            credentials=Credentials(
-                identity=checked.tls.identity,
-                tls=settings.tls.paths,
-                signing_certificate=lambda: checked.signing.certificate.der,
+            guest=Guest(
+                credentials=Credentials(
+                    identity=checked.tls.identity,
+                    tls=settings.tls.paths,
+                    signing_certificate=lambda: checked.signing.certificate.der,
+                ),
+                consortium=consortium,
+                tasks=tuple(sorted(self._tasks)),
+                software=f"consilo {self._build.version}",
+                clock=SystemClock(),
+                entropy=SystemEntropy(),
             ),
-            consortium=consortium,
-            tasks=sorted(self._tasks),
-            software=f"consilo {self._build.version}",
             rounds=self._driver,
             observer=self._metrics,
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
         )
 
     async def run(self) -> None:

@@ -73,6 +73,7 @@ WITH_LIMITS = (
     "coordinator.rpc.transfer",
     "coordinator.rpc.operations",
     "participant.round.phases",
+    "participant.rpc.opening",
     "participant.rpc.session",
     "participant.rpc.transfer",
     "participant.backoff",

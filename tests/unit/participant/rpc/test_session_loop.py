@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from participant.rpc.opening import Credentials as SessionCredentials
+from participant.rpc.opening import Guest
 from participant.rpc.session import QUEUE_LIMIT, SessionLoop
-from participant.rpc.session import Credentials as SessionCredentials
 from shared.clock import SystemClock
 from shared.consortium import Consortium as PinnedConsortium
 from shared.consortium import make_manifest
@@ -92,18 +93,20 @@ def loop_for(consortium: Consortium, heard: Heard, address: str, pinned: PinnedC
     mine = consortium.participant("hospital-a")
     return SessionLoop(
         addresses=[address],
-        credentials=SessionCredentials(
-            identity=Identity(consortium.authority.consortium, Role.PARTICIPANT, "hospital-a"),
-            tls=mine.tls,
-            signing_certificate=lambda: mine.signing_certificate_der,
+        guest=Guest(
+            credentials=SessionCredentials(
+                identity=Identity(consortium.authority.consortium, Role.PARTICIPANT, "hospital-a"),
+                tls=mine.tls,
+                signing_certificate=lambda: mine.signing_certificate_der,
+            ),
+            consortium=pinned,
+            tasks=(parse_task_name("heart"),),
+            software="test",
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
         ),
-        consortium=pinned,
-        tasks=[parse_task_name("heart")],
-        software="test",
         rounds=heard,
         observer=heard,
-        clock=SystemClock(),
-        entropy=SystemEntropy(),
     )
 
 
@@ -379,12 +382,48 @@ def test_credentials_that_are_half_replaced_are_waited_for(consortium: Consortiu
 
     async def scenario() -> None:
         loop = loop_for(consortium, Heard(), "localhost:1")
-        loop._credentials = replace(loop._credentials, tls=replace(loop._credentials.tls, certificate=half))
-        loop._entropy = Waits()
+        mine = loop._guest.credentials
+        broken = replace(mine, tls=replace(mine.tls, certificate=half))
+        loop._guest = replace(loop._guest, credentials=broken, entropy=Waits())
         running = asyncio.create_task(loop.run())
         await asyncio.wait_for(waiting.wait(), LIMIT_S)
         await asyncio.sleep(0)
         assert not running.done()
         running.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_who_leaves_says_what_it_has_to_say_and_ends_the_stream(consortium: Consortium) -> None:
+    heard = Heard()
+    said: list[object] = []
+
+    async def handler(stream: Stream) -> None:
+        await stream.send(stream.welcome())
+        with suppress(AssertionError):  # the end of what it says
+            while True:
+                said.append(await stream.read())
+
+    async def scenario() -> None:
+        async with fake_coordinator(consortium.coordinator(), handler) as address:
+            loop = loop_for(consortium, heard, address)
+            running = asyncio.create_task(loop.run())
+            await asyncio.wait_for(heard.opened.wait(), LIMIT_S)
+            assert heard.say is not None
+            for _ in range(50):
+                heard.say(Consent(KEY, PLAN))
+            loop.leave()
+            await asyncio.wait_for(running, LIMIT_S)
+
+    asyncio.run(scenario())
+    assert said.count(Consent(KEY, PLAN)) == 50
+    assert heard.states == [True, False]
+
+
+def test_who_leaves_between_two_sessions_waits_for_nothing(consortium: Consortium) -> None:
+    async def scenario() -> None:
+        loop = loop_for(consortium, Heard(), "localhost:1")
+        loop.leave()
+        await asyncio.wait_for(loop.run(), LIMIT_S)
 
     asyncio.run(scenario())
