@@ -64,6 +64,15 @@ class JournalEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class TimerNote:
+    """What was left of a wait of an open round when it was last looked at, in seconds of the coordinator's up time."""
+
+    name: str
+    """Which wait: the attempt's number and the phase. It belongs to `coordinator.round`."""
+    remaining_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
     """A round as listed: open while `outcome` is empty."""
 
@@ -83,6 +92,10 @@ class ModelRecord:
 
     digest: Digest
     manifest: bytes
+    promoted: bool = False
+    """Whether an operator said that it is to be kept."""
+    pruned: bool = False
+    """Whether its file was removed, or is about to be; the record stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +155,16 @@ class Store(Protocol):
         """Append to an open round's journal. Absent: UnknownError. Already finished: ConflictError."""
         ...
 
+    def note_timer(self, key: RoundKey, note: TimerNote) -> None:
+        """Keep what is left of an open round's wait, in place of the note before. Absent: UnknownError. Finished:
+        ConflictError.
+        """
+        ...
+
+    def timer_of(self, key: RoundKey) -> TimerNote | None:
+        """The last note; None before the first, and after the end of the round. Absent: UnknownError."""
+        ...
+
     def journal_of(self, key: RoundKey) -> Sequence[JournalEntry]:
         """The journal in order; of a finished round, without what was `forgotten`. Absent: UnknownError."""
         ...
@@ -157,7 +180,8 @@ class Store(Protocol):
     def commit_round(self, commit: RoundCommit) -> bool:
         """The one commit point: True. Absent: UnknownError. Already committed with the same `result`: False, nothing
         changes; finished in any other way: ConflictError. The job gets `job_state` and an empty reason. A model whose
-        digest is already recorded (a round that changed no weight) keeps its first record. The entries of the kinds in
+        digest is already recorded (a round that changed no weight) keeps its first record; one that was pruned is no
+        more, since its file was published again. The timer's note is gone. The entries of the kinds in
         `forgotten` are no more in the round's journal, and nowhere on the disk: at once, or from the next start on when
         another process was reading the database.
         """
@@ -168,7 +192,9 @@ class Store(Protocol):
         ...
 
     def add_model(self, record: ModelRecord, audit: AuditEntry) -> bool:
-        """Record an initial model whose file is published: True. Present: False, nothing changes."""
+        """Record an initial model whose file is published: True. Present: False, nothing changes. Pruned: True, it
+        keeps its record and is pruned no more.
+        """
         ...
 
     def model(self, digest: Digest) -> ModelRecord:
@@ -177,6 +203,32 @@ class Store(Protocol):
 
     def models(self) -> Sequence[ModelRecord]:
         """All versions, oldest first."""
+        ...
+
+    def promote_model(self, digest: Digest, audit: AuditEntry, *, promoted: bool) -> bool:
+        """Say that a version is to be kept, or no more: True. It is so already: False, nothing changes. Absent:
+        UnknownError. Pruned: ConflictError.
+        """
+        ...
+
+    def prune_models(self, digests: Sequence[Digest], audit: AuditEntry) -> None:
+        """Mark versions as pruned: all of them or none. Their files are removed afterwards. Absent: UnknownError.
+        Promoted: ConflictError. One that is marked already stays so.
+        """
+        ...
+
+    def restored(self) -> str:
+        """When the backup was made that this data folder was restored from (RFC 3339), until that was taken note of;
+        else empty.
+        """
+        ...
+
+    def note_restored(self, backup_made_at: str) -> None:
+        """Mark this data folder as restored, in place of a mark before."""
+        ...
+
+    def clear_restored(self, audit: AuditEntry) -> bool:
+        """What follows from a restore was done: True. Not marked: False, nothing changes."""
         ...
 
     def append_audit(self, audit: AuditEntry) -> None:

@@ -24,6 +24,7 @@ from coordinator.storage.interface import (
     RoundAbort,
     RoundCommit,
     RoundRecord,
+    TimerNote,
 )
 from coordinator.storage.memory_blobs import MemoryBlobs
 from shared.errors import ConflictError, UnknownError
@@ -40,7 +41,9 @@ class _Records:
     jobs: dict[JobId, JobRecord] = field(default_factory=dict)
     rounds: dict[RoundKey, RoundRecord] = field(default_factory=dict)
     journals: dict[RoundKey, list[JournalEntry]] = field(default_factory=dict)
+    timers: dict[RoundKey, TimerNote] = field(default_factory=dict)
     models: dict[Digest, ModelRecord] = field(default_factory=dict)
+    restored: str = ""
     audit: list[AuditEntry] = field(default_factory=list)
 
     def job(self, job: JobId) -> JobRecord:
@@ -52,6 +55,15 @@ class _Records:
         if key not in self.rounds:
             raise UnknownError(f"there is no round {key}")
         return self.rounds[key]
+
+    def model(self, digest: Digest) -> ModelRecord:
+        if digest not in self.models:
+            raise UnknownError(f"there is no model {digest}")
+        return self.models[digest]
+
+    def put_model(self, record: ModelRecord) -> None:
+        """Its first record stays; a file that was pruned was published once more."""
+        self.models[record.digest] = replace(self.models.get(record.digest, record), pruned=False)
 
     def append_audit(self, audit: AuditEntry) -> None:
         if audit.seq != len(self.audit):
@@ -135,6 +147,20 @@ class MemoryStore:
 
         self._life.write("journal", apply)
 
+    def note_timer(self, key: RoundKey, note: TimerNote) -> None:
+        def apply() -> None:
+            outcome = self._records.round(key).outcome
+            if outcome:
+                raise ConflictError(f"round {key} is finished ({outcome}); it waits for nothing")
+            self._records.timers[key] = note
+
+        self._life.write("note_timer", apply)
+
+    def timer_of(self, key: RoundKey) -> TimerNote | None:
+        self._life.read("timer_of")
+        self._records.round(key)
+        return self._records.timers.get(key)
+
     def journal_of(self, key: RoundKey) -> Sequence[JournalEntry]:
         self._life.read("journal_of")
         self._records.round(key)
@@ -154,7 +180,7 @@ class MemoryStore:
                 return False
             self._records.append_audit(commit.audit)
             if commit.model is not None:
-                self._records.models.setdefault(commit.model.digest, commit.model)
+                self._records.put_model(commit.model)
             self._close_round(commit.key, COMMITTED, commit)
             self._move_job(commit.key.job, commit.job_state, "")
             return True
@@ -177,29 +203,73 @@ class MemoryStore:
         self._records.rounds[key] = replace(record, outcome=outcome, summary=end.summary, result=end.result)
         kept = [entry for entry in self._records.journals[key] if entry.kind not in end.forgotten]
         self._records.journals[key] = kept
+        self._records.timers.pop(key, None)
 
     def _move_job(self, job: JobId, state: JobState, reason: str) -> None:
         self._records.jobs[job] = replace(self._records.jobs[job], state=state, reason=reason)
 
     def add_model(self, record: ModelRecord, audit: AuditEntry) -> bool:
         def apply() -> bool:
-            if record.digest in self._records.models:
+            known = self._records.models.get(record.digest)
+            if known is not None and not known.pruned:
                 return False
             self._records.append_audit(audit)
-            self._records.models[record.digest] = record
+            self._records.put_model(record)
             return True
 
         return self._life.write("add_model", apply)
 
     def model(self, digest: Digest) -> ModelRecord:
         self._life.read("model")
-        if digest not in self._records.models:
-            raise UnknownError(f"there is no model {digest}")
-        return self._records.models[digest]
+        return self._records.model(digest)
 
     def models(self) -> Sequence[ModelRecord]:
         self._life.read("models")
         return tuple(self._records.models.values())
+
+    def promote_model(self, digest: Digest, audit: AuditEntry, *, promoted: bool) -> bool:
+        def apply() -> bool:
+            known = self._records.model(digest)
+            if known.pruned:
+                raise ConflictError(f"model {digest} was pruned: its file is no more here")
+            if known.promoted is promoted:
+                return False
+            self._records.append_audit(audit)
+            self._records.models[digest] = replace(known, promoted=promoted)
+            return True
+
+        return self._life.write("promote_model", apply)
+
+    def prune_models(self, digests: Sequence[Digest], audit: AuditEntry) -> None:
+        def apply() -> None:
+            for known in map(self._records.model, digests):
+                if known.promoted:
+                    raise ConflictError(f"model {known.digest} is promoted: it is not pruned")
+            self._records.append_audit(audit)
+            for digest in digests:
+                self._records.models[digest] = replace(self._records.models[digest], pruned=True)
+
+        self._life.write("prune_models", apply)
+
+    def restored(self) -> str:
+        self._life.read("restored")
+        return self._records.restored
+
+    def note_restored(self, backup_made_at: str) -> None:
+        def apply() -> None:
+            self._records.restored = backup_made_at
+
+        self._life.write("note_restored", apply)
+
+    def clear_restored(self, audit: AuditEntry) -> bool:
+        def apply() -> bool:
+            if not self._records.restored:
+                return False
+            self._records.append_audit(audit)
+            self._records.restored = ""
+            return True
+
+        return self._life.write("clear_restored", apply)
 
     def append_audit(self, audit: AuditEntry) -> None:
         self._life.write("append_audit", lambda: self._records.append_audit(audit))

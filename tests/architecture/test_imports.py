@@ -32,13 +32,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "grpc": ("*.rpc", "shared.tls", "shared.pb"),
     "torch": ("participant.tasks", "consilo.demo.task", "consilo.demo.baselines"),  # the demo's are a user's code
     "prometheus_client": ("*.metrics", "*.app"),
-    "sqlalchemy": ("coordinator.storage.sql",),
-    "sqlite3": (
-        "participant.journal",
-        "participant.journal_file",
-        "participant.journal_schema",
-        "coordinator.storage.sql",
-    ),
+    # Four rooms know SQL: the tables, how an older file gets them, the one connection, and the verbs over it.
+    "sqlalchemy": SQL_ROOMS,
+    "sqlite3": ("participant.journal", "participant.journal_file", "participant.journal_schema", *SQL_ROOMS),
     # Keys are derived in one module, and agreed on in another: what a reviewer has to read is all there is.
     "cryptography.hazmat.primitives.kdf": ("shared.secagg.transcript",),
     "cryptography.hazmat.primitives.asymmetric.x25519": ("shared.secagg.keys",),

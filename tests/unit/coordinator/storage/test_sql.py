@@ -44,10 +44,10 @@ def test_the_database_is_durable_and_private(tmp_path: Path) -> None:
     try:
         store.append_audit(AuditEntry(0, b"line"))
         pragma = {
-            name: store._connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            name: store._database._connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
         }
-        store._connection.rollback()
+        store._database._connection.rollback()
         assert pragma == {
             "journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000, "secure_delete": 1,
         }  # fmt: skip
@@ -64,12 +64,12 @@ def test_a_second_coordinator_is_refused_and_told_why(tmp_path: Path) -> None:
     SqlStore(url=url(path)).close()
 
 
-@pytest.mark.parametrize(("version", "remedy"), [(2, "install a newer Consilo"), (0, "restore a backup")])
+@pytest.mark.parametrize(("version", "remedy"), [(3, "install a newer Consilo"), (0, "restore a backup")])
 def test_another_schema_version_is_refused(tmp_path: Path, version: int, remedy: str) -> None:
     path = tmp_path / "consilo.db"
     SqlStore(url=url(path)).close()
     execute(path, "UPDATE schema_version SET version = ?", version)
-    with pytest.raises(ConfigError, match=f"expected database schema version 1, found {version}: {remedy}"):
+    with pytest.raises(ConfigError, match=f"expected database schema version 2 or older, found {version}: {remedy}"):
         SqlStore(url=url(path))
     with pytest.raises(ConfigError, match="expected database schema version"):  # and the lock was given back
         SqlStore(url=url(path))

@@ -18,6 +18,7 @@ from coordinator.storage.interface import (
     RoundCommit,
     RoundRecord,
     Store,
+    TimerNote,
 )
 from shared.errors import ConflictError, DurabilityUnknown, StorageError, UnknownError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
@@ -30,6 +31,8 @@ FIRST = RoundKey(HEART, RoundNumber(1))
 SECOND = RoundKey(HEART, RoundNumber(2))
 PLAN = JournalEntry("plan", b"\x00plan\xff")
 MODEL = ModelRecord(Digest.of(b"model"), b'{"parent":null}')
+PRUNED = replace(MODEL, pruned=True)
+WAIT = TimerNote("0 recruiting", 12.5)
 
 
 @pytest.fixture(params=["memory", "sql"])
@@ -74,7 +77,9 @@ def with_commit(store: Store) -> None:
 def snapshot(store: Store) -> object:
     jobs = store.jobs()
     rounds = [record for known in jobs for record in store.rounds(known.job)]
-    return jobs, rounds, [store.journal_of(known.key) for known in rounds], store.models(), store.audit_entries(0)
+    journals = [store.journal_of(known.key) for known in rounds]
+    waits = [store.timer_of(known.key) for known in rounds]
+    return jobs, rounds, journals, waits, store.models(), store.restored(), store.audit_entries(0)
 
 
 def test_jobs_are_kept_in_the_order_of_submission(bench: StoreBench) -> None:
@@ -117,6 +122,10 @@ def test_what_is_absent_is_unknown_and_changes_nothing(bench: StoreBench) -> Non
         lambda: bench.store.commit_round(commit(seq=1)),
         lambda: bench.store.abort_round(abort(seq=1)),
         lambda: bench.store.model(MODEL.digest),
+        lambda: bench.store.note_timer(FIRST, WAIT),
+        lambda: bench.store.timer_of(FIRST),
+        lambda: bench.store.promote_model(MODEL.digest, line(1), promoted=True),
+        lambda: bench.store.prune_models([MODEL.digest], line(1)),
     ]
     for call in unknown:
         with pytest.raises(UnknownError):
@@ -172,6 +181,7 @@ def test_a_finished_round_stays_as_it_is(bench: StoreBench) -> None:
         lambda: bench.store.abort_round(abort(seq=2)),
         lambda: bench.store.journal(FIRST, PLAN),
         lambda: bench.store.open_round(FIRST, Purpose.TRAIN, PLAN),
+        lambda: bench.store.note_timer(FIRST, WAIT),
     ]
     for call in conflicts:
         with pytest.raises(ConflictError):
@@ -257,24 +267,133 @@ def test_a_round_that_changed_no_weight_keeps_the_first_record(bench: StoreBench
     assert bench.store.models() == (MODEL,)
 
 
+OTHER = ModelRecord(Digest.of(b"another"), b"{}")
+
+
+def with_note(store: Store) -> None:
+    with_round(store)
+    store.note_timer(FIRST, WAIT)
+
+
+def test_the_last_note_of_a_wait_stands_until_the_round_ends(bench: StoreBench) -> None:
+    with_round(bench.store)
+    bench.store.open_round(SECOND, Purpose.TRAIN, PLAN)
+    assert bench.store.timer_of(FIRST) is None
+    bench.store.note_timer(FIRST, WAIT)
+    bench.store.note_timer(SECOND, TimerNote("0 recruiting", 0.0))
+    bench.store.note_timer(FIRST, TimerNote("2 sharing", 29.999))
+    store = bench.restart()
+    assert (store.timer_of(FIRST), store.timer_of(SECOND)) == (
+        TimerNote("2 sharing", 29.999),
+        TimerNote("0 recruiting", 0.0),
+    )
+    assert store.commit_round(commit(seq=1))
+    assert store.abort_round(abort(SECOND, seq=2))
+    assert (store.timer_of(FIRST), store.timer_of(SECOND)) == (None, None)
+
+
+def with_model(store: Store) -> None:
+    with_job(store)
+    assert store.add_model(MODEL, line(1))
+
+
+def with_pruned_model(store: Store) -> None:
+    with_model(store)
+    store.prune_models([MODEL.digest], line(2))
+
+
+def test_a_version_is_promoted_and_no_more(bench: StoreBench) -> None:
+    with_model(bench.store)
+    assert not bench.store.promote_model(MODEL.digest, line(77), promoted=False)
+    assert bench.store.promote_model(MODEL.digest, line(2), promoted=True)
+    assert not bench.store.promote_model(MODEL.digest, line(77), promoted=True)
+    store = bench.restart()
+    assert store.model(MODEL.digest) == replace(MODEL, promoted=True)
+    assert store.promote_model(MODEL.digest, line(3), promoted=False)
+    assert store.models() == (MODEL,)
+    assert len(store.audit_entries(0)) == 4
+
+
+def test_versions_are_pruned_all_or_none(bench: StoreBench) -> None:
+    with_model(bench.store)
+    assert bench.store.add_model(OTHER, line(2))
+    before = snapshot(bench.store)
+    with pytest.raises(UnknownError):
+        bench.store.prune_models([MODEL.digest, Digest.of(b"nobody's")], line(3))
+    assert snapshot(bench.store) == before
+    bench.store.prune_models([MODEL.digest, OTHER.digest], line(3))
+    assert bench.restart().models() == (PRUNED, replace(OTHER, pruned=True))
+    bench.store.prune_models([MODEL.digest], line(4))
+    assert bench.store.model(MODEL.digest) == PRUNED
+
+
+def test_promoted_and_pruned_exclude_each_other(bench: StoreBench) -> None:
+    with_pruned_model(bench.store)
+    assert bench.store.add_model(OTHER, line(3))
+    assert bench.store.promote_model(OTHER.digest, line(4), promoted=True)
+    before = snapshot(bench.store)
+    with pytest.raises(ConflictError, match="promoted"):
+        bench.store.prune_models([MODEL.digest, OTHER.digest], line(5))
+    for promoted in (True, False):
+        with pytest.raises(ConflictError, match="pruned"):
+            bench.store.promote_model(MODEL.digest, line(5), promoted=promoted)
+    assert snapshot(bench.store) == before
+
+
+def test_a_pruned_version_that_is_published_once_more_is_whole_again(bench: StoreBench) -> None:
+    with_pruned_model(bench.store)
+    assert bench.store.add_model(ModelRecord(MODEL.digest, b"new lineage"), line(3))
+    assert bench.store.model(MODEL.digest) == MODEL
+    bench.store.prune_models([MODEL.digest], line(4))
+    bench.store.open_round(FIRST, Purpose.TRAIN, PLAN)
+    assert bench.store.commit_round(commit(seq=5, model=ModelRecord(MODEL.digest, b"other lineage")))
+    assert bench.restart().models() == (MODEL,)
+
+
+BACKUP = "2026-11-22T03:00:00Z"
+
+
+def with_mark(store: Store) -> None:
+    with_job(store)
+    store.note_restored(BACKUP)
+
+
+def test_a_restored_folder_is_marked_until_that_is_taken_note_of(bench: StoreBench) -> None:
+    with_job(bench.store)
+    assert bench.store.restored() == ""
+    assert not bench.store.clear_restored(line(77))
+    bench.store.note_restored("2026-11-21T03:00:00Z")
+    bench.store.note_restored(BACKUP)
+    store = bench.restart()
+    assert store.restored() == BACKUP
+    assert store.clear_restored(line(1))
+    store = bench.restart()
+    assert (store.restored(), len(store.audit_entries(0))) == ("", 2)
+
+
 def test_the_audit_log_takes_only_its_next_entry(bench: StoreBench) -> None:
     with_round(bench.store)
+    assert bench.store.add_model(MODEL, line(1))
+    bench.store.note_restored(BACKUP)
     before = snapshot(bench.store)
-    for wrong in (0, 2, 5):
+    for wrong in (0, 1, 3, 5):
         calls: list[Callable[[], object]] = [
             lambda wrong=wrong: bench.store.append_audit(line(wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.submit_job(job(LUNG), line(wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.set_job_state(HEART, JobState.RUNNING, "", line(wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.commit_round(commit(seq=wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.abort_round(abort(seq=wrong)),  # type: ignore[misc]
-            lambda wrong=wrong: bench.store.add_model(MODEL, line(wrong)),  # type: ignore[misc]
+            lambda wrong=wrong: bench.store.add_model(OTHER, line(wrong)),  # type: ignore[misc]
+            lambda wrong=wrong: bench.store.promote_model(MODEL.digest, line(wrong), promoted=True),  # type: ignore[misc]
+            lambda wrong=wrong: bench.store.prune_models([MODEL.digest], line(wrong)),  # type: ignore[misc]
+            lambda wrong=wrong: bench.store.clear_restored(line(wrong)),  # type: ignore[misc]
         ]
         for call in calls:
-            with pytest.raises(RuntimeError, match="goes on with entry 1"):
+            with pytest.raises(RuntimeError, match="goes on with entry 2"):
                 call()
     assert snapshot(bench.store) == before
-    bench.store.append_audit(line(1))
-    assert bench.store.audit_entries(1) == (line(1),)
+    bench.store.append_audit(line(2))
+    assert bench.store.audit_entries(2) == (line(2),)
 
 
 def test_audit_entries_come_in_pages_of_a_thousand(bench: StoreBench) -> None:
@@ -292,7 +411,12 @@ WRITES: dict[str, tuple[Callable[[Store], None], Callable[[Store], object]]] = {
     "journal": (with_round, lambda store: store.journal(FIRST, JournalEntry("ready", b"a"))),
     "commit_round": (with_round, lambda store: store.commit_round(commit(seq=1))),
     "abort_round": (with_round, lambda store: store.abort_round(abort(seq=1))),
+    "note_timer": (with_round, lambda store: store.note_timer(FIRST, WAIT)),
     "add_model": (with_job, lambda store: store.add_model(MODEL, line(1))),
+    "promote_model": (with_model, lambda store: store.promote_model(MODEL.digest, line(2), promoted=True)),
+    "prune_models": (with_model, lambda store: store.prune_models([MODEL.digest], line(2))),
+    "note_restored": (with_job, lambda store: store.note_restored(BACKUP)),
+    "clear_restored": (with_mark, lambda store: store.clear_restored(line(1))),
     "append_audit": (with_job, lambda store: store.append_audit(line(1))),
 }
 READS: dict[str, Callable[[Store], object]] = {
@@ -304,6 +428,8 @@ READS: dict[str, Callable[[Store], object]] = {
     "model": lambda store: store.model(MODEL.digest),
     "models": lambda store: store.models(),
     "audit_entries": lambda store: store.audit_entries(0),
+    "timer_of": lambda store: store.timer_of(SECOND),
+    "restored": lambda store: store.restored(),
 }
 
 
@@ -339,6 +465,9 @@ def test_after_a_commit_of_unknown_fate_only_the_next_process_knows(bench: Store
 @pytest.mark.parametrize("verb", READS)
 def test_a_read_that_failed_says_so_and_can_be_tried_again(bench: StoreBench, verb: str) -> None:
     with_commit(bench.store)
+    bench.store.open_round(SECOND, Purpose.TRAIN, PLAN)
+    bench.store.note_timer(SECOND, WAIT)
+    bench.store.note_restored(BACKUP)
     bench.fail_next(verb, Fault.FAILED_NOT_PERSISTED)
     with pytest.raises(StorageError, match=verb):
         READS[verb](bench.store)

@@ -1,0 +1,246 @@
+"""One SQLite file: opening it, and transactions on it whose fate is told truly.
+
+*One verb, one transaction.* `write` opens it with BEGIN IMMEDIATE, so that a second writer is met at the start and not
+at the commit. What fails before the commit is rolled back: StorageError. So is a commit for which the disk had no room:
+SQLite writes the frame that makes a transaction true last, and says `SQLITE_FULL` only when it did not get that far.
+Any other commit that fails leaves nobody knowing: DurabilityUnknown, and every later write says the same, because the
+truth is found by the next process.
+
+*Durable* means: the write-ahead log was synced before the commit returned (`synchronous=FULL`). The file is this
+process's alone (`ProcessLock`); readers, such as a backup, are welcome.
+
+*Deleted* means: gone from the disk. What is deleted is overwritten (`secure_delete`), and the write-ahead log, which
+has what was there, is emptied by `shed_deleted`.
+
+*One connection*, made at the start and used by the driver's thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from coordinator.storage.lock import ProcessLock
+from coordinator.storage.migrations import backup_path, copy_before_migration, migrate
+from coordinator.storage.schema import SCHEMA_VERSION, create_schema, schema_version
+from shared.errors import ConfigError, DurabilityUnknown, StorageError
+
+BUSY_TIMEOUT_S = 5.0  # a backup may hold the file this long; nobody else writes
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+class Database:
+    """An open database of the newest schema."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        connection_factory: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        """Open, create when absent, migrate when older. Raises ConfigError: another coordinator, a newer schema, no
+        database of ours; StorageError: it cannot be had, or not be migrated, and is as it was.
+        """
+        path = _sqlite_path(url)
+        self._unknown = False
+        self._lock = ProcessLock(path=path.with_name(path.name + ".lock"), guards=f"the database {path}")
+        try:
+            _create_private(path)
+            self._engine = _engine(path, busy_timeout_s, connection_factory)
+            self._connection = _connect(self._engine, path)
+            self._bring_up_to_date(path)
+            self.shed_deleted()  # of rounds that ended just before a crash
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def close(self) -> None:
+        """Give the file back. Calling it again does nothing."""
+        self._connection.close()
+        self._engine.dispose()
+        self._lock.close()
+
+    def write(self, verb: str, work: Callable[[sa.Connection], T]) -> T:
+        """One transaction. Raises what `work` raises, StorageError (nothing changed) or DurabilityUnknown."""
+        if self._unknown:
+            raise DurabilityUnknown(f"{verb}: an earlier write has an unknown fate; this process must end")
+        transaction = None
+        try:
+            transaction = self._connection.begin()
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            result = work(self._connection)
+        except SQLAlchemyError as error:
+            self._roll_back(transaction)
+            raise StorageError(f"{verb}: nothing was written: {_cause(error)}{_remedy(error)}") from error
+        except BaseException:
+            self._roll_back(transaction)
+            raise
+        try:
+            transaction.commit()
+        except SQLAlchemyError as error:
+            self._unknown = not _is_full(error)
+            self._roll_back(transaction)
+            if self._unknown:
+                raise DurabilityUnknown(f"{verb}: the commit failed and may be on disk: {_cause(error)}") from error
+            raise StorageError(f"{verb}: nothing was written: {_cause(error)}{_remedy(error)}") from error
+        return result
+
+    @contextmanager
+    def read(self, verb: str) -> Iterator[sa.Connection]:
+        """One reading transaction. Raises StorageError, also for a stored value that no parser of ours accepts."""
+        transaction = None
+        try:
+            transaction = self._connection.begin()
+            self._connection.exec_driver_sql("BEGIN")
+            yield self._connection
+        except (SQLAlchemyError, ValueError) as error:
+            raise StorageError(f"{verb}: the database cannot be read: {_cause(error)}") from error
+        finally:
+            self._roll_back(transaction)
+
+    def shed_deleted(self) -> None:
+        """Nothing that was deleted stays in the write-ahead log, if nobody else reads; else the next time is in time.
+
+        Best effort: what was written is durable, and a write must not be said to have failed for this.
+        """
+        try:
+            self._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            self._connection.rollback()  # SQLAlchemy's own transaction; SQLite has none
+        except SQLAlchemyError:
+            self._roll_back(self._connection.get_transaction())
+
+    def _roll_back(self, transaction: sa.RootTransaction | None) -> None:
+        """Best effort: without it the connection is of no more use, and the next verb says so."""
+        try:
+            if transaction is not None:
+                transaction.rollback()
+        except SQLAlchemyError:
+            self._unknown = True
+
+    def _bring_up_to_date(self, path: Path) -> None:
+        found = _found_version(self._connection, path)
+        if found is None:
+            self.write("create the schema", create_schema)
+        elif not 1 <= found <= SCHEMA_VERSION:
+            remedy = "install a newer Consilo" if found > SCHEMA_VERSION else "restore a backup of the data folder"
+            raise ConfigError(
+                f"{path}: expected database schema version {SCHEMA_VERSION} or older, found {found}: {remedy}, "
+                "or name another data folder"
+            )
+        elif found < SCHEMA_VERSION:
+            self._migrate(path, found)
+
+    def _migrate(self, path: Path, found: int) -> None:
+        copy = backup_path(path)
+        raw = self._connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - `_engine` says which driver
+        copy_before_migration(raw, path)
+        self._connection.rollback()  # SQLAlchemy's own transaction; SQLite has none
+        _log.info("database_copied", database=str(path), schema=found, copy=str(copy))
+        self.write(f"migrate the schema of {path}", lambda connection: migrate(connection, found=found))
+        _log.info("database_migrated", database=str(path), schema_before=found, schema=SCHEMA_VERSION, copy=str(copy))
+
+
+def schema_of(path: Path) -> int:
+    """The schema version of a database that is not in use; nothing is changed. Raises ConfigError, StorageError."""
+    lock = ProcessLock(path=path.with_name(path.name + ".lock"), guards=f"the database {path}")
+    try:
+        engine = _engine(path, BUSY_TIMEOUT_S, sqlite3.Connection)
+        with _connect(engine, path) as connection:
+            found = _found_version(connection, path)
+        engine.dispose()
+    finally:
+        lock.close()
+    return SCHEMA_VERSION if found is None else found  # one without tables is made at the start
+
+
+def _found_version(connection: sa.Connection, path: Path) -> int | None:
+    """None for a database that holds nothing yet."""
+    try:
+        names = set(sa.inspect(connection).get_table_names())
+        if not names:
+            return None
+        if schema_version.name not in names:
+            raise ConfigError(f"expected a Consilo database at {path}, found tables {sorted(names)}: name another file")
+        found = connection.execute(sa.select(schema_version.c.version)).scalar_one()
+    except SQLAlchemyError as error:
+        raise StorageError(f"the database {path} cannot be read: {_cause(error)}") from error
+    finally:
+        connection.rollback()  # the reading's own transaction
+    return int(found)
+
+
+def _sqlite_path(url: str) -> Path:
+    try:
+        parsed = sa.make_url(url)
+    except SQLAlchemyError:
+        raise ConfigError(f"expected a database URL such as sqlite:///consilo.db, got {url!r}") from None
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:" or parsed.query:
+        shown = parsed.render_as_string(hide_password=True)
+        raise ConfigError(f"expected sqlite:///PATH (the only database in this version), got {shown!r}")
+    return Path(parsed.database)
+
+
+def _create_private(path: Path) -> None:
+    """SQLite would create the file readable for all; its -wal and -shm files take the mode of this one."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StorageError(f"cannot create the database {path}: {error.strerror}") from error
+
+
+def _engine(path: Path, busy_timeout_s: float, connection_factory: type[sqlite3.Connection]) -> sa.Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=sa.pool.StaticPool,
+        connect_args={"timeout": busy_timeout_s, "factory": connection_factory, "check_same_thread": False},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # `write` and `read` say BEGIN, nothing else does
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def _connect(engine: sa.Engine, path: Path) -> sa.Connection:
+    try:
+        return engine.connect()
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.OperationalError):
+            raise StorageError(f"the database {path} cannot be opened: {_cause(error)}{_remedy(error)}") from error
+        raise ConfigError(f"expected a Consilo database at {path}: {_cause(error)}; name another file") from error
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(f"expected a Consilo database at {path}: {error}; name another file") from error
+
+
+def _cause(error: Exception) -> str:
+    return str(error.orig) if isinstance(error, DBAPIError) else str(error)
+
+
+def _is_full(error: SQLAlchemyError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
+    return code == sqlite3.SQLITE_FULL
+
+
+def _remedy(error: SQLAlchemyError) -> str:
+    return "; make room and try again" if _is_full(error) else ""
