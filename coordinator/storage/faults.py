@@ -42,6 +42,9 @@ class FaultPlan:
         self._planned[verb] = [(calls_left - 1, fault) for calls_left, fault in waiting if calls_left > 0]
         return struck
 
+    def done(self, verb: str) -> None:
+        """A write of `verb` is done. Nothing happens here; a plan that also ends processes does it at this moment."""
+
 
 class ProcessLife:
     """What one process may still do with its storage: everything, only read, or nothing."""
@@ -70,7 +73,9 @@ class ProcessLife:
         if fault is Fault.FAILED_NOT_PERSISTED:
             raise StorageError(f"{verb}: the write failed and changed nothing (planned)")
         if fault is None:
-            return apply()
+            result = apply()
+            self.faults.done(verb)
+            return result
         self._unknown = True
         if fault is Fault.FAILED_BUT_PERSISTED:
             apply()
