@@ -18,6 +18,7 @@ class AbortReason(StrEnum):
     FOLD_FAILED = "fold_failed"  # the updates could not be combined (non-finite total, no weight)
     UNOPENABLE = "unopenable"  # silos began to open the total, and too few good shares came to end it
     TOTAL_REFUSED = "total_refused"  # the opened total of weights is one that honest members cannot have
+    RESTORED = "restored"  # the coordinator's records are an older copy: what was said in the round since is not known
 
 
 class DropReason(StrEnum):

@@ -64,6 +64,10 @@ class Hello:
     signing_certificate: bytes
     software: str
     open_rounds: tuple[RoundKey, ...]
+    heads: tuple[Envelope, ...] = ()
+    """The last result that it verified in each job, newest first: the coordinator's own signed words, which it either
+    has on record or has lost.
+    """
 
 
 @dataclass(frozen=True, slots=True)

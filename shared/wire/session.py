@@ -71,6 +71,8 @@ VERSIONS_MAX = 16
 CAPABILITIES_MAX = 64
 TASKS_MAX = 1000
 OPEN_ROUNDS_MAX = 1000
+HEADS_MAX = 16
+HEAD_MAX_BYTES = 128 * 1024
 PERCENT_MAX = 100
 
 _ENVELOPE_FIELDS: dict[type, str] = {
@@ -134,6 +136,7 @@ def _pb_hello(hello: Hello) -> pb.Hello:
         signing_certificate=hello.signing_certificate,
         software=hello.software,
         open_rounds=[pb_key(key) for key in hello.open_rounds],
+        heads=[pb_envelope(head) for head in hello.heads],
     )
 
 
@@ -185,7 +188,14 @@ def _hello(message: pb.Hello) -> Hello:
         signing_certificate=message.signing_certificate,
         software=text(message, "software"),
         open_rounds=tuple(round_key(pb.Consent(key=key)) for key in message.open_rounds),
+        heads=tuple(map(_head, few(message, "heads", HEADS_MAX))),
     )
+
+
+def _head(message: pb.SignedEnvelope) -> Envelope:
+    if len(message.payload) > HEAD_MAX_BYTES:
+        raise WireError(f"a head in Hello.heads has at most {HEAD_MAX_BYTES} bytes, got {len(message.payload)}")
+    return envelope_of(message)
 
 
 def encode_coordinator_message(message: CoordinatorMessage) -> bytes:

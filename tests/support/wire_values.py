@@ -90,6 +90,7 @@ hellos = st.builds(
     signing_certificate=blobs,
     software=texts,
     open_rounds=st.lists(keys, max_size=4).map(tuple),
+    heads=few_envelopes,
 )
 participant_messages = st.one_of(
     hellos,

@@ -30,6 +30,7 @@ class AbortReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ABORT_REASON_FOLD_FAILED: _ClassVar[AbortReason]
     ABORT_REASON_UNOPENABLE: _ClassVar[AbortReason]
     ABORT_REASON_TOTAL_REFUSED: _ClassVar[AbortReason]
+    ABORT_REASON_RESTORED: _ClassVar[AbortReason]
 
 class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -125,6 +126,7 @@ ABORT_REASON_OPERATOR: AbortReason
 ABORT_REASON_FOLD_FAILED: AbortReason
 ABORT_REASON_UNOPENABLE: AbortReason
 ABORT_REASON_TOTAL_REFUSED: AbortReason
+ABORT_REASON_RESTORED: AbortReason
 DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_DECLINED: DropReason
 DROP_REASON_TASK_UNAVAILABLE: DropReason
@@ -253,7 +255,7 @@ class RoundKey(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("versions", "capabilities", "tasks", "nonce", "signing_certificate", "software", "open_rounds")
+    __slots__ = ("versions", "capabilities", "tasks", "nonce", "signing_certificate", "software", "open_rounds", "heads")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
@@ -261,6 +263,7 @@ class Hello(_message.Message):
     SIGNING_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     OPEN_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedScalarFieldContainer[int]
     capabilities: _containers.RepeatedScalarFieldContainer[str]
     tasks: _containers.RepeatedScalarFieldContainer[str]
@@ -268,7 +271,8 @@ class Hello(_message.Message):
     signing_certificate: bytes
     software: str
     open_rounds: _containers.RepeatedCompositeFieldContainer[RoundKey]
-    def __init__(self, versions: _Optional[_Iterable[int]] = ..., capabilities: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Iterable[str]] = ..., nonce: _Optional[bytes] = ..., signing_certificate: _Optional[bytes] = ..., software: _Optional[str] = ..., open_rounds: _Optional[_Iterable[_Union[RoundKey, _Mapping]]] = ...) -> None: ...
+    heads: _containers.RepeatedCompositeFieldContainer[SignedEnvelope]
+    def __init__(self, versions: _Optional[_Iterable[int]] = ..., capabilities: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Iterable[str]] = ..., nonce: _Optional[bytes] = ..., signing_certificate: _Optional[bytes] = ..., software: _Optional[str] = ..., open_rounds: _Optional[_Iterable[_Union[RoundKey, _Mapping]]] = ..., heads: _Optional[_Iterable[_Union[SignedEnvelope, _Mapping]]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("version", "session_id", "nonce", "signing_certificate", "software", "participant_id", "heartbeat_s", "silence_s", "capabilities")

@@ -61,7 +61,10 @@ def test_lists_that_are_counted_have_the_numbers_of_the_wire(prefix: str) -> Non
 FROZEN: dict[str, tuple[str, ...]] = {
     "Purpose": ("TRAIN", "EVALUATE"),
     "Encoding": ("PLAIN", "U32", "U16", "U64"),
-    "AbortReason": ("BELOW_QUORUM", "BELOW_FLOOR", "OPERATOR", "FOLD_FAILED", "UNOPENABLE", "TOTAL_REFUSED"),
+    "AbortReason": (
+        "BELOW_QUORUM", "BELOW_FLOOR", "OPERATOR", "FOLD_FAILED", "UNOPENABLE", "TOTAL_REFUSED",
+        "RESTORED",
+    ),
     "DropReason": (
         "DECLINED", "TASK_UNAVAILABLE", "TASK_CRASHED", "TASK_DEADLINE", "TASK_INVALID", "NON_FINITE",
         "MANIFEST_MISMATCH", "MODEL_UNAVAILABLE", "DISK", "LOST", "ABSENT", "DISCONNECTED", "NOT_READY", "UPLOAD_LATE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.identity import SigningKey
-from shared.ids import COUNTER_MAX, AttemptKey, AttemptNumber, Digest, JobId, RoundKey, RoundNumber
+from shared.ids import COUNTER_MAX, AttemptKey, AttemptNumber, Digest, JobId, RoundKey, RoundNumber, TaskName
 from shared.job import JOBSPEC_MAX_BYTES, MEMBERS_MAX
 from shared.protocol.messages import (
     AdvertiseKeys,
@@ -17,6 +17,7 @@ from shared.protocol.messages import (
     ConsistencySignature,
     DeliveredShare,
     Envelope,
+    Hello,
     KeyRoster,
     RoundPlan,
     RoundResult,
@@ -32,14 +33,20 @@ from shared.secagg.sealing import CIPHERTEXT_BYTES, SealedShare
 from shared.secagg.sharing import SHARE_BYTES
 from shared.secret import Secret
 from shared.update import RANGE_NONE, TENSORS_MAX
-from shared.wire.fields import CONTROL_MAX_BYTES
+from shared.wire.fields import CONTROL_MAX_BYTES, TEXT_MAX_CHARS
 from shared.wire.sealed import (
+    CERTIFICATE_MAX_BYTES,
     CHUNKS_MAX,
     HEADER_MAX_BYTES,
     encode_envelope,
     seal,
 )
 from shared.wire.session import (
+    CAPABILITIES_MAX,
+    HEADS_MAX,
+    OPEN_ROUNDS_MAX,
+    TASKS_MAX,
+    VERSIONS_MAX,
     ShutEnvelope,
     decode_coordinator_message,
     decode_participant_message,
@@ -97,20 +104,40 @@ def test_the_largest_frames_of_masking_fit_into_one_message() -> None:
     assert max(sizes.values()) < CONTROL_MAX_BYTES, sizes
 
 
+LARGEST_RESULT = RoundResult(
+    key=LARGEST_KEY.round,
+    purpose=Purpose.TRAIN,
+    attempt=FULL,
+    transcript=FULL,
+    survivors=tuple(EVERYBODY),
+    weight_total=1e300,
+    top_cells=(RANGE_NONE,) * TENSORS_MAX,
+    aggregate=FULL,
+    next_model=FULL,
+)
+
+
+def test_a_hello_carries_as_many_of_the_largest_results_as_heads() -> None:
+    """With every other list of it at its longest too."""
+    head = signed(LARGEST_RESULT, 0)
+    hello = Hello(
+        versions=(2**32 - 1,) * VERSIONS_MAX,
+        capabilities=("x" * 63,) * CAPABILITIES_MAX,
+        tasks=(TaskName("x" * 63),) * TASKS_MAX,
+        nonce=FULL.raw,
+        signing_certificate=bytes(CERTIFICATE_MAX_BYTES),
+        software="x" * TEXT_MAX_CHARS,
+        open_rounds=(LARGEST_KEY.round,) * OPEN_ROUNDS_MAX,
+        heads=(head,) * HEADS_MAX,
+    )
+    frame = encode_participant_message(hello)
+    assert decode_participant_message(frame) == hello
+    assert len(frame) < CONTROL_MAX_BYTES
+
+
 def test_a_plan_carries_the_largest_result_before_it() -> None:
     """The previous result travels whole: its ranges of TENSORS_MAX tensors, and MEMBERS_MAX survivors."""
-    result = RoundResult(
-        key=LARGEST_KEY.round,
-        purpose=Purpose.TRAIN,
-        attempt=FULL,
-        transcript=FULL,
-        survivors=tuple(EVERYBODY),
-        weight_total=1e300,
-        top_cells=(RANGE_NONE,) * TENSORS_MAX,
-        aggregate=FULL,
-        next_model=FULL,
-    )
-    previous = encode_envelope(signed(result, 0))
+    previous = encode_envelope(signed(LARGEST_RESULT, 0))
     plan = RoundPlan(LARGEST_KEY.round, Purpose.TRAIN, bytes(JOBSPEC_MAX_BYTES), FULL, 2**63, previous, 1.0)
     frame = encode_coordinator_message(seal(plan, signer=SIGNING, index=0))
     assert isinstance(decode_coordinator_message(frame), ShutEnvelope)

@@ -36,6 +36,8 @@ from shared.wire.sealed import (
 )
 from shared.wire.session import (
     CAPABILITIES_MAX,
+    HEAD_MAX_BYTES,
+    HEADS_MAX,
     OPEN_ROUNDS_MAX,
     TASKS_MAX,
     VERSIONS_MAX,
@@ -170,6 +172,16 @@ LIMITS: dict[str, tuple[Callable[[bytes], Any], Write, list[Any], list[Any]]] = 
         hello,
         [[KEY] * OPEN_ROUNDS_MAX],
         [[KEY] * (OPEN_ROUNDS_MAX + 1), [{"job_id": "heart"}], [{"round": 1}]],
+    ),
+    "Hello.heads": (
+        decode_participant_message,
+        hello,
+        [[], [ENVELOPE] * HEADS_MAX, [ENVELOPE | {"payload": bytes(HEAD_MAX_BYTES)}]],
+        [
+            [ENVELOPE] * (HEADS_MAX + 1),
+            [ENVELOPE | {"payload": bytes(HEAD_MAX_BYTES + 1)}],
+            [ENVELOPE | {"signature": bytes(63)}],
+        ],
     ),
     "Progress.percent": (decode_participant_message, progress, [0, 100], [101]),
     "Progress.key": (
