@@ -26,6 +26,7 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Protocol
 
 import structlog
 
@@ -63,6 +64,8 @@ TRANSFER_THREADS = 8
 DRAIN_S = 2.0
 GRACE_S = 1.5
 THREAD_END_S = 2.0  # with the two above: under 8 seconds from the signal to the end
+_CLOCK = SystemClock()
+_TIMES = SessionTimes()
 
 _log = structlog.get_logger(__name__)
 
@@ -92,13 +95,27 @@ def raise_open_files() -> None:
     _log.info("open_files", limit=hard, before=soft)
 
 
-def run(settings: CoordinatorSettings) -> None:
-    """Run a coordinator until it is told to end. Raises FederationError leaves: one line, exit code 1."""
+class MakeMetrics(Protocol):
+    """`CoordinatorMetrics`, or one that does more when a round moves."""
+
+    def __call__(self, *, build: BuildInfo) -> CoordinatorMetrics: ...
+
+
+def run(
+    settings: CoordinatorSettings,
+    *,
+    clock: Clock = _CLOCK,
+    metrics: MakeMetrics = CoordinatorMetrics,
+    times: SessionTimes = _TIMES,
+) -> None:
+    """Run a coordinator until it is told to end. `metrics` sees each state that a round comes to.
+
+    Raises FederationError leaves: one line, exit code 1.
+    """
     forbid_core_dumps()
     keep_memory()
     guard = configure_logging(style=settings.log.format, level=settings.log.level)
     raise_open_files()
-    clock = SystemClock()
     credentials = check_identity(settings, clock)
     consortium = check_consortium(settings, credentials.signing)
     allowlist = open_allowlist(settings)
@@ -111,6 +128,8 @@ def run(settings: CoordinatorSettings) -> None:
             records=records,
             clock=clock,
             guard=guard,
+            metrics=metrics,
+            times=times,
         )
         asyncio.run(process.main())
 
@@ -128,6 +147,8 @@ class _Process:
         records: Records,
         clock: Clock,
         guard: SecretGuard,
+        metrics: MakeMetrics,
+        times: SessionTimes,
     ) -> None:
         self._settings = settings
         self._credentials = credentials
@@ -136,7 +157,8 @@ class _Process:
         self._records = records
         self._clock = clock
         self._build: BuildInfo = build_info(environment=os.environ)
-        self._metrics = CoordinatorMetrics(build=self._build)
+        self._metrics = metrics(build=self._build)
+        self._times = times
         self._metrics.log_values_refused(lambda: guard.refused)
         self._told_to_end = False
 
@@ -229,7 +251,7 @@ class _Process:
                 consortium=self._consortium,
             ),
             counters=self._metrics,
-            times=SessionTimes(),
+            times=self._times,
         )
         transfer = TransferService(
             conductor=conductor, thread=thread, intake=intake, frames=frames, threads=threads, counter=self._metrics

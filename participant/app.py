@@ -39,7 +39,7 @@ from participant.tasks.contract import TaskFailed
 from participant.tasks.runner import TaskRunner
 from participant.work import AsyncWork, Means
 from shared.build import BuildInfo, build_info
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
 from shared.entropy import SystemEntropy
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
@@ -52,6 +52,7 @@ log = structlog.get_logger()
 JOURNAL_FILE = "journal.sqlite"
 CLOSE_LIMIT_S = 6.0
 JOURNAL_RETRY_S = 1.0
+_CLOCK = SystemClock()
 
 
 class MakeMetrics(Protocol):
@@ -68,9 +69,9 @@ class Checked:
     signing: CheckedSigning
 
 
-def check_identity(settings: ParticipantSettings) -> Checked:
+def check_identity(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Checked:
     """Both credentials are good and are this participant's. Raises ConfigError."""
-    now = SystemClock().now()
+    now = clock.now()
     tls = check_credentials(settings.tls.paths, expected_role=Role.PARTICIPANT, now=now)
     if tls.identity.name != settings.participant.id:
         raise ConfigError(
@@ -114,10 +115,12 @@ class Daemon:
         consortium: Consortium | None,
         environment: Mapping[str, str],
         metrics: MakeMetrics,
+        clock: Clock = _CLOCK,
     ) -> None:
         self._settings = settings
         self._checked = checked
         self._consortium = consortium
+        self._clock = clock
         self._build = build_info(environment=environment)
         self._metrics = metrics(build=self._build)
         self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -155,7 +158,7 @@ class Daemon:
                 consortium=consortium,
                 tasks=tuple(sorted(self._tasks)),
                 software=f"consilo {self._build.version}",
-                clock=SystemClock(),
+                clock=self._clock,
                 entropy=SystemEntropy(),
             ),
             rounds=self._driver,
@@ -235,7 +238,7 @@ class Daemon:
             journal=self._journal,
             transfers=self._transfers,
             signer=self._checked.signing.key,
-            clock=SystemClock(),
+            clock=self._clock,
             share_progress=self._settings.policy.share_progress,
         )
 
@@ -289,13 +292,19 @@ def _on_signals(stopping: asyncio.Event) -> None:
 
 
 async def run_daemon(
-    settings: ParticipantSettings, *, environment: Mapping[str, str], metrics: MakeMetrics = ParticipantMetrics
+    settings: ParticipantSettings,
+    *,
+    environment: Mapping[str, str],
+    metrics: MakeMetrics = ParticipantMetrics,
+    clock: Clock = _CLOCK,
 ) -> None:
     """Check, lock, run. `metrics` sees each state that a round comes to. Raises ConfigError, StorageError or
     DurabilityUnknown.
     """
     os.umask(0o077)  # whatever is written from here on, by tasks too, is for this user alone
-    checked = check_identity(settings)
+    checked = check_identity(settings, clock)
     consortium = check_consortium(settings, checked.signing)
     with lock_folder(settings.participant.data_dir):
-        await Daemon(settings, checked, consortium=consortium, environment=environment, metrics=metrics).run()
+        await Daemon(
+            settings, checked, consortium=consortium, environment=environment, metrics=metrics, clock=clock
+        ).run()
