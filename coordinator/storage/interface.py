@@ -99,6 +99,18 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SetBack:
+    """How it was found that these records are an older copy of themselves."""
+
+    why: str
+    """For people: which backup, or who showed what."""
+    lost: Digest | None = None
+    """SHA-256 of the payload of the result that was shown and is not on record; None for a restored backup."""
+    ended: bool = False
+    """Whether every job that was open then has been ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoundCommit:
     """Everything that becomes true at once when a round commits."""
 
@@ -217,18 +229,16 @@ class Store(Protocol):
         """
         ...
 
-    def restored(self) -> str:
-        """When the backup was made that this data folder was restored from (RFC 3339), until that was taken note of;
-        else empty.
-        """
+    def note_set_back(self, found: SetBack, audit: AuditEntry) -> bool:
+        """These records are an older copy: True. One with a `lost` that was noted before: False, nothing changes."""
         ...
 
-    def note_restored(self, backup_made_at: str) -> None:
-        """Mark this data folder as restored, in place of a mark before."""
+    def set_backs(self) -> Sequence[SetBack]:
+        """All that were noted, in order."""
         ...
 
-    def clear_restored(self, audit: AuditEntry) -> bool:
-        """What follows from a restore was done: True. Not marked: False, nothing changes."""
+    def end_set_backs(self) -> None:
+        """Every job that was open when the records were found to be an older copy has been ended."""
         ...
 
     def append_audit(self, audit: AuditEntry) -> None:

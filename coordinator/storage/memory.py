@@ -24,6 +24,7 @@ from coordinator.storage.interface import (
     RoundAbort,
     RoundCommit,
     RoundRecord,
+    SetBack,
     TimerNote,
 )
 from coordinator.storage.memory_blobs import MemoryBlobs
@@ -43,7 +44,7 @@ class _Records:
     journals: dict[RoundKey, list[JournalEntry]] = field(default_factory=dict)
     timers: dict[RoundKey, TimerNote] = field(default_factory=dict)
     models: dict[Digest, ModelRecord] = field(default_factory=dict)
-    restored: str = ""
+    set_backs: list[SetBack] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
 
     def job(self, job: JobId) -> JobRecord:
@@ -251,25 +252,25 @@ class MemoryStore:
 
         self._life.write("prune_models", apply)
 
-    def restored(self) -> str:
-        self._life.read("restored")
-        return self._records.restored
-
-    def note_restored(self, backup_made_at: str) -> None:
-        def apply() -> None:
-            self._records.restored = backup_made_at
-
-        self._life.write("note_restored", apply)
-
-    def clear_restored(self, audit: AuditEntry) -> bool:
+    def note_set_back(self, found: SetBack, audit: AuditEntry) -> bool:
         def apply() -> bool:
-            if not self._records.restored:
+            if found.lost is not None and any(known.lost == found.lost for known in self._records.set_backs):
                 return False
             self._records.append_audit(audit)
-            self._records.restored = ""
+            self._records.set_backs.append(found)
             return True
 
-        return self._life.write("clear_restored", apply)
+        return self._life.write("note_set_back", apply)
+
+    def set_backs(self) -> Sequence[SetBack]:
+        self._life.read("set_backs")
+        return tuple(self._records.set_backs)
+
+    def end_set_backs(self) -> None:
+        def apply() -> None:
+            self._records.set_backs = [replace(found, ended=True) for found in self._records.set_backs]
+
+        self._life.write("end_set_backs", apply)
 
     def append_audit(self, audit: AuditEntry) -> None:
         self._life.write("append_audit", lambda: self._records.append_audit(audit))

@@ -25,18 +25,22 @@ _TO_2 = (
         PRIMARY KEY (job, number), FOREIGN KEY (job, number) REFERENCES rounds (job, number)
     )
     """,
-    "CREATE TABLE marks (name VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY (name))",
+    """
+    CREATE TABLE set_backs (
+        seq INTEGER NOT NULL, why VARCHAR NOT NULL, lost VARCHAR NOT NULL, ended INTEGER NOT NULL, PRIMARY KEY (seq)
+    )
+    """,
     "ALTER TABLE models ADD COLUMN promoted INTEGER DEFAULT '0' NOT NULL",
     "ALTER TABLE models ADD COLUMN pruned INTEGER DEFAULT '0' NOT NULL",
 )
 
 
-def _timers_marks_and_kept_models(connection: sa.Connection) -> None:
+def _timers_set_backs_and_kept_models(connection: sa.Connection) -> None:
     for statement in _TO_2:
         connection.exec_driver_sql(statement)
 
 
-MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {2: _timers_marks_and_kept_models}
+MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {2: _timers_set_backs_and_kept_models}
 """The version that a step makes: the step. One for each version after the first."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2  # 2: timers, marks, and which model versions are promoted or pruned
+SCHEMA_VERSION = 2  # 2: timers, older copies, and which model versions are promoted or pruned
 
 metadata = sa.MetaData()
 schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, nullable=False))
@@ -62,11 +62,13 @@ models = sa.Table(
     sa.Column("promoted", sa.Integer, nullable=False, server_default="0"),
     sa.Column("pruned", sa.Integer, nullable=False, server_default="0"),
 )
-marks = sa.Table(
-    "marks",
+set_backs = sa.Table(
+    "set_backs",
     metadata,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("value", sa.String, nullable=False),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("why", sa.String, nullable=False),
+    sa.Column("lost", sa.String, nullable=False),
+    sa.Column("ended", sa.Integer, nullable=False),
 )
 audit_log = sa.Table(
     "audit",

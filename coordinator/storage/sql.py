@@ -23,16 +23,17 @@ from coordinator.storage.interface import (
     RoundAbort,
     RoundCommit,
     RoundRecord,
+    SetBack,
     TimerNote,
 )
-from coordinator.storage.schema import audit_log, jobs, journal, marks, models, rounds, timers
+from coordinator.storage.schema import audit_log, jobs, journal, models, rounds, set_backs, timers
 from shared.errors import ConflictError, UnknownError
 from shared.ids import Digest, JobId, RoundKey, parse_job_id, parse_round_number
 from shared.reasons import JobState, Purpose
 
 AUDIT_PAGE = 1000  # what one call of audit_entries returns at most (interface)
 
-_RESTORED = "restored"  # the mark of a data folder that a backup was made into
+_NOTHING_LOST = ""  # set_backs.lost of a restored backup
 
 
 class SqlStore:
@@ -219,26 +220,25 @@ class SqlStore:
 
         self._database.write("prune_models", work)
 
-    def restored(self) -> str:
-        with self._database.read("restored") as connection:
-            value = connection.execute(sa.select(marks.c.value).where(marks.c.name == _RESTORED)).scalar_one_or_none()
-            return "" if value is None else str(value)
-
-    def note_restored(self, backup_made_at: str) -> None:
-        def work(connection: sa.Connection) -> None:
-            connection.execute(marks.delete().where(marks.c.name == _RESTORED))
-            connection.execute(marks.insert().values(name=_RESTORED, value=backup_made_at))
-
-        self._database.write("note_restored", work)
-
-    def clear_restored(self, audit: AuditEntry) -> bool:
+    def note_set_back(self, found: SetBack, audit: AuditEntry) -> bool:
         def work(connection: sa.Connection) -> bool:
-            if connection.execute(marks.delete().where(marks.c.name == _RESTORED)).rowcount == 0:
+            lost = _NOTHING_LOST if found.lost is None else str(found.lost)
+            known = sa.select(set_backs.c.seq).where(set_backs.c.lost == lost)
+            if found.lost is not None and connection.execute(known).first() is not None:
                 return False
+            connection.execute(set_backs.insert().values(why=found.why, lost=lost, ended=int(found.ended)))
             _append_audit(connection, audit)
             return True
 
-        return self._database.write("clear_restored", work)
+        return self._database.write("note_set_back", work)
+
+    def set_backs(self) -> Sequence[SetBack]:
+        with self._database.read("set_backs") as connection:
+            rows = connection.execute(sa.select(set_backs).order_by(set_backs.c.seq))
+            return tuple(_set_back(row) for row in rows)
+
+    def end_set_backs(self) -> None:
+        self._database.write("end_set_backs", lambda connection: connection.execute(set_backs.update().values(ended=1)))
 
     def append_audit(self, audit: AuditEntry) -> None:
         self._database.write("append_audit", lambda connection: _append_audit(connection, audit))
@@ -353,3 +353,7 @@ def _model_record(row: sa.Row[Any]) -> ModelRecord:
         promoted=bool(row.promoted),
         pruned=bool(row.pruned),
     )
+
+
+def _set_back(row: sa.Row[Any]) -> SetBack:
+    return SetBack(row.why, Digest.parse(row.lost) if row.lost != _NOTHING_LOST else None, ended=bool(row.ended))

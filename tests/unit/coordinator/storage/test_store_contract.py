@@ -17,6 +17,7 @@ from coordinator.storage.interface import (
     RoundAbort,
     RoundCommit,
     RoundRecord,
+    SetBack,
     Store,
     TimerNote,
 )
@@ -79,7 +80,7 @@ def snapshot(store: Store) -> object:
     rounds = [record for known in jobs for record in store.rounds(known.job)]
     journals = [store.journal_of(known.key) for known in rounds]
     waits = [store.timer_of(known.key) for known in rounds]
-    return jobs, rounds, journals, waits, store.models(), store.restored(), store.audit_entries(0)
+    return jobs, rounds, journals, waits, store.models(), store.set_backs(), store.audit_entries(0)
 
 
 def test_jobs_are_kept_in_the_order_of_submission(bench: StoreBench) -> None:
@@ -350,31 +351,35 @@ def test_a_pruned_version_that_is_published_once_more_is_whole_again(bench: Stor
     assert bench.restart().models() == (MODEL,)
 
 
-BACKUP = "2026-11-22T03:00:00Z"
+RESTORED = SetBack("the backup of 2026-11-22T03:00:00Z")
+SHOWN = SetBack("hospital-a showed the result of round 4", lost=Digest.of(b"payload"))
 
 
-def with_mark(store: Store) -> None:
+def with_set_back(store: Store) -> None:
     with_job(store)
-    store.note_restored(BACKUP)
+    assert store.note_set_back(SHOWN, line(1))
 
 
-def test_a_restored_folder_is_marked_until_that_is_taken_note_of(bench: StoreBench) -> None:
+def test_older_copies_are_noted_in_order_and_a_lost_result_once(bench: StoreBench) -> None:
     with_job(bench.store)
-    assert bench.store.restored() == ""
-    assert not bench.store.clear_restored(line(77))
-    bench.store.note_restored("2026-11-21T03:00:00Z")
-    bench.store.note_restored(BACKUP)
-    store = bench.restart()
-    assert store.restored() == BACKUP
-    assert store.clear_restored(line(1))
-    store = bench.restart()
-    assert (store.restored(), len(store.audit_entries(0))) == ("", 2)
+    assert bench.store.set_backs() == ()
+    bench.store.end_set_backs()
+    assert bench.store.note_set_back(RESTORED, line(1))
+    bench.store.end_set_backs()
+    assert bench.store.note_set_back(SHOWN, line(2))
+    assert bench.store.note_set_back(RESTORED, line(3))
+    assert not bench.store.note_set_back(replace(SHOWN, why="somebody else showed it"), line(77))
+    ended = replace(RESTORED, ended=True)
+    assert bench.restart().set_backs() == (ended, SHOWN, RESTORED)
+    bench.store.end_set_backs()
+    assert bench.restart().set_backs() == (ended, replace(SHOWN, ended=True), ended)
+    assert not bench.store.note_set_back(SHOWN, line(77))
+    assert len(bench.store.audit_entries(0)) == 4
 
 
 def test_the_audit_log_takes_only_its_next_entry(bench: StoreBench) -> None:
     with_round(bench.store)
     assert bench.store.add_model(MODEL, line(1))
-    bench.store.note_restored(BACKUP)
     before = snapshot(bench.store)
     for wrong in (0, 1, 3, 5):
         calls: list[Callable[[], object]] = [
@@ -386,7 +391,7 @@ def test_the_audit_log_takes_only_its_next_entry(bench: StoreBench) -> None:
             lambda wrong=wrong: bench.store.add_model(OTHER, line(wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.promote_model(MODEL.digest, line(wrong), promoted=True),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.prune_models([MODEL.digest], line(wrong)),  # type: ignore[misc]
-            lambda wrong=wrong: bench.store.clear_restored(line(wrong)),  # type: ignore[misc]
+            lambda wrong=wrong: bench.store.note_set_back(RESTORED, line(wrong)),  # type: ignore[misc]
         ]
         for call in calls:
             with pytest.raises(RuntimeError, match="goes on with entry 2"):
@@ -415,8 +420,8 @@ WRITES: dict[str, tuple[Callable[[Store], None], Callable[[Store], object]]] = {
     "add_model": (with_job, lambda store: store.add_model(MODEL, line(1))),
     "promote_model": (with_model, lambda store: store.promote_model(MODEL.digest, line(2), promoted=True)),
     "prune_models": (with_model, lambda store: store.prune_models([MODEL.digest], line(2))),
-    "note_restored": (with_job, lambda store: store.note_restored(BACKUP)),
-    "clear_restored": (with_mark, lambda store: store.clear_restored(line(1))),
+    "note_set_back": (with_job, lambda store: store.note_set_back(SHOWN, line(1))),
+    "end_set_backs": (with_set_back, lambda store: store.end_set_backs()),
     "append_audit": (with_job, lambda store: store.append_audit(line(1))),
 }
 READS: dict[str, Callable[[Store], object]] = {
@@ -429,7 +434,7 @@ READS: dict[str, Callable[[Store], object]] = {
     "models": lambda store: store.models(),
     "audit_entries": lambda store: store.audit_entries(0),
     "timer_of": lambda store: store.timer_of(SECOND),
-    "restored": lambda store: store.restored(),
+    "set_backs": lambda store: store.set_backs(),
 }
 
 
@@ -467,7 +472,7 @@ def test_a_read_that_failed_says_so_and_can_be_tried_again(bench: StoreBench, ve
     with_commit(bench.store)
     bench.store.open_round(SECOND, Purpose.TRAIN, PLAN)
     bench.store.note_timer(SECOND, WAIT)
-    bench.store.note_restored(BACKUP)
+    assert bench.store.note_set_back(SHOWN, line(2))
     bench.fail_next(verb, Fault.FAILED_NOT_PERSISTED)
     with pytest.raises(StorageError, match=verb):
         READS[verb](bench.store)
