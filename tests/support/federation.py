@@ -33,11 +33,13 @@ from shared.reasons import JobState
 from shared.secagg.threshold import default_max_colluding
 from shared.wire.operations import JobDetail
 from tests.support.credentials import Consortium
+from tests.support.doomed_coordinator import doomed_coordinator
 
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
 CONSILO = (sys.executable, "-m", "consilo")
 CLUSTER_TASKS = Path(__file__).parent.parent / "cluster" / "tasks"
+REPOSITORY = Path(__file__).parent.parent.parent
 
 
 class Process:
@@ -91,6 +93,11 @@ class Process:
         self.ask_to_stop()
         return self._end()
 
+    def strike(self, number: signal.Signals) -> int:
+        """Send a signal that ends it, and the exit code."""
+        self._process.send_signal(number)
+        return self._end()
+
     def kill(self) -> None:
         """SIGKILL to the daemon alone."""
         self._process.kill()
@@ -141,7 +148,7 @@ class Federation:
         self.folder = folder
         self.members = sorted(options)
         self.consortium = Consortium(folder / "pki")
-        self._environment = {"PYTHONPATH": str(python_path)}
+        self._environment = {"PYTHONPATH": os.pathsep.join(map(str, (python_path, REPOSITORY)))}
         self._processes: dict[str, Process] = {}
         self.address = f"localhost:{free_port()}"
         self.metrics_port = free_port() if metrics else None
@@ -176,6 +183,12 @@ class Federation:
     def start_coordinator(self) -> Process:
         config = self.folder / "coordinator.toml"
         process = self._start("coordinator", [*CONSILO, "coordinator", "run", "--config", str(config)])
+        process.wait_for("coordinator_ready")
+        return process
+
+    def start_doomed_coordinator(self, *moments: Moment) -> Process:
+        """A coordinator that ends itself, or stands still, at certain moments."""
+        process = self._start("coordinator", doomed_coordinator(self.folder / "coordinator.toml", *moments))
         process.wait_for("coordinator_ready")
         return process
 
