@@ -17,6 +17,7 @@ class AbortReason(StrEnum):
     OPERATOR = "operator"  # somebody with the operator role aborted the job
     FOLD_FAILED = "fold_failed"  # the updates could not be combined (non-finite total, no weight)
     UNOPENABLE = "unopenable"  # silos began to open the total, and too few good shares came to end it
+    DAMAGED = "damaged"  # an update or the model on the coordinator's disk is not what it was when it was taken in
     TOTAL_REFUSED = "total_refused"  # the opened total of weights is one that honest members cannot have
     RESTORED = "restored"  # the coordinator's records are an older copy: what was said in the round since is not known
 
@@ -48,6 +49,7 @@ class DropReason(StrEnum):
     ATTEMPT_LEFT = (
         "attempt_left"  # Ready, but it left the attempt: it had lost its secrets, or refused what it was shown
     )
+    NOT_ASKED = "not_asked"  # the round is bound to members of a total that may have been opened on its model
 
 
 SAID_BY_PARTICIPANT = frozenset(

@@ -31,6 +31,7 @@ class AbortReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ABORT_REASON_UNOPENABLE: _ClassVar[AbortReason]
     ABORT_REASON_TOTAL_REFUSED: _ClassVar[AbortReason]
     ABORT_REASON_RESTORED: _ClassVar[AbortReason]
+    ABORT_REASON_DAMAGED: _ClassVar[AbortReason]
 
 class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -53,6 +54,7 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_OUT_OF_RANGE: _ClassVar[DropReason]
     DROP_REASON_EXCHANGE_LATE: _ClassVar[DropReason]
     DROP_REASON_ATTEMPT_LEFT: _ClassVar[DropReason]
+    DROP_REASON_NOT_ASKED: _ClassVar[DropReason]
 
 class ConsentRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -127,6 +129,7 @@ ABORT_REASON_FOLD_FAILED: AbortReason
 ABORT_REASON_UNOPENABLE: AbortReason
 ABORT_REASON_TOTAL_REFUSED: AbortReason
 ABORT_REASON_RESTORED: AbortReason
+ABORT_REASON_DAMAGED: AbortReason
 DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_DECLINED: DropReason
 DROP_REASON_TASK_UNAVAILABLE: DropReason
@@ -146,6 +149,7 @@ DROP_REASON_REVOKED: DropReason
 DROP_REASON_OUT_OF_RANGE: DropReason
 DROP_REASON_EXCHANGE_LATE: DropReason
 DROP_REASON_ATTEMPT_LEFT: DropReason
+DROP_REASON_NOT_ASKED: DropReason
 CONSENT_RULE_UNSPECIFIED: ConsentRule
 CONSENT_RULE_JOB_NOT_ALLOWED: ConsentRule
 CONSENT_RULE_TASK_NOT_INSTALLED: ConsentRule
