@@ -20,6 +20,7 @@ import threading
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -141,16 +142,21 @@ class Federation:
         policy: Mapping[str, object] | None = None,
         metrics: bool = False,
         log_level: str = "info",
+        port: int | None = None,
+        links: Mapping[str, str] | None = None,
+        now: datetime | None = None,
     ) -> None:
         """`options`: for each participant, the options of its one task, which is called `study`. `policy`: what silos
-        say beside that they take plain jobs.
+        say beside that they take plain jobs. `port`: where the coordinator listens. `links`: which addresses members
+        dial who do not dial it directly. `now`: the first day of the certificates.
         """
         self.folder = folder
         self.members = sorted(options)
-        self.consortium = Consortium(folder / "pki")
+        self.consortium = Consortium(folder / "pki", now=now)
         self._environment = {"PYTHONPATH": os.pathsep.join(map(str, (python_path, REPOSITORY)))}
         self._processes: dict[str, Process] = {}
-        self.address = f"localhost:{free_port()}"
+        self.address = f"localhost:{port or free_port()}"
+        self._links = links or {}
         self.metrics_port = free_port() if metrics else None
         self._log_level = log_level
         two = {"minimum_survivors": 2, "allow_two_party": True} if len(self.members) == TWO_PARTY else {}
@@ -286,7 +292,11 @@ class Federation:
         write_toml(
             self.folder / member / "participant.toml",
             {
-                "participant": {"id": member, "coordinators": [self.address], "data_dir": "data"},
+                "participant": {
+                    "id": member,
+                    "coordinators": [self._links.get(member, self.address)],
+                    "data_dir": "data",
+                },
                 **_credentials(credentials.folder),
                 "tasks": {"study": {"entry": entry, "threads": 1, "options": dict(options)}},
                 "training": {"device": "cpu"},
