@@ -26,6 +26,7 @@ from coordinator.cohort import assess
 from coordinator.desk import Desk
 from coordinator.intake import Intake, UploadId
 from coordinator.jobs import Jobs, QueuedJob, RunningJob
+from coordinator.older_copy import Head, OlderCopy
 from coordinator.planning import History, Planning
 from coordinator.registry import Enrolled, Registry
 from coordinator.replies import open_upload_commit
@@ -105,6 +106,13 @@ class Conductor:
             go_on=self._go_on,
         )
         """What operators may ask; on this conductor's thread too."""
+        self._older = OlderCopy(
+            store=around.store,
+            audit=around.audit,
+            jobs=self._jobs,
+            planning=self._planning,
+            end_job=self.desk.end_job,
+        )
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -117,6 +125,7 @@ class Conductor:
                 self._jobs.queued[record.job] = QueuedJob(record, spec)
             elif record.state is JobState.RUNNING:
                 self._jobs.running[record.job] = RunningJob(record, spec, History(spec.initial_model), read=False)
+        self._older.start()
         self._go_on()
 
     def _forget_last_round(self, job: JobId) -> None:
@@ -136,11 +145,21 @@ class Conductor:
     @property
     def next_deadline(self) -> float:
         """When `tick` is due (monotonic seconds; infinity for never)."""
+        if self._older.pending:
+            return float("-inf")
         jobs = self._jobs.running.values()
         deadlines = (job.retry_at if job.driver is None else min(job.driver.deadline, job.retry_at) for job in jobs)
         return min(deadlines, default=float("inf"))
 
     # --- sessions -----------------------------------------------------------------------------------------------------
+
+    def heads_shown(self, participant: ParticipantId, heads: Sequence[Head]) -> int:
+        """Results of this coordinator's own that a participant verified; before its session counts as open. How many of
+        them are lost: then the records are an older copy, and open jobs end.
+        """
+        lost = self._older.shown(participant, heads)
+        self._go_on()
+        return lost
 
     def session_opened(
         self, participant: ParticipantId, enrolled: Enrolled, key: VerifyingKey, open_rounds: Sequence[RoundKey]
@@ -223,6 +242,8 @@ class Conductor:
 
     def _go_on(self) -> None:
         """Start and continue whatever can be, until nothing more can."""
+        if self._older.pending:
+            self._older.end_jobs()
         for job in list(self._jobs.running.values()):
             self._continue_job(job)
         offers = self._registry.offers()

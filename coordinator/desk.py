@@ -104,20 +104,23 @@ class Desk:
         asked = self._audit.entry("job_abort_asked", {"job": job, "by": operator.uri, "reason": reason})
         self._store.append_audit(asked)  # first: whatever is aborted from here on, the log says who asked
         self._audit.accept(asked)
+        self.end_job(job, AbortReason.OPERATOR, reason)
+        self._go_on()
+        return self.job_view(job)
+
+    def end_job(self, job: JobId, why: AbortReason, detail: str) -> None:
+        """End a queued or running job, its open round first. After an error the rest is done by calling it again."""
         running = self._jobs.running.get(job)
-        said = f"{AbortReason.OPERATOR}: {reason}" if reason else str(AbortReason.OPERATOR)
         driver = self._open_round(running) if running is not None else None
         if driver is not None:
-            driver.handle(AbortAsked())
+            driver.handle(AbortAsked(why))
             self._around.folds.drop(driver.frame.key)  # not before the abort is true: without it the fold is needed
             self._intake.forget(driver.frame.key)
         entry = self._audit.entry("job_aborted", {"job": job})
-        self._store.set_job_state(job, JobState.ABORTED, said, entry)
+        self._store.set_job_state(job, JobState.ABORTED, f"{why}: {detail}" if detail else str(why), entry)
         self._audit.accept(entry)
         self._jobs.running.pop(job, None)
         self._jobs.queued.pop(job, None)
-        self._go_on()
-        return self.job_view(job)
 
     def jobs(self) -> Sequence[JobRecord]:
         """All jobs, those that are over too."""

@@ -86,6 +86,9 @@ class CoordinatorMetrics:
             "sessions_superseded", "Sessions replaced by a newer one of the same identity."
         )
         self._ended = self._counter("sessions_refused", "Sessions that the coordinator refused or ended.", "reason")
+        self._lost = self._counter(
+            "results_lost", "Results that a participant showed and that are not on record: the records were set back."
+        )
         self._refused = self._counter("refused", "Calls and messages that were refused.", "method", "error")
         self._arrange_labels()
         self._seen: set[ParticipantId] = set()
@@ -141,6 +144,9 @@ class CoordinatorMetrics:
 
     def session_ended(self, reason: str) -> None:
         self._ended.labels(reason).inc()
+
+    def result_lost(self) -> None:
+        self._lost.inc()
 
     def refused(self, method: str, error: str) -> None:
         self._refused.labels(method.rpartition("/")[2], error).inc()

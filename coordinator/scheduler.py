@@ -15,6 +15,9 @@ from shared.ids import Digest, JobId, ParticipantId, RoundNumber
 from shared.job import JobSpec
 from shared.reasons import AbortReason, JobState, Purpose
 
+ENDS_THE_JOB = frozenset({AbortReason.OPERATOR, AbortReason.RESTORED})
+"""Reasons of a round after which its job has no other."""
+
 
 @dataclass(frozen=True, slots=True)
 class FinishedRound:
@@ -51,8 +54,8 @@ NextStep: TypeAlias = RunRound | EndJob
 def next_step(spec: JobSpec, rounds: Sequence[FinishedRound]) -> NextStep:
     """What a running job does after these rounds, the closing evaluation included."""
     aborted = [finished for finished in rounds if finished.abort]
-    if aborted and aborted[-1].abort is AbortReason.OPERATOR:
-        return EndJob(JobState.ABORTED, AbortReason.OPERATOR)
+    if aborted and aborted[-1].abort in ENDS_THE_JOB:
+        return EndJob(JobState.ABORTED, str(aborted[-1].abort))
     if len(aborted) > spec.round.aborted_rounds_allowed:
         reason = (
             f"{len(aborted)} rounds aborted, {spec.round.aborted_rounds_allowed} allowed; the last: {aborted[-1].abort}"

@@ -94,7 +94,9 @@ class FoldFailed:
 
 @dataclass(frozen=True, slots=True)
 class AbortAsked:
-    """An operator aborted the job."""
+    """The job is to end: an operator aborted it, or the records that it would go on from are an older copy."""
+
+    reason: AbortReason = AbortReason.OPERATOR
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,8 @@ def step(state: RoundState, event: Event, now: float, seal: Seal) -> Transition:
             moved = _upload_offered(state, event)
         case Revoked(participant):
             moved = _out(state, participant, DropReason.REVOKED)
-        case AbortAsked():
-            return abort(state, AbortReason.OPERATOR, seal)
+        case AbortAsked(reason):
+            return abort(state, reason, seal)
         case Folded():
             return folded(state, event, seal)
         case FoldFailed(reason):

@@ -19,9 +19,10 @@ import structlog
 
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
+from coordinator.older_copy import own_heads
 from coordinator.registry import Enrolled
 from coordinator.rpc.authorization import Call, RefusalCounter
-from coordinator.rpc.opening import Host, SessionRefused, SessionTimes, open_session, welcome
+from coordinator.rpc.opening import Host, Opening, SessionRefused, SessionTimes, open_session, welcome
 from coordinator.rpc.server import Handlers, Stream
 from coordinator.rpc.sessions import FAREWELL_S, Link, SessionCounter, Sessions
 from shared.errors import IdentityError, LateError, PeerError
@@ -87,6 +88,7 @@ class SessionService:
         self._sessions.enter(link)
         _log.info("session_opened", session=link.session, software=opening.hello.software[:80])
         try:
+            await self._show_heads(call, opening)
             await self._thread.call(
                 self._conductor.session_opened,
                 call.participant,
@@ -101,6 +103,19 @@ class SessionService:
             if not self._sessions.draining:
                 # While draining nobody is dropped from a round for it: the next process asks everyone anew.
                 self._thread.post(self._conductor.session_closed, call.participant, link.session)
+
+    async def _show_heads(self, call: Call, opening: Opening) -> None:
+        """What the participant verified, as this coordinator signed it: is all of it on record?"""
+        shown = opening.hello.heads
+        heads = own_heads(shown, verifier=self._host.signing_key.verifying_key)
+        for _ in range(len(shown) - len(heads)):
+            self._counters.refused(call.method, IdentityError.__name__)
+        if len(heads) < len(shown):
+            _log.info(
+                "heads_of_others", count=len(shown) - len(heads), meaning="another coordinator or key signed them"
+            )
+        for _ in range(await self._thread.call(self._conductor.heads_shown, call.participant, heads)):
+            self._counters.result_lost()
 
     # --- open ---------------------------------------------------------------------------------------------------------
 

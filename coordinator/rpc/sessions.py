@@ -47,6 +47,10 @@ class SessionCounter(Protocol):
         """The coordinator ended a session: the value of a RefusalReason."""
         ...
 
+    def result_lost(self) -> None:
+        """A participant showed a result that this coordinator signed and has no more."""
+        ...
+
 
 class Link:
     """One open session."""
