@@ -14,6 +14,9 @@ from pathlib import Path
 from coordinator.audit import compare, verify_lines
 from coordinator.settings import CoordinatorSettings
 from coordinator.startup import AUDIT_FILE, DATABASE_FILE, check_consortium, check_identity, open_allowlist
+from coordinator.storage.database import schema_of
+from coordinator.storage.migrations import copy_path
+from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore
 from shared.clock import Clock
 from shared.config import split_address
@@ -86,6 +89,10 @@ def _database(data_dir: Path) -> str:
     path = data_dir / DATABASE_FILE
     if not path.exists():
         return f"{path} will be made"
+    found = schema_of(path)
+    if found < SCHEMA_VERSION:
+        copy = copy_path(path)
+        return f"{path} has schema version {found}: a start copies it to {copy.name} and brings it to {SCHEMA_VERSION}"
     SqlStore(url=f"sqlite:///{path.absolute()}").close()
     return f"{path} is of this version"
 
@@ -101,15 +108,19 @@ def _audit(settings: CoordinatorSettings, clock: Clock) -> str:
         content = b""
     except OSError as error:
         raise StorageError(f"the audit file cannot be read: {error.strerror}") from None
-    store = SqlStore(url=f"sqlite:///{path.absolute()}")
-    try:
-        behind = compare(store.audit_entries, content)
-    finally:
-        store.close()
+    behind = _entries_behind(path, content) if schema_of(path) == SCHEMA_VERSION else 0  # a look migrates nothing
     whole = content[: content.rfind(b"\n") + 1]  # a last line that a crash left half is completed at the start
     verified = verify_lines(whole, verifying_key=key)
     more = f", {behind} more in the database" if behind else ""
     return f"entries that verify: {verified.size}{more}; head {verified.head}"
+
+
+def _entries_behind(path: Path, content: bytes) -> int:
+    store = SqlStore(url=f"sqlite:///{path.absolute()}")
+    try:
+        return compare(store.audit_entries, content)
+    finally:
+        store.close()
 
 
 def _port_check(address: str) -> Callable[[], str]:

@@ -28,8 +28,9 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from coordinator.storage.filecalls import FileCalls
 from coordinator.storage.lock import ProcessLock
-from coordinator.storage.migrations import backup_path, copy_before_migration, migrate
+from coordinator.storage.migrations import copy_before_migration, copy_path, migrate
 from coordinator.storage.schema import SCHEMA_VERSION, create_schema, schema_version
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 
@@ -49,11 +50,13 @@ class Database:
         url: str,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         connection_factory: type[sqlite3.Connection] = sqlite3.Connection,
+        calls: FileCalls | None = None,
     ) -> None:
         """Open, create when absent, migrate when older. Raises ConfigError: another coordinator, a newer schema, no
         database of ours; StorageError: it cannot be had, or not be migrated, and is as it was.
         """
         path = _sqlite_path(url)
+        self._calls = calls if calls is not None else FileCalls()
         self._unknown = False
         self._lock = ProcessLock(path=path.with_name(path.name + ".lock"), guards=f"the database {path}")
         try:
@@ -143,10 +146,10 @@ class Database:
             self._migrate(path, found)
 
     def _migrate(self, path: Path, found: int) -> None:
-        copy = backup_path(path)
+        copy = copy_path(path)
         raw = self._connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - `_engine` says which driver
-        copy_before_migration(raw, path)
+        copy_before_migration(raw, path, self._calls)
         self._connection.rollback()  # SQLAlchemy's own transaction; SQLite has none
         _log.info("database_copied", database=str(path), schema=found, copy=str(copy))
         self.write(f"migrate the schema of {path}", lambda connection: migrate(connection, found=found))

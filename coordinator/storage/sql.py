@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from coordinator.storage.database import BUSY_TIMEOUT_S, Database
+from coordinator.storage.filecalls import FileCalls
 from coordinator.storage.interface import (
     COMMITTED,
     AuditEntry,
@@ -45,9 +46,12 @@ class SqlStore:
         url: str,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         connection_factory: type[sqlite3.Connection] = sqlite3.Connection,
+        calls: FileCalls | None = None,
     ) -> None:
         """Open, create when absent, migrate when older: `Database` says what is raised."""
-        self._database = Database(url=url, busy_timeout_s=busy_timeout_s, connection_factory=connection_factory)
+        self._database = Database(
+            url=url, busy_timeout_s=busy_timeout_s, connection_factory=connection_factory, calls=calls
+        )
 
     def close(self) -> None:
         """Give the file back. Calling it again does nothing."""

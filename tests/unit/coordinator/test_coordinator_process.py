@@ -155,7 +155,8 @@ def test_it_starts_again_after_a_kill(deployed: Deployed) -> None:
 
 def test_what_keeps_it_from_starting_is_one_line(deployed: Deployed) -> None:
     with deployed.running() as (process, _):
-        assert "in use by another coordinator" in deployed.refused()
+        second = deployed.refused()
+        assert f"{deployed.data} is in use by another coordinator (process {process.pid}): stop that one" in second
         process.terminate()
         assert process.wait(ENDS_WITHIN_S) == 0
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -14,7 +14,9 @@ from shared.config import load_config
 from shared.errors import ConfigError
 from shared.identity import Role
 from tests.support.credentials import Consortium
+from tests.support.migration_crash import make_database
 from tests.support.rounds import key_of
+from tests.unit.coordinator.storage.test_migrations import VERSION_1
 
 
 def test_another_signing_key_is_refused_before_it_writes_a_line(tmp_path: Path) -> None:
@@ -33,6 +35,18 @@ def test_another_signing_key_is_refused_before_it_writes_a_line(tmp_path: Path) 
     with open_records(tmp_path / "data", signing_key=key_of("coordinator"), clock=clock) as records:
         assert records.audit.size == 1
     assert (tmp_path / "data" / "audit.log").read_bytes() == log
+
+
+def test_a_look_at_an_old_database_says_what_a_start_would_do_and_does_not_do_it(tmp_path: Path) -> None:
+    settings = _settings(Consortium(tmp_path / "pki"), tmp_path, manifest=None)
+    settings.coordinator.data_dir.mkdir()
+    database = make_database(VERSION_1, settings.coordinator.data_dir)
+    before = database.read_bytes()
+    found = {found.name: found for found in run_checks(settings, SystemClock())}
+    assert "schema version 1: a start copies it to coordinator.db.before-v2" in found["database"].detail
+    assert found["database"].ok
+    assert found["audit log"].ok
+    assert database.read_bytes() == before
 
 
 def _settings(consortium: Consortium, folder: Path, *, manifest: Path | None) -> CoordinatorSettings:
