@@ -9,8 +9,10 @@ takes up every open round), and only then the network, so that nobody is let in 
 last thing is the line `coordinator_ready`.
 
 End: on SIGTERM or SIGINT the sessions are told that the coordinator is draining, calls get a moment, the conductor
-finishes what it was given, the audit file catches up. Nothing depends on this going well: a start after `kill -9` reads
-the same truth. A second signal ends the process at once.
+finishes what it was given, the audit file catches up. A fold is not waited for: the next start folds again. Nothing
+depends on this going well: a start after `kill -9` reads the same truth. A second signal ends the process at once
+(`shared.signals`). The data folder is given back only when no thread works in it any more; where one does (a fold, a
+slow disk), the process ends with the folder still locked, so that the next one never meets it there.
 
 `end_at_once` is for DurabilityUnknown. A write may or may not be on disk, and a process that goes on, even to close its
 files, may acknowledge or write something that contradicts what the disk holds. So it ends without any of the above, by
@@ -24,6 +26,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Protocol
@@ -57,13 +60,16 @@ from shared.errors import DurabilityUnknown, FederationError
 from shared.identity import AllowlistFile
 from shared.log import SecretGuard, configure_logging
 from shared.protocol.messages import Sealed
+from shared.signals import when_told_to_end
 from shared.tls import server_credentials
 from shared.wire.sealed import seal
 
 TRANSFER_THREADS = 8
 DRAIN_S = 2.0
 GRACE_S = 1.5
-THREAD_END_S = 2.0  # with the two above: under 8 seconds from the signal to the end
+THREAD_END_S = 1.5
+FOLD_END_S = 0.25  # of one that has nothing to fold; one that has is not waited for
+TRANSFER_END_S = 1.0  # with those above: under 8 seconds from the signal to the end
 _CLOCK = SystemClock()
 _TIMES = SessionTimes()
 
@@ -81,6 +87,12 @@ def end_of_bug() -> None:
     """The conductor's thread came to an end that nobody foresaw, and said why. Never returns."""
     sys.stderr.flush()
     os._exit(1)
+
+
+def end_with_threads() -> None:
+    """End well, though a thread still works in the data folder: without closing anything. Never returns."""
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def raise_open_files() -> None:
@@ -131,7 +143,8 @@ def run(
             metrics=metrics,
             times=times,
         )
-        asyncio.run(process.main())
+        if not asyncio.run(process.main()):
+            end_with_threads()
 
 
 class _Process:
@@ -160,13 +173,18 @@ class _Process:
         self._metrics = metrics(build=self._build)
         self._times = times
         self._metrics.log_values_refused(lambda: guard.refused)
-        self._told_to_end = False
 
-    async def main(self) -> None:
+    async def main(self) -> bool:
+        """Whether all threads ended in time."""
         loop = asyncio.get_running_loop()
         ending: asyncio.Future[None] = loop.create_future()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number, ending)
+
+        def asked(number: signal.Signals) -> None:
+            _log.info("coordinator_draining", signal=number.name)
+            if not ending.done():
+                ending.set_result(None)
+
+        when_told_to_end(asked)
 
         def broken(error: FederationError) -> None:
             loop.call_soon_threadsafe(_fail, ending, error)
@@ -178,26 +196,31 @@ class _Process:
             on_broken=broken,
             on_bug=end_of_bug,
         )
-        with ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="transfer") as threads:
-            sessions = Sessions(loop=loop, counter=self._metrics)
-            conductor, folds, intake = self._conductor(thread, sessions)
-            self._record_start()
-            conductor.start()
-            thread.start(conductor)
-            try:
-                server, session_service = self._server(conductor, thread, intake, sessions, threads)
-                with ExitStack() as serving:
-                    await self._listen(server, serving)
-                    watching = asyncio.create_task(session_service.watch_allowlist())
-                    try:
-                        await ending
-                    finally:
-                        watching.cancel()
-                        await sessions.drain(wait_s=DRAIN_S)
-                        await server.stop(grace_s=GRACE_S)
-            finally:
-                ended = [folds.close(wait_s=THREAD_END_S), thread.close(wait_s=THREAD_END_S)]
-                _log.info("coordinator_stopped", threads_ended=all(ended))
+        threads = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="transfer")
+        sessions = Sessions(loop=loop, counter=self._metrics)
+        conductor, folds, intake = self._conductor(thread, sessions)
+        self._record_start()
+        conductor.start()
+        thread.start(conductor)
+        try:
+            server, session_service = self._server(conductor, thread, intake, sessions, threads)
+            with ExitStack() as serving:
+                await self._listen(server, serving)
+                watching = asyncio.create_task(session_service.watch_allowlist())
+                try:
+                    await ending
+                finally:
+                    watching.cancel()
+                    await sessions.drain(wait_s=DRAIN_S)
+                    await server.stop(grace_s=GRACE_S)
+        finally:
+            ended = [
+                thread.close(wait_s=THREAD_END_S),
+                folds.close(wait_s=FOLD_END_S),
+                _shut_down(threads, wait_s=TRANSFER_END_S),
+            ]
+            _log.info("coordinator_stopped", threads_ended=all(ended))
+        return all(ended)
 
     def _conductor(self, thread: ConductorThread, sessions: Sessions) -> tuple[Conductor, FoldThread, Intake]:
         records, key = self._records, self._credentials.signing.key
@@ -306,15 +329,13 @@ class _Process:
         self._records.store.append_audit(entry)
         self._records.audit.accept(entry)
 
-    def _on_signal(self, number: signal.Signals, ending: asyncio.Future[None]) -> None:
-        if self._told_to_end:
-            _log.warning("ended_at_once", signal=number.name)
-            sys.stderr.flush()
-            os._exit(128 + number)
-        self._told_to_end = True
-        _log.info("coordinator_draining", signal=number.name)
-        if not ending.done():
-            ending.set_result(None)
+
+def _shut_down(threads: ThreadPoolExecutor, *, wait_s: float) -> bool:
+    """End a pool, with what was not begun. Whether all of its threads ended in time."""
+    ending = threading.Thread(target=threads.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    ending.start()
+    ending.join(wait_s)
+    return not ending.is_alive()
 
 
 def _fail(ending: asyncio.Future[None], error: FederationError) -> None:

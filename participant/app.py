@@ -1,8 +1,13 @@
 """The participant daemon: the only place that puts its parts together.
 
 Start order: credentials, data folder (locked: one daemon each), journal and spool, tasks, open rounds, metrics,
-session. SIGTERM or SIGINT ends it: the journal is durable at every moment, so ending is closing. A second signal ends
-it at once.
+session.
+
+SIGTERM or SIGINT ends it. The journal is durable at every moment, so ending is closing; but the secrets of a masked
+attempt are in memory only. So no plan is begun any more and training ends at once (what the task saved stays), while an
+attempt in which shares are dealt is gone on with for up to `FINISH_S`. Then the session is ended well, and the
+coordinator knows at once that this silo is away. A second signal ends the process at once (`shared.signals`).
+
 An error that says the disk's state is unknown ends the process as well; the next start reads what is true.
 """
 
@@ -45,12 +50,15 @@ from shared.entropy import SystemEntropy
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 from shared.identity import Role
 from shared.ids import RoundKey, TaskName
+from shared.signals import when_told_to_end
 from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
 
 log = structlog.get_logger()
 
 JOURNAL_FILE = "journal.sqlite"
-CLOSE_LIMIT_S = 6.0
+FINISH_S = 5.0  # for an attempt that is half done: an upload of 1 GB at 2 Gbit/s, and what follows it
+GOODBYE_S = 0.5  # for the last words and the end of the session
+CLOSE_LIMIT_S = 1.5  # with the two above: under 8 seconds from the signal to the end
 JOURNAL_RETRY_S = 1.0
 _CLOCK = SystemClock()
 
@@ -168,7 +176,12 @@ class Daemon:
     async def run(self) -> None:
         """Until a signal. Raises DurabilityUnknown when the process must end."""
         stopping = asyncio.Event()
-        _on_signals(stopping)
+
+        def asked(number: signal.Signals) -> None:
+            log.info("participant_draining", signal=number.name)
+            stopping.set()
+
+        when_told_to_end(asked)
         self._serve_metrics()
         self._begin()
         warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
@@ -184,12 +197,37 @@ class Daemon:
                 raise self._fatal.result()
             if session in done:
                 session.result()
+            for loading in warming:
+                loading.cancel()
+            await self._finish(session)
         finally:
             for task in (*warming, *waits):
                 task.cancel()
             await asyncio.gather(*warming, *waits, return_exceptions=True)
-            await asyncio.wait_for(self._close(), CLOSE_LIMIT_S)
+            await self._close()
             log.info("participant_stopped", participant=self._settings.participant.id)
+
+    async def _finish(self, session: asyncio.Task[None]) -> None:
+        """From the first signal to the end of the session."""
+        finished = asyncio.Event()
+        ending = asyncio.create_task(self._work.end_tasks())
+        self._driver.finish(finished.set)
+        waiting = asyncio.create_task(finished.wait())
+        try:
+            watched: list[asyncio.Future[Any]] = [waiting, self._fatal]
+            await asyncio.wait(watched, timeout=FINISH_S, return_when=asyncio.FIRST_COMPLETED)
+            if self._fatal.done():
+                raise self._fatal.result()
+            if not finished.is_set():
+                log.warning(
+                    "attempt_not_finished", waited_s=FINISH_S, then="the others go on without this silo's shares"
+                )
+            self._session.leave()
+            await asyncio.wait([session], timeout=GOODBYE_S)
+        finally:
+            waiting.cancel()
+            ending.cancel()
+            await asyncio.gather(waiting, ending, return_exceptions=True)
 
     def _begin(self) -> None:
         """Go on with the open rounds, unless nobody knows what this silo promised in them since."""
@@ -274,21 +312,13 @@ class Daemon:
             ) from None
 
     async def _close(self) -> None:
-        await self._work.close()
-        await self._bulk.close()
+        try:
+            async with asyncio.timeout(CLOSE_LIMIT_S):
+                await self._work.close()
+                await self._bulk.close()
+        except TimeoutError:
+            log.warning("work_not_ended", waited_s=CLOSE_LIMIT_S, then="it ends with this process")
         self._journal.close()
-
-
-def _on_signals(stopping: asyncio.Event) -> None:
-    """The first signal asks to end, the second ends: everything that was promised is on disk already."""
-
-    def asked() -> None:
-        if stopping.is_set():
-            os._exit(1)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked)
 
 
 async def run_daemon(

@@ -9,7 +9,7 @@ says in words leaves this module but to the log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -95,6 +95,7 @@ class AsyncWork:
         self._on_fatal = on_fatal
         self._uploads = Uploads(spool=means.spool, signer=means.signer)
         self._running: dict[RoundKey, set[asyncio.Task[None]]] = {}
+        self._uploading: set[asyncio.Task[None]] = set()
         self._one_call: dict[TaskName, asyncio.Lock] = {name: asyncio.Lock() for name in means.tasks}
 
     def start_work(self, offer: Offer) -> None:
@@ -103,7 +104,9 @@ class AsyncWork:
     def start_upload(
         self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
     ) -> None:
-        self._start(offer.key, self._upload(offer, update, attempt, protection))
+        task = self._start(offer.key, self._upload(offer, update, attempt, protection))
+        self._uploading.add(task)
+        task.add_done_callback(self._uploading.discard)
 
     def stop(self, offer: Offer) -> None:
         for task in self._running.pop(offer.key, set()):
@@ -116,19 +119,25 @@ class AsyncWork:
         self._uploads.forget(offer.key)
         self._means.spool.erase(offer.key)
 
+    async def end_tasks(self) -> None:
+        """End all work but uploads, and the tasks' processes."""
+        await self._end(set().union(*self._running.values()) - self._uploading)
+
     async def close(self) -> None:
         """End all work, and the tasks' processes."""
-        tasks = [task for running in self._running.values() for task in running]
-        self._running.clear()
+        await self._end(set().union(*self._running.values()))
+
+    async def _end(self, tasks: Collection[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(handle.stop() for handle in self._means.tasks.values()))
 
-    def _start(self, key: RoundKey, work: Coroutine[object, object, None]) -> None:
+    def _start(self, key: RoundKey, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._running.setdefault(key, set()).add(task)
         task.add_done_callback(lambda done: self._ended(key, done))
+        return task
 
     def _ended(self, key: RoundKey, task: asyncio.Task[None]) -> None:
         self._running.get(key, set()).discard(task)

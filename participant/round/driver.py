@@ -2,6 +2,10 @@
 
 Runs on one thread (the daemon's event loop; a test's own). Long work is handed to `Work` and comes back as a call of
 `report`. The session comes and goes; `say` is a no-op without one.
+
+A daemon that is told to end stops beginning things (`finish`): plans and attempts that come are left unanswered, as if
+it were away already. What it goes on with are attempts in which it dealt shares and has opened nothing yet. Its secrets
+of those are in memory only, and the others wait for its part.
 """
 
 from __future__ import annotations
@@ -53,6 +57,7 @@ from participant.round.phases import (
     RoundState,
     Total,
     Working,
+    is_needed,
 )
 from participant.round.surroundings import Surroundings
 from participant.round.transition import Tools, Transition
@@ -94,6 +99,7 @@ class Driver:
         self._tools = Tools(draw=around.entropy.take, signer=around.signer)
         self._rounds: dict[RoundKey, RoundState] = {}
         self._say: Callable[[RoundReply], None] = _say_nothing
+        self._finished: Callable[[], None] | None = None
 
     def start(self) -> None:
         """Go on with what the journal has open, as far as the policy of today lets it. A total that this silo helped to
@@ -119,8 +125,18 @@ class Driver:
     def disconnected(self) -> None:
         self._say = _say_nothing
 
+    def finish(self, finished: Callable[[], None]) -> None:
+        """Begin nothing more, and call `finished` once no attempt is open that the others need this silo for: now, or
+        after some later event.
+        """
+        self._finished = finished
+        self._look_whether_finished()
+
     def received(self, message: RoundBroadcast, verifier: Verifier) -> None:
         """A verified word of the coordinator. Raises PeerError for what it may not say now."""
+        if self._finished is not None and not self._goes_on_with(message):
+            log.info("left_unanswered", detail="this daemon is about to end")
+            return
         if isinstance(message, Exchange):
             self._step(message.key.round, self._exchanged(message))
             return
@@ -146,6 +162,18 @@ class Driver:
             misses = state.offer.misses if history is None else history.misses
             self._rounds[key] = Working(replace(state.offer, misses=misses))
         self._step(key, event)
+
+    # --- finishing ----------------------------------------------------------------------------------------------------
+
+    def _goes_on_with(self, message: RoundBroadcast) -> bool:
+        if isinstance(message, Exchange):
+            state = self._rounds.get(message.key.round)
+            return state is not None and is_needed(state)
+        return isinstance(message.value, RoundResult | RoundAborted)
+
+    def _look_whether_finished(self) -> None:
+        if self._finished is not None and not any(map(is_needed, self._rounds.values())):
+            self._finished()
 
     # --- plans --------------------------------------------------------------------------------------------------------
 
@@ -324,6 +352,7 @@ class Driver:
         self._around.observer.moved(state)
         if any(isinstance(effect, StopJob) for effect in transition.effects):
             self._pass_over(state.offer.key.job)
+        self._look_whether_finished()
 
     def _perform(self, effect: Effect) -> None:
         journal, work = self._around.journal, self._around.work

@@ -280,6 +280,11 @@ InAttempt: TypeAlias = Advertised | Shared | Uploading | Committed | Confirmed
 RoundState: TypeAlias = Working | Ready | InAttempt | Fixed | Opened | Out | Finished
 
 
+def is_needed(state: RoundState) -> bool:
+    """Whether others count on what this silo holds in memory alone: its shares are dealt, and it opened none."""
+    return isinstance(state, Shared | Uploading | Committed | Confirmed) and state.offer.masked
+
+
 def phase_of(state: RoundState) -> Phase:
     """Where the conversation is."""
     match state:
