@@ -18,7 +18,7 @@ import structlog
 
 from participant.consent import require_consent
 from participant.round.attempts import refuse
-from participant.round.checks import another_history, check_plan, encoding_of
+from participant.round.checks import another_history, check_plan, encoding_of, how_another_total
 from participant.round.effects import (
     AbortCame,
     Alarm,
@@ -53,6 +53,7 @@ from participant.round.phases import (
     Fixed,
     Offer,
     Opened,
+    Opening,
     Out,
     RoundState,
     Total,
@@ -69,6 +70,7 @@ from shared.protocol.messages import (
     AttemptStart,
     ConsistencyBundle,
     Decline,
+    Envelope,
     Exchange,
     KeyRoster,
     RoundAborted,
@@ -84,6 +86,7 @@ from shared.protocol.messages import (
 )
 from shared.reasons import AttemptAbortReason, ConsentRule
 from shared.wire.sealed import Verifier, decode_envelope, open_sealed, reopen
+from shared.wire.session import HEAD_MAX_BYTES, HEADS_MAX
 
 log = structlog.get_logger()
 
@@ -117,6 +120,12 @@ class Driver:
     def open_rounds(self) -> tuple[RoundKey, ...]:
         """What this participant still holds; said in each Hello."""
         return tuple(key for key, state in self._rounds.items() if not isinstance(state, Out | Finished))
+
+    @property
+    def heads(self) -> tuple[Envelope, ...]:
+        """The last result that was verified in each of the newest jobs; said in each Hello. Raises StorageError."""
+        kept = self._around.journal.heads(HEADS_MAX)
+        return tuple(head for head in kept if len(head.payload) <= HEAD_MAX_BYTES)
 
     def connected(self, say: Callable[[RoundReply], None]) -> None:
         """A session is open. The coordinator speaks first: it repeats what matters."""
@@ -306,7 +315,9 @@ class Driver:
         return self._around.journal.totals(offer.spec.task, offer.plan.value.model) if offer.masked else ()
 
     def _repeats_allowed(self, offer: Offer) -> bool:
-        return offer.key.job in self._around.policy.allowed_repeats
+        """By the configuration, or because a person said so since: both are asked each time."""
+        job = offer.key.job
+        return job in self._around.policy.allowed_repeats or self._around.journal.repeat_allowed(job)
 
     def _check_own_commitment(self, offer: Offer, listed: SurvivorList) -> None:
         """What stands under this participant's number must be signed by it; the machine checks for which attempt."""
@@ -364,8 +375,7 @@ class Driver:
             case RecordAttempt(offer, attempt, core):
                 journal.record_attempt(offer.key, attempt, core)
             case RecordOpening(offer, opening):
-                plan = offer.plan.value
-                journal.record_opening(offer.key, plan.purpose, offer.spec.task, plan.model, opening)
+                self._record_opening(offer, opening)
             case RecordEnd(offer, survived, verified, aborted):
                 keep_state = survived and work.keep_state(offer)
                 journal.record_end(offer.key, keep_state=keep_state, verified=verified, aborted=aborted)
@@ -386,6 +396,16 @@ class Driver:
                 work.erase(offer)
             case _:
                 assert_never(effect)
+
+    def _record_opening(self, offer: Offer, opening: Opening) -> None:
+        """And say so when it is another total on a model: only an allowance leads here, and this is when it counts."""
+        plan, other = offer.plan.value, how_another_total(opening.total, self._opened_before(offer))
+        self._around.journal.record_opening(offer.key, plan.purpose, offer.spec.task, plan.model, opening)
+        if other is not None:
+            log.warning(
+                "repeat_opened", job=offer.key.job, round=offer.key.number, model=str(plan.model),
+                detail=f"as allowed for this job: a total {other} the one that this silo helped to open on this model",
+            )  # fmt: skip
 
 
 def _declined(state: RoundState) -> bool:

@@ -179,7 +179,8 @@ def survivors_listed(state: RoundState, event: SurvivorsListed, tools: Tools) ->
             if other is not None:
                 detail = (
                     f"a total {other} the one that this silo helped to open on this model: start from another initial "
-                    "model, or with the same members, or name the job in policy.allowed_repeats"
+                    "model, or with the same members; or, if somebody here accepts what the difference of the two "
+                    f"totals tells of this silo: `consilo participant allow {state.offer.key.job}`"
                 )
                 return leave(state, AttemptAbortReason.REPEATED_TOTAL, detail, tools)
             return _confirm(state, dealt, survivors, tools)

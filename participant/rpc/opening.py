@@ -22,7 +22,7 @@ from shared.entropy import Entropy
 from shared.errors import FederationError, IdentityError, RefusedError, UnreachableError, WireError
 from shared.identity import Identity, Role, VerifyingKey, verify_signing_certificate
 from shared.ids import RoundKey, TaskName
-from shared.protocol.messages import CAPABILITIES, NONCE_BYTES, PROTOCOL_VERSIONS, Hello, Refused, Welcome
+from shared.protocol.messages import CAPABILITIES, NONCE_BYTES, PROTOCOL_VERSIONS, Envelope, Hello, Refused, Welcome
 from shared.reasons import RefusalReason
 from shared.tls import TlsPaths
 from shared.wire.sealed import open_sealed, peek_welcome
@@ -80,7 +80,9 @@ class Opened:
     verifier: VerifyingKey
 
 
-async def open_session(stream: SessionStream, guest: Guest, *, open_rounds: tuple[RoundKey, ...]) -> Opened:
+async def open_session(
+    stream: SessionStream, guest: Guest, *, open_rounds: tuple[RoundKey, ...], heads: tuple[Envelope, ...]
+) -> Opened:
     """Say Hello and check the answer. Raises RefusedError, UnreachableError, IdentityError or WireError."""
     nonce = guest.entropy.take(NONCE_BYTES)
     hello = Hello(
@@ -91,6 +93,7 @@ async def open_session(stream: SessionStream, guest: Guest, *, open_rounds: tupl
         signing_certificate=guest.credentials.signing_certificate(),
         software=guest.software,
         open_rounds=open_rounds[:OPEN_ROUNDS_MAX],
+        heads=heads,
     )
     await sent(stream, encode_participant_message(hello))
     answer = decode_coordinator_message(await next_frame(stream))

@@ -26,7 +26,7 @@ from participant.rpc.opening import Guest, Opened, SessionStream, next_frame, op
 from shared.errors import ConfigError, IdentityError, PeerError, RefusedError, StorageError, UnreachableError
 from shared.identity import VerifyingKey
 from shared.ids import RoundKey
-from shared.protocol.messages import Heartbeat, ParticipantMessage, Refused, RoundBroadcast, RoundReply
+from shared.protocol.messages import Envelope, Heartbeat, ParticipantMessage, Refused, RoundBroadcast, RoundReply
 from shared.wire.session import ShutEnvelope, decode_coordinator_message, encode_participant_message, open_broadcast
 
 log = structlog.get_logger()
@@ -45,6 +45,11 @@ class Rounds(Protocol):
 
     @property
     def open_rounds(self) -> tuple[RoundKey, ...]: ...
+
+    @property
+    def heads(self) -> tuple[Envelope, ...]:
+        """The last verified results, at most as many and as large as a Hello carries. Raises StorageError."""
+        ...
 
     def connected(self, say: Callable[[RoundReply], None]) -> None: ...
 
@@ -120,7 +125,8 @@ class SessionLoop:
         async with dial(address, self._guest.credentials.tls) as channel:
             stream: SessionStream = channel.stream_stream(_METHOD)()
             try:
-                opening = open_session(stream, self._guest, open_rounds=self._rounds.open_rounds)
+                rounds = self._rounds
+                opening = open_session(stream, self._guest, open_rounds=rounds.open_rounds, heads=rounds.heads)
                 opened = await asyncio.wait_for(opening, OPENING_LIMIT_S)
                 await self._live(stream, opened)
             except grpc.aio.AioRpcError as failure:

@@ -46,6 +46,7 @@ from tests.support.fake_coordinator import Handler, Stream, fake_coordinator
 
 KEY = RoundKey(JobId("heart-1"), RoundNumber(1))
 PLAN = Digest.of(b"plan")
+HEAD = Envelope(b"a result", bytes(64), 0)
 LIMIT_S = 60.0
 
 
@@ -54,6 +55,7 @@ class Heard:
     """What the loop feeds, and when."""
 
     open_rounds: tuple[RoundKey, ...] = (KEY,)
+    heads: tuple[Envelope, ...] = (HEAD,)
     messages: list[RoundBroadcast] = field(default_factory=list)
     refused_errors: list[PeerError] = field(default_factory=list)
     said_messages: list[ParticipantMessage] = field(default_factory=list)
@@ -134,6 +136,7 @@ def test_hello_says_who_this_is_and_what_it_holds(consortium: Consortium) -> Non
     assert hello.versions == (1,)
     assert hello.tasks == ("heart",)
     assert hello.open_rounds == (KEY,)
+    assert hello.heads == (HEAD,)
     assert hello.signing_certificate == consortium.participant("hospital-a").signing_certificate_der
 
 
