@@ -18,6 +18,7 @@ from coordinator.audit import MESSAGE_TYPE, AuditProjection, HeldFile
 from coordinator.audit import resume as resume_audit
 from coordinator.conductor import Conductor
 from coordinator.intake import Intake, Receiving
+from coordinator.older_copy import own_heads
 from coordinator.registry import Enrolled
 from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import FoldFailed
@@ -262,7 +263,11 @@ class Host:
         process.links[participant] = link
         enrolled = Enrolled(link.session, frozenset({TASK}))
         key = key_of(participant).verifying_key
+        heads = own_heads(said.heads, verifier=COORDINATOR_KEY.verifying_key)
+        hold(len(heads) == len(said.heads), "honest-head", f"a head of {participant} that its coordinator did not sign")
         try:
+            lost = self.call(process.conductor.heads_shown, participant, heads)
+            hold(lost == 0, "honest-head", f"{participant} verified a result that was not durable when it was sent")
             self.call(process.conductor.session_opened, participant, enrolled, key, said.open_rounds)
         except UnreachableError:
             if self.process is process:

@@ -17,7 +17,7 @@ from participant.round.phases import Offer, RoundState
 from participant.round.surroundings import Surroundings
 from shared.errors import DurabilityUnknown, PeerError, StorageError, UnreachableError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
-from shared.protocol.messages import CAPABILITIES, PROTOCOL_VERSIONS, Hello, RoundReply
+from shared.protocol.messages import CAPABILITIES, PROTOCOL_VERSIONS, Envelope, Hello, RoundReply
 from shared.secagg.keys import AttemptSecrets
 from shared.wire.session import (
     ShutEnvelope,
@@ -164,6 +164,8 @@ class Silo:
     def connect(self) -> None:
         """Open a session, or a newer one."""
         self._part()
+        heads: list[Envelope] = []
+        self._live(lambda: heads.extend(self.driver.heads))
         hello = Hello(
             versions=PROTOCOL_VERSIONS,
             capabilities=CAPABILITIES,
@@ -172,6 +174,7 @@ class Silo:
             signing_certificate=b"certificate",
             software="simulated",
             open_rounds=self.driver.open_rounds,
+            heads=tuple(heads),
         )
         try:
             self.link = self.host.open_session(self.name, encode_participant_message(hello))
