@@ -15,27 +15,35 @@ Offers = Mapping[ParticipantId, AbstractSet[TaskName]]
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """Which members could start now, and what keeps the others."""
+    """Which of those that are asked could start now, and what keeps the others."""
 
+    spec: JobSpec
+    bound: tuple[ParticipantId, ...]
     able: frozenset[ParticipantId]
     absent: tuple[ParticipantId, ...]
     without_task: tuple[ParticipantId, ...]
 
-    def enough_for(self, quorum: int) -> bool:
-        return len(self.able) >= quorum
+    def enough(self) -> bool:
+        return len(self.able) >= (len(self.bound) or self.spec.round.quorum)
 
-    def explain(self, spec: JobSpec) -> str:
+    def explain(self) -> str:
         """Why the job waits, for `consilo job show`. Members are named: who reads it runs the coordinator."""
-        parts = [f"{len(self.able)} of quorum {spec.round.quorum}"]
+        parts = [f"{len(self.able)} of quorum {self.spec.round.quorum}"]
+        if self.bound:
+            asked = ", ".join(self.bound)
+            parts = [f"{len(self.able)} of {len(self.bound)}: of this model a total over {asked} may have been opened"]
         if self.absent:
             parts.append("not connected: " + ", ".join(self.absent))
         if self.without_task:
-            parts.append(f"without task {spec.task}: " + ", ".join(self.without_task))
+            parts.append(f"without task {self.spec.task}: " + ", ".join(self.without_task))
         return "; ".join(parts)
 
 
-def assess(spec: JobSpec, offers: Offers) -> Assessment:
-    """Sort a job's members by whether they are connected and offer its task."""
-    absent = tuple(member for member in spec.members if member not in offers)
-    without = tuple(member for member in spec.members if member in offers and spec.task not in offers[member])
-    return Assessment(frozenset(spec.members) - set(absent) - set(without), absent, without)
+def assess(spec: JobSpec, offers: Offers, bound: tuple[ParticipantId, ...] = ()) -> Assessment:
+    """Sort those that the job's next round asks by whether they are connected and offer its task: all members, or those
+    that it is `bound` to.
+    """
+    asked = bound or spec.members
+    absent = tuple(member for member in asked if member not in offers)
+    without = tuple(member for member in asked if member in offers and spec.task not in offers[member])
+    return Assessment(spec, bound, frozenset(asked) - set(absent) - set(without), absent, without)

@@ -4,7 +4,7 @@ Theory of operation. Work arrives in two ways. `call` is for those who wait for 
 errors go back to them. `post` is for what must happen and has nobody to wait for it (a session ended, a fold is done):
 after a StorageError, which changed nothing, it is done again until it succeeds. Between two pieces of work the thread
 lets rounds whose deadline is over go on, and when nothing waits it calls `on_idle`, which is where the audit file
-catches up with the database, off the path of a message.
+catches up with the database, off the path of a message. Before it ends, the timers of open rounds are noted.
 
 Two errors are not for whoever asked. After DurabilityUnknown nobody knows what is on disk, and nothing may be
 acknowledged any more: `on_unknown` ends the process at once. What `on_idle` finds wrong (an audit file that somebody
@@ -39,9 +39,11 @@ class Ticking(Protocol):
     """What this thread drives (`coordinator.conductor.Conductor`)."""
 
     @property
-    def next_deadline(self) -> float: ...
+    def next_tick(self) -> float: ...
 
     def tick(self) -> None: ...
+
+    def note_timers(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class ConductorThread:
                 pass
             else:
                 if work is None:
+                    self._note_timers()
                     self._idle()
                     return
                 work.run()
@@ -184,6 +187,13 @@ class ConductorThread:
             self._next_tick = now + RETRY_S
             _log.exception("internal_error", doing="tick")
 
+    def _note_timers(self) -> None:
+        assert self._ticking is not None  # noqa: S101 - as above
+        try:
+            self._ticking.note_timers()
+        except DurabilityUnknown as error:
+            self._on_unknown(error)
+
     def _idle(self) -> None:
         try:
             self._on_idle()
@@ -197,7 +207,7 @@ class ConductorThread:
 
     def _tick_at(self) -> float:
         assert self._ticking is not None  # noqa: S101 - as above
-        return max(self._ticking.next_deadline, self._next_tick)
+        return max(self._ticking.next_tick, self._next_tick)
 
     def _due_in_s(self) -> float:
         at = min([self._tick_at(), *(work.not_before for work in self._later)])

@@ -42,6 +42,7 @@ from coordinator.round.effects import (
     UploadOffered,
 )
 from coordinator.round.surroundings import Surroundings
+from coordinator.round_log import log_who_leaves
 from coordinator.scheduler import EndJob, next_step, startable
 from coordinator.storage.interface import Blobs, Store
 from shared.consortium import Consortium
@@ -49,18 +50,10 @@ from shared.errors import ConfigError, DurabilityUnknown, FederationError, LateE
 from shared.identity import VerifyingKey
 from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
 from shared.job import parse_jobspec
-from shared.protocol.messages import (
-    AnswerKind,
-    AttemptAbort,
-    AttemptAnswer,
-    Decline,
-    Envelope,
-    Progress,
-    RoundReply,
-)
+from shared.protocol.messages import Envelope, Progress, RoundReply
 from shared.reasons import JobState
 from shared.update import UpdateLayout
-from shared.wire.sealed import Signer, reopen
+from shared.wire.sealed import Signer
 
 TROUBLE_RETRY_S = 5.0  # between two tries of a job that cannot go on, when nothing else happens
 
@@ -135,21 +128,31 @@ class Conductor:
             self._intake.forget(record.key)
 
     def tick(self) -> None:
-        """Let rounds whose deadline is over go on."""
+        """Let rounds whose deadline is over go on, and note the timers of those that wait."""
         now = self._around.clock.monotonic()
-        for job in list(self._jobs.running.values()):
-            if job.driver is not None and job.driver.deadline <= now:
-                job.driver.tick()
+        for driver in self._jobs.drivers():
+            if driver.next_tick <= now:
+                driver.tick()
         self._go_on()
 
     @property
-    def next_deadline(self) -> float:
+    def next_tick(self) -> float:
         """When `tick` is due (monotonic seconds; infinity for never)."""
+        return min((self.next_deadline, *(driver.next_tick for driver in self._jobs.drivers())))
+
+    @property
+    def next_deadline(self) -> float:
+        """When something goes on at the latest, whatever comes."""
         if self._older.pending:
             return float("-inf")
-        jobs = self._jobs.running.values()
-        deadlines = (job.retry_at if job.driver is None else min(job.driver.deadline, job.retry_at) for job in jobs)
-        return min(deadlines, default=float("inf"))
+        retries = (job.retry_at for job in self._jobs.running.values())
+        deadlines = (driver.deadline for driver in self._jobs.drivers())
+        return min((*retries, *deadlines), default=float("inf"))
+
+    def note_timers(self) -> None:
+        """The process ends: note what is left of every wait. Raises DurabilityUnknown alone."""
+        for driver in self._jobs.drivers():
+            driver.note_timer()
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -190,7 +193,7 @@ class Conductor:
                 raise LateError(f"round {message.key} is over")
             return  # it cannot go on now; when it does, its members are told of it and say this again
         driver.handle(Replied(participant, message))
-        _log_who_leaves(participant, message)
+        log_who_leaves(participant, message)
         if isinstance(message, Progress):
             self._jobs.running[message.key.job].progress[participant] = message.percent
         self._go_on()
@@ -286,7 +289,7 @@ class Conductor:
             return
         if obstacle := self._planning.obstacle(job.spec):
             raise ConfigError(f"the job cannot run here: {obstacle}")
-        if not assess(job.spec, self._registry.offers()).enough_for(job.spec.round.quorum):
+        if not assess(job.spec, self._registry.offers(), job.history.bound).enough():
             return
         frame = self._planning.next_round(job.record, job.spec, job.history, upcoming)
         job.read = False  # a round that was opened and not begun is found in the store
@@ -301,7 +304,7 @@ class Conductor:
     def _close_round(self, job: RunningJob, driver: RoundDriver) -> None:
         record = self._store.round(driver.frame.key)
         self._intake.forget(record.key)  # may fail, and is then done again: nothing is noted before it
-        job.history = job.history.after(record)
+        job.history = job.history.after(record, job.spec)
         job.driver = None
         job.progress.clear()
 
@@ -317,18 +320,3 @@ class Conductor:
     def _each_round_of(self, participant: ParticipantId, event: Event) -> None:
         for driver in self._jobs.rounds_of(participant):
             driver.handle(event)
-
-
-def _log_who_leaves(participant: ParticipantId, message: RoundReply) -> None:
-    """And why: by the rule or the check that the member names. It may be the first sign that somebody shows the members
-    different things, or that they hold different manifests.
-    """
-    names = {"job": message.key.job, "round": message.key.number, "participant": participant}
-    match message:
-        case Decline(rule=rule):
-            _log.info("round_declined", **names, rule=rule)
-        case AttemptAnswer(attempt=attempt, kind=AnswerKind.ATTEMPT_ABORT, envelope=envelope):
-            reason = reopen(AttemptAbort, envelope).value.reason
-            _log.warning("attempt_left", **names, attempt=attempt.attempt, reason=reason)
-        case _:
-            pass

@@ -136,7 +136,7 @@ class Desk:
         if running is not None and running.trouble:
             waits_for = f"cannot go on: {running.trouble}"
         elif running is not None and running.driver is None:
-            waits_for = assess(running.spec, self._registry.offers()).explain(running.spec)
+            waits_for = assess(running.spec, self._registry.offers(), running.history.bound).explain()
         progress = dict(running.progress) if running is not None else {}
         return JobView(record, waits_for, self._store.rounds(job), live, progress)
 

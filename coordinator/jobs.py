@@ -71,6 +71,10 @@ class Jobs:
         driver = job.driver if job is not None else None
         return driver if driver is not None and driver.frame.key == key and not driver.finished else None
 
+    def drivers(self) -> Sequence[RoundDriver]:
+        """Of all rounds at hand."""
+        return [job.driver for job in self.running.values() if job.driver is not None]
+
     def rounds_of(self, participant: ParticipantId) -> Sequence[RoundDriver]:
         """The rounds at hand in jobs that this participant is a member of."""
         jobs = [job for job in self.running.values() if participant in job.spec.members]

@@ -16,15 +16,15 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from coordinator.round.frame import RoundFrame
 from coordinator.round.journal import decode_plan
-from coordinator.round.phases import RoundFrame
-from coordinator.round.recording import RANGE_MISS
+from coordinator.round.recording import OPENED, RANGE_MISS
 from coordinator.scheduler import FinishedRound, RunRound
 from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, RoundRecord, Store
 from shared.consortium import Consortium
 from shared.errors import ConfigError
 from shared.identity import VerifyingKey
-from shared.ids import Digest, JobId, ParticipantId, RoundKey
+from shared.ids import Digest, JobId, ParticipantId, RoundKey, parse_participant_id
 from shared.job import JobSpec
 from shared.protocol.messages import RoundPlan, RoundResult, Sealed
 from shared.reasons import AbortReason
@@ -51,16 +51,23 @@ class History:
     """The sealed result of the last committed round; empty before the first."""
     misses: int = 0
     """Rounds in which a member said that its update does not fit the encoding."""
+    bound: tuple[ParticipantId, ...] = ()
+    """Members of a total that may have been opened on this model; see `RoundFrame`."""
 
-    def after(self, record: RoundRecord) -> History:
+    def after(self, record: RoundRecord, spec: JobSpec) -> History:
         """The same with one more finished round."""
-        misses = self.misses + bool(json.loads(record.summary).get(RANGE_MISS, False))
+        summary = json.loads(record.summary)
+        misses = self.misses + bool(summary.get(RANGE_MISS, False))
         if record.outcome != COMMITTED:
             ended = FinishedRound(record.key.number, record.purpose, AbortReason(record.outcome), self.model)
-            return replace(self, finished=(*self.finished, ended), misses=misses)
+            bound = tuple(map(parse_participant_id, summary.get(OPENED, ()))) or self.bound
+            return replace(self, finished=(*self.finished, ended), misses=misses, bound=bound)
         result = reopen(RoundResult, decode_envelope(record.result)).value
         ended = FinishedRound(record.key.number, record.purpose, None, result.next_model)
-        return History(result.next_model, (*self.finished, ended), record.result, misses)
+        # A round that changed no weight leads to the model that its total was opened on.
+        still = spec.masking.masked and result.next_model == self.model
+        survivors = tuple(spec.members[index - 1] for index in result.survivors)
+        return History(result.next_model, (*self.finished, ended), record.result, misses, survivors if still else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ class Planning:
             deadline_s=spec.round.deadline_s,
         )
         sealed = seal(plan, signer=self._signer, index=0)
-        return self._frame(spec, sealed, self._index_of(upcoming.model), history.misses)
+        return self._frame(spec, sealed, self._index_of(upcoming.model), history)
 
     def take_up(self, job: JobId, spec: JobSpec) -> TakenUp:
         """Read a job: after a start, and after a round that could not begin. Raises as `next_round`, and ConfigError
@@ -116,28 +123,28 @@ class Planning:
             return TakenUp(history, None)
         if obstacle := self.obstacle(spec):  # the manifest changed: by what key would a member's word be opened?
             raise ConfigError(f"its open round cannot go on here: {obstacle}")
-        return TakenUp(history, self._frame(spec, plan, self._index_of(plan.value.model), history.misses))
+        return TakenUp(history, self._frame(spec, plan, self._index_of(plan.value.model), history))
 
     def take_up_to_abort(self, job: JobId, spec: JobSpec) -> TakenUp:
         """As `take_up`, but without the model, which may be what is missing. An open round can only abort with this
         frame, since nothing of an abort depends on the model's index or the layout. Raises StorageError, WireError.
         """
         history, plan = self._read(job, spec)
-        return TakenUp(history, None if plan is None else self._frame(spec, plan, _UNREAD, history.misses))
+        return TakenUp(history, None if plan is None else self._frame(spec, plan, _UNREAD, history))
 
     def _read(self, job: JobId, spec: JobSpec) -> tuple[History, Sealed[RoundPlan] | None]:
         history = History(spec.initial_model)
         for record in self._store.rounds(job):
             if not record.outcome:
                 return history, decode_plan(self._store.journal_of(record.key)[0])
-            history = history.after(record)
+            history = history.after(record, spec)
         return history, None
 
     def _index_of(self, model: Digest) -> ModelIndex:
         with closing(self._blobs.model(model)) as reader:
             return read_index(reader)
 
-    def _frame(self, spec: JobSpec, plan: Sealed[RoundPlan], index: ModelIndex, misses: int) -> RoundFrame:
+    def _frame(self, spec: JobSpec, plan: Sealed[RoundPlan], index: ModelIndex, history: History) -> RoundFrame:
         carried = plan.value.previous_result
         previous = reopen(RoundResult, decode_envelope(carried)).value if carried else None
         masked = self._consortium if spec.masking.masked else None
@@ -146,10 +153,11 @@ class Planning:
             plan=plan,
             index=index,
             statistics=StatisticsLayout(spec.metrics),
-            encoding=_encoding(spec, previous, misses),
+            encoding=_encoding(spec, previous, history.misses),
             consortium=masked.digest.raw if masked is not None else b"",
             keys=_keys(spec, masked) if masked is not None else {},
             top_cells=previous.top_cells if previous is not None and spec.masking.masked else None,
+            bound=history.bound,
         )
 
 

@@ -81,8 +81,8 @@ def startable(
         taken = [member for member in spec.members if member in busy]
         if taken:
             waiting[job] = "waits for a running job with " + ", ".join(taken)
-        elif not assessment.enough_for(spec.round.quorum):
-            waiting[job] = assessment.explain(spec)
+        elif not assessment.enough():
+            waiting[job] = assessment.explain()
         else:
             start.append(job)
             busy.update(spec.members)

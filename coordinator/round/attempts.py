@@ -1,5 +1,8 @@
 """From the plan to an attempt, and from a failed attempt to the next one.
 
+Everybody is asked, unless the frame binds the round to the members of a total that may have been opened: then these
+are asked, all of them, and the others are out from the start.
+
 An attempt's cohort is everybody who is Ready when it starts. What an attempt fixes stands in its AttemptStart; masks
 and signatures hang on the hash of that, so no two attempts have a key or a mask in common.
 """
@@ -10,14 +13,18 @@ from dataclasses import replace
 
 from coordinator.round.effects import AttemptBegun, Journal, Send
 from coordinator.round.ending import abort
+from coordinator.round.frame import RoundFrame
 from coordinator.round.gathering import Gathering, late
 from coordinator.round.members import moved_phases, ready
 from coordinator.round.phases import (
     Advertising,
     Confirming,
+    Conversations,
+    Fit,
     Gracing,
     Lefts,
     OpenState,
+    Outs,
     Recruiting,
     Sharing,
     Uploading,
@@ -33,23 +40,28 @@ from shared.protocol.messages import (
     plan_digest,
     result_digest,
 )
-from shared.protocol.phases import Kind
-from shared.reasons import AbortReason
+from shared.protocol.phases import Kind, Phase
+from shared.reasons import AbortReason, DropReason
+
+
+def recruiting(frame: RoundFrame, conversations: Conversations, now: float, *, grace_from: float) -> Recruiting:
+    """The first state of a round."""
+    told = {
+        member: replace(known, phase=Phase.OUT) if member in frame.not_asked else known
+        for member, known in conversations.items()
+    }
+    outs = dict.fromkeys(frame.not_asked, DropReason.NOT_ASKED)
+    return Recruiting(frame, told, outs, Fit.ALL, deadline=now + frame.spec.round.deadline_s, grace_from=grace_from)
 
 
 def settle_recruiting(state: Recruiting, now: float, seal: Seal) -> Transition:
-    policy = state.frame.spec.round
-    if len(state.conversations) - len(state.outs) < policy.quorum:
+    quorum = state.frame.quorum
+    if len(state.conversations) - len(state.outs) < quorum:
         return abort(state, AbortReason.BELOW_QUORUM, seal)
-    if len(ready(state)) >= policy.quorum:
+    if len(ready(state)) >= quorum:
+        grace_ends = max(now, state.grace_from) + state.frame.spec.round.grace_s
         gracing = Gracing(
-            state.frame,
-            state.conversations,
-            state.outs,
-            state.fit,
-            deadline=state.deadline,
-            attempts_used=state.attempts_used,
-            grace_ends=now + policy.grace_s,
+            *_of_waiting(state), deadline=state.deadline, grace_from=state.grace_from, grace_ends=grace_ends
         )
         return settle_gracing(gracing, now, seal)
     if now >= state.deadline:
@@ -59,19 +71,22 @@ def settle_recruiting(state: Recruiting, now: float, seal: Seal) -> Transition:
 
 def settle_gracing(state: Gracing, now: float, seal: Seal) -> Transition:
     present = ready(state)
-    if len(present) < state.frame.spec.round.quorum:  # one that was Ready has withdrawn
-        back = Recruiting(state.frame, state.conversations, state.outs, state.fit, state.deadline, state.attempts_used)
+    if len(present) < state.frame.quorum:  # one that was Ready has withdrawn
+        back = Recruiting(*_of_waiting(state), deadline=state.deadline, grace_from=state.grace_from)
         return settle_recruiting(back, now, seal)
     everyone = len(present) == len(state.conversations) - len(state.outs)
     if everyone or now >= min(state.grace_ends, state.deadline):
-        return _start(state, state.attempts_used + 1, now, seal)
+        return _start(state, 1, now, seal)
     return Transition(state)
+
+
+def _of_waiting(state: Recruiting | Gracing) -> tuple[RoundFrame, Conversations, Outs, Fit]:
+    return state.frame, state.conversations, state.outs, state.fit
 
 
 def may_try_again(state: Gathering) -> bool:
     """Whether the job allows another attempt, and enough members have an update to take part in it."""
-    policy = state.frame.spec.round
-    return state.key.attempt < policy.attempts and len(ready(state)) >= policy.quorum
+    return state.key.attempt < state.frame.spec.round.attempts and len(ready(state)) >= state.frame.quorum
 
 
 def attempt_failed(state: Advertising | Sharing | Uploading | Confirming, now: float, seal: Seal) -> Transition:

@@ -4,6 +4,9 @@
 order, and only when all of them are done is the new state in force. A StorageError on the way leaves the old state, and
 the caller may send the event again. DurabilityUnknown must end the process: the next start reads what is true.
 
+Beside that the driver notes what is left of the wait at hand (`timers`). A note that cannot be stored hurts no round:
+the one before it stands, and a restart would wait a little longer.
+
 Everything runs on one thread. A fold is handed to `Folds` and comes back as an event.
 """
 
@@ -12,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import assert_never
+
+import structlog
 
 from coordinator.round.effects import (
     Abort,
@@ -23,16 +28,23 @@ from coordinator.round.effects import (
     StartFold,
     Tick,
 )
+from coordinator.round.frame import RoundFrame
+from coordinator.round.gathering import RECONNECT_WINDOW_S
 from coordinator.round.journal import decode_record, encode_plan, encode_record
 from coordinator.round.machine import begin, next_deadline, step
 from coordinator.round.members import linked
-from coordinator.round.phases import Aborted, Committed, Present, RoundFrame, RoundState, phase_name
+from coordinator.round.phases import Aborted, Committed, Present, RoundState, phase_name
 from coordinator.round.recording import record_abort, record_commit
 from coordinator.round.restore import restore
 from coordinator.round.surroundings import FoldOrder, Surroundings
+from coordinator.round.timers import TIMER_NOTE_S, note_of
 from coordinator.round.transition import Transition
 from coordinator.scheduler import FinishedRound
+from coordinator.storage.interface import TimerNote
+from shared.errors import StorageError
 from shared.ids import Digest, ParticipantId
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -53,12 +65,22 @@ class _Timing:
 class RoundDriver:
     """One open round."""
 
-    def __init__(self, *, state: RoundState, earlier: tuple[FinishedRound, ...], around: Surroundings) -> None:
+    def __init__(
+        self,
+        *,
+        state: RoundState,
+        earlier: tuple[FinishedRound, ...],
+        around: Surroundings,
+        noted: TimerNote | None = None,
+    ) -> None:
         self.state = state
         self._earlier = earlier
         self._around = around
         now = around.clock.monotonic()
         self._timing = _Timing(now, phase_name(state), now)
+        self._noted = noted
+        self._note_at = now + TIMER_NOTE_S
+        self._notes_fail = False
 
     @classmethod
     def plan(
@@ -80,7 +102,9 @@ class RoundDriver:
     def resume(cls, frame: RoundFrame, *, earlier: tuple[FinishedRound, ...], around: Surroundings) -> RoundDriver:
         """Go on with a round that a former process left open."""
         restored = _restore(frame, around)
-        driver = cls(state=restored.state, earlier=earlier, around=around)
+        # What a restart goes on with stands in no deadline: the window is on top of it, and not charged to any note.
+        noted = note_of(restored.state, None, around.clock.monotonic() + RECONNECT_WINDOW_S)
+        driver = cls(state=restored.state, earlier=earlier, around=around, noted=noted)
         driver.apply(restored)
         return driver
 
@@ -110,14 +134,41 @@ class RoundDriver:
 
     @property
     def deadline(self) -> float:
+        """When the round goes on at the latest, whatever comes (monotonic seconds; infinity for never)."""
         return next_deadline(self.state)
+
+    @property
+    def next_tick(self) -> float:
+        """When `tick` is due: at the deadline, and before it for the notes."""
+        return min(self.deadline, self._note_at) if self.deadline < float("inf") else self.deadline
 
     def handle(self, event: Event) -> Digest | None:
         """Take one event. Returns the digest of the update that was acknowledged, if one was. Raises PeerError."""
         return self.apply(step(self.state, event, self._around.clock.monotonic(), self._around.seal))
 
     def tick(self) -> None:
-        self.handle(Tick())
+        now = self._around.clock.monotonic()
+        if self.deadline <= now:
+            self.handle(Tick())
+        if self._note_at <= now:
+            self.note_timer()
+
+    def note_timer(self) -> None:
+        """Note what is left of the wait at hand. Raises DurabilityUnknown alone."""
+        now = self._around.clock.monotonic()
+        self._note_at = now + TIMER_NOTE_S
+        note = note_of(self.state, self._noted, now)
+        if note is None:
+            return
+        try:
+            self._around.store.note_timer(self.frame.key, note)
+        except StorageError as error:
+            if not self._notes_fail:
+                key = self.frame.key
+                _log.warning("timer_not_noted", job=key.job, round=key.number, wait=note.name, reason=str(error))
+            self._notes_fail = True
+        else:
+            self._noted, self._notes_fail = note, False
 
     def apply(self, transition: Transition) -> Digest | None:
         acknowledged = None
@@ -157,4 +208,4 @@ class RoundDriver:
 
 def _restore(frame: RoundFrame, around: Surroundings) -> Transition:
     records = [decode_record(entry) for entry in around.store.journal_of(frame.key)[1:]]
-    return restore(frame, records, around.clock.monotonic())
+    return restore(frame, records, around.clock.monotonic(), around.store.timer_of(frame.key))

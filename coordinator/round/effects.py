@@ -252,6 +252,8 @@ class Abort:
     aborted: Sealed[RoundAborted]
     dropped: Mapping[ParticipantId, DropReason]
     protection: Protection
+    opened: tuple[ParticipantId, ...]
+    """The survivors of a total that they were asked to open: on this model they open no other one."""
 
 
 Effect: TypeAlias = Journal | Send | AcknowledgeUpload | StartFold | Commit | Abort

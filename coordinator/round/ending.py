@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from coordinator.round.effects import Abort, Commit, Folded, Protection, Send
 from coordinator.round.members import dropped
-from coordinator.round.phases import Aborted, Committed, Fit, Folding, Gracing, OpenState, Recruiting
+from coordinator.round.phases import Aborted, Committed, Fit, Folding, Gracing, OpenState, Recruiting, Unmasking
 from coordinator.round.transition import Seal, Transition
 from shared.ids import ParticipantId
 from shared.protocol.messages import RoundAborted, RoundBroadcast, RoundResult, plan_digest
@@ -41,7 +41,7 @@ def folded(state: OpenState, result: Folded, seal: Seal) -> Transition:
 def abort(state: OpenState, reason: AbortReason, seal: Seal, late: Collection[ParticipantId] = ()) -> Transition:
     """No result; the model is what it was. `late` are those who did not answer in time, if that is why."""
     aborted = seal(RoundAborted(key=state.frame.key, plan=plan_digest(state.frame.plan), reason=reason))
-    ended = Abort(aborted, dropped(state, late), _protection(state))
+    ended = Abort(aborted, dropped(state, late), _protection(state), _opened(state))
     return Transition(Aborted(state.frame, reason), (ended, *_tell_everyone(state, aborted)))
 
 
@@ -50,7 +50,13 @@ def _protection(state: OpenState) -> Protection:
     return Protection(used, missed=state.fit is Fit.MISSED)
 
 
+def _opened(state: OpenState) -> tuple[ParticipantId, ...]:
+    """From the bundle on survivors may have opened their shares, whether these came or not."""
+    if isinstance(state, Unmasking) or (isinstance(state, Folding) and state.opening is not None):
+        return tuple(state.survivors)
+    return ()
+
+
 def _tell_everyone(state: OpenState, message: RoundBroadcast) -> tuple[Send, ...]:
-    return tuple(
-        Send(member, message) for member, told in state.conversations.items() if told.phase is not Phase.UNPLANNED
-    )
+    asked = ((member, told) for member, told in state.conversations.items() if member not in state.frame.not_asked)
+    return tuple(Send(member, message) for member, told in asked if told.phase is not Phase.UNPLANNED)

@@ -7,7 +7,8 @@ Each `x_entered` is the state alone, which a restart goes through as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
 from coordinator.round.attempts import may_try_again
 from coordinator.round.effects import (
@@ -20,16 +21,21 @@ from coordinator.round.effects import (
     StartFold,
     SurvivorsFixed,
 )
+from coordinator.round.frame import RoundFrame
 from coordinator.round.members import moved_phases
 from coordinator.round.phases import (
     Advertising,
     AttemptState,
     Confirming,
     Contribution,
+    Conversations,
     Dealt,
+    Fit,
     Folding,
+    Lefts,
     Masking,
     Opening,
+    Outs,
     Roster,
     Sharing,
     Unmasking,
@@ -39,6 +45,7 @@ from coordinator.round.transition import Transition
 from shared.ids import ParticipantId
 from shared.protocol.messages import (
     AdvertiseKeys,
+    AttemptStart,
     ConsistencyBundle,
     DeliveredShare,
     Envelope,
@@ -66,12 +73,7 @@ def fix_roster(state: Advertising, now: float) -> Transition:
 def roster_entered(state: Advertising, adverts: Mapping[ParticipantId, Sealed[AdvertiseKeys]], now: float) -> Sharing:
     digest = roster_digest(state.h0, _payloads(state, {member: advert.envelope for member, advert in adverts.items()}))
     return Sharing(
-        state.frame,
-        moved_phases(state, adverts, Kind.KEY_ROSTER),
-        state.outs,
-        state.fit,
-        state.attempt,
-        state.lefts,
+        *_carried(state, adverts, Kind.KEY_ROSTER),
         roster=Roster(digest, adverts),
         dealt={},
         deadline=now + state.frame.spec.round.exchange_deadline_s,
@@ -97,12 +99,7 @@ def delivery_entered(state: Sharing, dealt: Mapping[ParticipantId, Dealt], now: 
     envelopes = {member: one.word.envelope for member, one in dealt.items()}
     digest = delivery_digest(state.roster.digest, _payloads(state, envelopes))
     return Uploading(
-        state.frame,
-        moved_phases(state, dealt, Kind.SHARE_DELIVERY),
-        state.outs,
-        state.fit,
-        state.attempt,
-        state.lefts,
+        *_carried(state, dealt, Kind.SHARE_DELIVERY),
         cohort=frozenset(dealt),
         masking=Masking(state.roster, digest, dealt),
         contributions={},
@@ -155,13 +152,12 @@ def fix_survivors(state: Uploading, now: float) -> Transition:
 def survivors_entered(
     state: Uploading, survivors: Mapping[ParticipantId, Contribution], now: float
 ) -> Confirming | Folding:
-    conversations = moved_phases(state, survivors, Kind.SURVIVOR_LIST)
-    common = (state.frame, conversations, state.outs, state.fit, state.attempt, state.lefts)
+    carried = _carried(state, survivors, Kind.SURVIVOR_LIST)
     if state.masking is None:
-        return Folding(*common, survivors=survivors, opening=None)
+        return Folding(*carried, survivors=survivors, opening=None)
     envelopes = {member: kept.commit for member, kept in survivors.items()}
     return Confirming(
-        *common,
+        *carried,
         masking=state.masking,
         survivors=survivors,
         digest=survivors_digest(state.masking.digest, _payloads(state, envelopes)),
@@ -184,12 +180,7 @@ def make_bundle(state: Confirming, now: float) -> Transition:
 
 def bundle_entered(state: Confirming, signatures: Mapping[ParticipantId, Envelope], now: float) -> Unmasking:
     return Unmasking(
-        state.frame,
-        moved_phases(state, state.survivors, Kind.CONSISTENCY_BUNDLE),
-        state.outs,
-        state.fit,
-        state.attempt,
-        state.lefts,
+        *_carried(state, state.survivors, Kind.CONSISTENCY_BUNDLE),
         masking=state.masking,
         survivors=state.survivors,
         digest=state.digest,
@@ -204,16 +195,8 @@ def bundle_entered(state: Confirming, signatures: Mapping[ParticipantId, Envelop
 
 
 def fold_entered(state: Unmasking) -> Folding:
-    return Folding(
-        state.frame,
-        state.conversations,
-        state.outs,
-        state.fit,
-        state.attempt,
-        state.lefts,
-        survivors=state.survivors,
-        opening=Opening(state.masking, state.digest, state.revealed),
-    )
+    opening = Opening(state.masking, state.digest, state.revealed)
+    return Folding(*_common(state, state.conversations), survivors=state.survivors, opening=opening)
 
 
 def start_fold(state: Folding) -> StartFold:
@@ -231,6 +214,17 @@ def lost_before_shares(state: Advertising | Sharing) -> bool:
 
 
 # --- small things -----------------------------------------------------------------------------------------------------
+
+_Common: TypeAlias = tuple[RoundFrame, Conversations, Outs, Fit, Sealed[AttemptStart], Lefts]
+
+
+def _carried(state: AttemptState, told: Collection[ParticipantId], said: Kind) -> _Common:
+    """What the next state of the attempt has from this one, after the coordinator says this to these members."""
+    return _common(state, moved_phases(state, told, said))
+
+
+def _common(state: AttemptState, conversations: Conversations) -> _Common:
+    return state.frame, conversations, state.outs, state.fit, state.attempt, state.lefts
 
 
 def masking_of(state: Uploading | Confirming | Unmasking | Folding) -> Masking:

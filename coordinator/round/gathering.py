@@ -81,8 +81,8 @@ def _asked(state: Gathering) -> Collection[ParticipantId]:
 
 
 def _needed(state: Gathering) -> int:
-    spec = state.frame.spec
-    return spec.threshold if isinstance(state, Confirming | Unmasking) else spec.floor
+    frame = state.frame
+    return frame.spec.threshold if isinstance(state, Confirming | Unmasking) else frame.floor
 
 
 def _patience_ends(state: Gathering) -> float:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from coordinator.round.answers import ANSWERS, answered
-from coordinator.round.attempts import attempt_failed, settle_gracing, settle_recruiting
+from coordinator.round.attempts import attempt_failed, recruiting, settle_gracing, settle_recruiting
 from coordinator.round.effects import (
     AbortAsked,
     AcknowledgeUpload,
@@ -44,6 +44,7 @@ from coordinator.round.exchanges import (
     make_bundle,
     start_fold,
 )
+from coordinator.round.frame import RoundFrame
 from coordinator.round.gathering import Gathering, Verdict, ends, late, owing, verdict
 from coordinator.round.members import conversation, linked, with_phase, without
 from coordinator.round.phases import (
@@ -61,7 +62,6 @@ from coordinator.round.phases import (
     OpenState,
     Present,
     Recruiting,
-    RoundFrame,
     RoundState,
     Sharing,
     Unmasking,
@@ -93,10 +93,10 @@ def begin(frame: RoundFrame, present: Collection[ParticipantId], now: float) -> 
     told = Conversation(advance(Role.COORDINATOR, Phase.UNPLANNED, Kind.ROUND_PLAN), Present())
     untold = Conversation(Phase.UNPLANNED, NeverSeen())
     conversations = {member: told if member in present else untold for member in frame.spec.members}
-    deadline = now + frame.spec.round.deadline_s
+    state = recruiting(frame, conversations, now, grace_from=now)
     return Transition(
-        Recruiting(frame, conversations, {}, Fit.ALL, deadline=deadline, attempts_used=0),
-        tuple(Send(member, frame.plan) for member in frame.spec.members if member in present),
+        state,
+        tuple(Send(member, frame.plan) for member in conversations if member in present and member not in state.outs),
     )
 
 

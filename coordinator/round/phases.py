@@ -25,62 +25,21 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from shared.identity import VerifyingKey
-from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
-from shared.job import JobSpec
+from coordinator.round.frame import RoundFrame
+from shared.ids import AttemptKey, Digest, ParticipantId
 from shared.protocol.messages import (
     AdvertiseKeys,
     AttemptStart,
     Envelope,
-    RoundPlan,
     Sealed,
     ShareKeys,
     UnmaskShares,
     attempt_digest,
 )
 from shared.protocol.phases import Phase
-from shared.reasons import AbortReason, AttemptAbortReason, DropReason, Purpose
+from shared.reasons import AbortReason, AttemptAbortReason, DropReason
 from shared.secagg.sealing import SealedShare
-from shared.tensors import ModelIndex
-from shared.update import Encoding, StatisticsLayout, UpdateHeader, UpdateLayout
-
-
-@dataclass(frozen=True, slots=True)
-class RoundFrame:
-    """What is fixed when the round is planned and true in every phase."""
-
-    spec: JobSpec
-    plan: Sealed[RoundPlan]
-    index: ModelIndex
-    """Of the model that the round starts from."""
-    statistics: StatisticsLayout
-    encoding: Encoding
-    """Of this round's attempts, until a member says that its update does not fit."""
-    consortium: bytes
-    """The digest of the manifest that this coordinator has; empty in a plain job."""
-    keys: Mapping[ParticipantId, VerifyingKey]
-    """By which the members sign: of the manifest; empty in a plain job."""
-    top_cells: tuple[int, ...] | None
-    """Of the previous result; None before the first, and in a plain job."""
-
-    @property
-    def key(self) -> RoundKey:
-        return self.plan.value.key
-
-    def index_of(self, participant: ParticipantId) -> int:
-        """1-based position among the members. A stranger is a bug of the caller."""
-        return self.spec.members.index(participant) + 1
-
-    def layout(self, encoding: Encoding) -> UpdateLayout:
-        """Of this round's updates in that encoding."""
-        trains = self.plan.value.purpose is Purpose.TRAIN
-        tensors = sum(1 for _ in self.index.manifest.aggregated())
-        return UpdateLayout.of_round(
-            encoding=encoding,
-            parameters=self.index.manifest.parameters if trains else 0,
-            tensors=tensors if trains else 0,
-            statistics=self.statistics,
-        )
+from shared.update import Encoding, UpdateHeader, UpdateLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,57 +133,47 @@ class Fit(Enum):
     """The update of one that knows it is beyond it."""
 
 
-def _next_encoding(frame: RoundFrame, fit: Fit) -> Encoding:
-    return frame.encoding if fit is Fit.ALL else Encoding.U64
-
-
 @dataclass(frozen=True, slots=True)
-class Recruiting:
+class _Open:
+    """What each open round has."""
+
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
     fit: Fit
-    deadline: float
-    attempts_used: int
 
     @property
     def encoding(self) -> Encoding:
         """Of the next attempt."""
-        return _next_encoding(self.frame, self.fit)
+        return self.frame.encoding if self.fit is Fit.ALL else Encoding.U64
 
 
 @dataclass(frozen=True, slots=True)
-class Gracing:
-    frame: RoundFrame
-    conversations: Conversations
-    outs: Outs
-    fit: Fit
+class _BeforeAttempt(_Open):
+    """What a round has while it waits for Ready."""
+
     deadline: float
-    attempts_used: int
+    grace_from: float
+    """The grace begins with the quorum, and not before this: after a restart members need a while to come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recruiting(_BeforeAttempt):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Gracing(_BeforeAttempt):
     grace_ends: float
 
-    @property
-    def encoding(self) -> Encoding:
-        """Of the next attempt."""
-        return _next_encoding(self.frame, self.fit)
-
 
 @dataclass(frozen=True, slots=True)
-class _OfAttempt:
+class _OfAttempt(_Open):
     """What each state of an attempt has."""
 
-    frame: RoundFrame
-    conversations: Conversations
-    outs: Outs
-    fit: Fit
     attempt: Sealed[AttemptStart]
     lefts: Lefts
     """Who left this attempt, though not the round."""
-
-    @property
-    def encoding(self) -> Encoding:
-        """Of the next attempt."""
-        return _next_encoding(self.frame, self.fit)
 
     @property
     def key(self) -> AttemptKey:

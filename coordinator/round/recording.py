@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from coordinator.aggregation.fold import Totals
 from coordinator.checkpoints import describe_version
 from coordinator.round.effects import Abort, Commit, Protection
-from coordinator.round.phases import RoundFrame
+from coordinator.round.frame import RoundFrame
 from coordinator.round.surroundings import Surroundings
 from coordinator.scheduler import EndJob, FinishedRound, next_step
 from coordinator.storage.interface import COMMITTED, ModelRecord, RoundAbort, RoundCommit
@@ -21,6 +21,7 @@ from shared.reasons import JobState, Purpose
 from shared.wire.sealed import encode_envelope
 
 RANGE_MISS = "range_miss"  # in a round's summary
+OPENED = "opened"  # in that of a round without a result: whose total may have been opened
 SHARES = frozenset({"shares_fixed", "shares_revealed"})
 """Kinds of entries of the journal that end with their round, so that whoever gets hold of the disk later finds no share
 of anybody's, neither sealed nor opened.
@@ -87,6 +88,8 @@ def record_abort(
     after = FinishedRound(plan.key.number, plan.purpose, aborted.reason, plan.model)
     job = _job_after(frame, earlier, after)
     facts = {"reason": aborted.reason, "dropped": dict(effect.dropped), **_told_of(effect.protection)}
+    if effect.opened:
+        facts[OPENED] = list(effect.opened)
     summary = {**facts, **durations}
     entry = around.audit.entry("round_aborted", {**_names(frame), **facts, "job_state": job.state})
     stored = around.store.abort_round(

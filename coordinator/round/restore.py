@@ -1,7 +1,8 @@
 """The state that a restart goes on from: what the journal's records lead to, with everybody away.
 
-Deadlines start afresh: the time that a coordinator was down is not charged to its members. What was not journaled was
-not told to anybody, and is asked for again: keys and shares while their lists were not fixed, signatures before the
+The time that a coordinator was down is not charged to its members: `timers` says how long the wait at hand goes on, and
+the grace for the last ones to be Ready does not begin before they had time to come back. What was not journaled was not
+told to anybody, and is asked for again: keys and shares while their lists were not fixed, signatures before the
 bundle. The coordinator holds no secret of masking, so an attempt goes on wherever its participants still have theirs.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar, assert_never
 
-from coordinator.round.attempts import entered
+from coordinator.round.attempts import entered, recruiting
 from coordinator.round.effects import (
     AttemptBegun,
     BundleMade,
@@ -32,22 +33,23 @@ from coordinator.round.exchanges import (
     start_fold,
     survivors_entered,
 )
+from coordinator.round.frame import RoundFrame
+from coordinator.round.gathering import RECONNECT_WINDOW_S
 from coordinator.round.members import with_phase, without
 from coordinator.round.phases import (
     Advertising,
     Away,
     Confirming,
     Conversation,
-    Fit,
     Folding,
     OpenState,
-    Recruiting,
-    RoundFrame,
     Sharing,
     Unmasking,
     Uploading,
 )
+from coordinator.round.timers import went_on
 from coordinator.round.transition import Transition
+from coordinator.storage.interface import TimerNote
 from shared.ids import ParticipantId
 from shared.protocol.messages import AttemptStart, Sealed
 from shared.protocol.phases import Phase
@@ -56,15 +58,15 @@ from shared.reasons import DropReason
 S = TypeVar("S", bound=OpenState)
 
 
-def restore(frame: RoundFrame, records: Sequence[Record], now: float) -> Transition:
-    """Where an open round stands, and what to start again."""
-    conversations = {member: Conversation(Phase.PLANNED, Away(now)) for member in frame.spec.members}
-    deadline = now + frame.spec.round.deadline_s
-    state: OpenState = Recruiting(frame, conversations, {}, Fit.ALL, deadline=deadline, attempts_used=0)
+def restore(frame: RoundFrame, records: Sequence[Record], now: float, note: TimerNote | None) -> Transition:
+    """Where an open round stands, and what to start again. `note`: what was noted of its wait at last."""
+    everybody = {member: Conversation(Phase.PLANNED, Away(now)) for member in frame.spec.members}
+    state: OpenState = recruiting(frame, everybody, now, grace_from=now + RECONNECT_WINDOW_S)
     for record in records:
         state = _after(state, record, now)
     if isinstance(state, Unmasking) and len(state.revealed) >= frame.spec.threshold:
         state = fold_entered(state)
+    state = went_on(state, note, now)
     return Transition(state, (start_fold(state),) if isinstance(state, Folding) else ())
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from coordinator.audit import AuditLog
-from coordinator.round.phases import Contribution, Opening, RoundFrame, RoundState
+from coordinator.round.frame import RoundFrame
+from coordinator.round.phases import Contribution, Opening, RoundState
 from coordinator.round.transition import Seal
 from coordinator.storage.interface import Store
 from shared.clock import Clock

@@ -14,9 +14,10 @@ import pytest
 
 from coordinator.aggregation.unmask import Blame, remaining_masks
 from coordinator.round.effects import Abort, Commit, Connected, Disconnected, Revoked, StartFold, Tick
+from coordinator.round.frame import RoundFrame
 from coordinator.round.journal import decode_record, encode_record
 from coordinator.round.machine import next_deadline
-from coordinator.round.phases import RoundFrame, Unmasking
+from coordinator.round.phases import Unmasking
 from shared.errors import LateError
 from shared.ids import ParticipantId
 from shared.protocol.messages import AnswerKind, AttemptAnswer

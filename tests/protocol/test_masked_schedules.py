@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.round.effects import Commit, Connected, Disconnected, Replied, Revoked
+from coordinator.round.frame import RoundFrame
 from coordinator.round.journal import decode_record
 from coordinator.round.machine import next_deadline
 from coordinator.round.phases import (
@@ -18,7 +19,6 @@ from coordinator.round.phases import (
     Gracing,
     OpenState,
     Recruiting,
-    RoundFrame,
     Sharing,
     Unmasking,
     Uploading,
@@ -136,7 +136,7 @@ def promised(state: OpenState) -> tuple[object, ...]:
 
 def check(played: MaskedRound) -> None:
     if isinstance(played.state, OpenState):
-        restored = restore(FRAME, [decode_record(entry) for entry in played.journal], played.now).state
+        restored = restore(FRAME, [decode_record(entry) for entry in played.journal], played.now, None).state
         assert isinstance(restored, OpenState)
         assert promised(restored) == promised(played.state)
     kinds = [entry.kind for entry in played.journal]

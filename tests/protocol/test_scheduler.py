@@ -78,14 +78,26 @@ def test_a_quorum_of_connected_members_with_the_task_is_enough() -> None:
     here = {A: frozenset({TASK}), B: frozenset({TaskName("other")}), C: frozenset({TASK, TaskName("other")})}
     assessment = assess(spec, here)
     assert assessment.able == {A, C}
-    assert assessment.enough_for(2)
-    assert not assessment.enough_for(3)
-    assert assessment.explain(spec) == "2 of quorum 2; not connected: hospital-d; without task heart: hospital-b"
+    assert assessment.enough()
+    assert not assess(make_spec(quorum=3), here).enough()
+    assert assessment.explain() == "2 of quorum 2; not connected: hospital-d; without task heart: hospital-b"
 
 
 def test_with_everybody_there_nothing_is_left_to_explain() -> None:
     spec = make_spec(quorum=4)
-    assert assess(spec, {member: frozenset({TASK}) for member in (A, B, C, D)}).explain(spec) == "4 of quorum 4"
+    assert assess(spec, {member: frozenset({TASK}) for member in (A, B, C, D)}).explain() == "4 of quorum 4"
+
+
+def test_a_job_that_is_bound_waits_for_all_of_these_and_for_nobody_else() -> None:
+    """Also with fewer than the quorum."""
+    spec = make_spec(quorum=3)
+    bound = (A, B)
+    waits = assess(spec, offers(A, C, D), bound)
+    assert not waits.enough()
+    assert waits.explain() == (
+        "1 of 2: of this model a total over hospital-a, hospital-b may have been opened; not connected: hospital-b"
+    )
+    assert assess(spec, offers(A, B), bound).enough()
 
 
 def test_strangers_do_not_help() -> None:

@@ -33,8 +33,9 @@ from coordinator.round.effects import (
     Tick,
     UploadOffered,
 )
+from coordinator.round.frame import RoundFrame
 from coordinator.round.machine import begin, next_deadline, step
-from coordinator.round.phases import Contribution, RoundFrame, RoundState, Uploading, phase_name
+from coordinator.round.phases import Contribution, RoundState, Uploading, phase_name
 from coordinator.round.transition import Transition
 from shared.errors import PeerError
 from shared.ids import AttemptKey, AttemptNumber, Digest, ParticipantId

@@ -37,9 +37,10 @@ from coordinator.round.effects import (
     Tick,
     UploadOffered,
 )
+from coordinator.round.frame import RoundFrame
 from coordinator.round.journal import decode_record, encode_record
 from coordinator.round.machine import begin, next_deadline, step
-from coordinator.round.phases import Aborted, Committed, Folding, RoundFrame, RoundState, Uploading, phase_name
+from coordinator.round.phases import Aborted, Committed, Folding, RoundState, Uploading, phase_name
 from coordinator.round.restore import restore
 from coordinator.round.transition import Transition
 from coordinator.storage.interface import JournalEntry
@@ -474,7 +475,7 @@ class MaskedRound:
         self.waiting.clear()
         self.fold = None
         self.now += 1000.0
-        restored = restore(self.frame, [decode_record(entry) for entry in self.journal], self.now)
+        restored = restore(self.frame, [decode_record(entry) for entry in self.journal], self.now, None)
         self.state = restored.state
         self.perform(restored)
         for member in self.frame.spec.members if back is None else back:

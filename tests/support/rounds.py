@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from coordinator.round.phases import RoundFrame
+from coordinator.round.frame import RoundFrame
 from coordinator.round.transition import Seal
 from participant.consent import VerifiedResult
 from participant.round.checks import encoding_of

@@ -20,17 +20,23 @@ from shared.errors import AuditError, DurabilityUnknown, FederationError, Storag
 class _Rounds:
     """Something with a deadline."""
 
-    next_deadline: float = float("inf")
+    next_tick: float = float("inf")
     ticks: list[str] = field(default_factory=list)
     ticked: threading.Event = field(default_factory=threading.Event)
     fails: list[Exception] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
 
     def tick(self) -> None:
         self.ticks.append(threading.current_thread().name)
         if self.fails:
             raise self.fails.pop()
-        self.next_deadline = float("inf")
+        self.next_tick = float("inf")
         self.ticked.set()
+
+    def note_timers(self) -> None:
+        self.noted.append(threading.current_thread().name)
+        if self.fails:
+            raise self.fails.pop()
 
 
 @dataclass
@@ -155,11 +161,26 @@ def test_a_deadline_that_comes_with_work_is_kept_too() -> None:
     rounds = _Rounds()
 
     def plan() -> None:
-        rounds.next_deadline = 0.0
+        rounds.next_tick = 0.0
 
     with _running(rounds) as thread:
         thread.post(plan)
         assert rounds.ticked.wait(5)
+
+
+def test_timers_are_noted_when_the_thread_ends_and_not_before() -> None:
+    rounds = _Rounds()
+    with _running(rounds) as thread:
+        asyncio.run(thread.call(lambda: None))
+        assert rounds.noted == []
+    assert rounds.noted == ["conductor"]
+
+
+def test_a_note_of_which_nobody_knows_ends_the_process_at_the_end_too() -> None:
+    rounds, heard = _Rounds(), _Heard()
+    with _running(rounds, heard):
+        rounds.fails.append(DurabilityUnknown("fsync"))
+    assert [str(error) for error in heard.unknown] == ["fsync"]
 
 
 def test_the_audit_file_catches_up_when_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 from coordinator.fold_thread import RETRIES, FoldThread
 from coordinator.folding import run_fold
 from coordinator.round.effects import Folded, FoldFailed
-from coordinator.round.phases import Contribution, RoundFrame
+from coordinator.round.frame import RoundFrame
+from coordinator.round.phases import Contribution
 from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.faults import Fault
 from coordinator.storage.interface import Reader, Spool

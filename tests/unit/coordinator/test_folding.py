@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from coordinator.folding import run_fold, run_together
 from coordinator.round.effects import Folded, FoldFailed
-from coordinator.round.phases import RoundFrame
+from coordinator.round.frame import RoundFrame
 from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.memory import MemoryBlobs
 from shared.errors import StorageError

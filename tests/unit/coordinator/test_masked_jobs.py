@@ -19,7 +19,8 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.planning import MISSES_MAX
 from coordinator.registry import Enrolled
 from coordinator.round.effects import Folded, Replied, UploadOffered
-from coordinator.round.phases import RoundFrame, RoundState, Uploading
+from coordinator.round.frame import RoundFrame
+from coordinator.round.phases import RoundState, Uploading
 from coordinator.round.surroundings import FoldOrder, Surroundings
 from coordinator.round_log import RoundLog
 from coordinator.storage.memory import MemoryBlobs, MemoryStore

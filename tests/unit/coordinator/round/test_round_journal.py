@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from coordinator.round.effects import Connected, Disconnected, Event, Replied, Revoked, StartFold, Tick
 from coordinator.round.journal import decode_plan, decode_record, encode_plan, encode_record
 from coordinator.round.machine import next_deadline
-from coordinator.round.phases import Away, Folding, OpenState, Recruiting, Uploading, phase_name
+from coordinator.round.phases import Away, Folding, OpenState, Uploading, phase_name
 from coordinator.round.restore import restore
 from coordinator.storage.interface import JournalEntry
 from shared.errors import PeerError, WireError
@@ -83,7 +83,7 @@ def test_a_restart_finds_what_was_promised(history: list[tuple[str, int]]) -> No
     read = [decode_record(entry) for entry in entries]
     assert read == seen.records
     assert [encode_record(record) for record in read] == entries
-    restored = restore(seen.frame, read, now=1000.0)
+    restored = restore(seen.frame, read, now=1000.0, note=None)
     state = restored.state
     assert isinstance(state, OpenState)
     if isinstance(seen.state, OpenState):
@@ -99,7 +99,7 @@ def test_a_restart_finds_what_was_promised(history: list[tuple[str, int]]) -> No
 @given(HISTORIES)
 def test_a_restored_round_still_ends(history: list[tuple[str, int]]) -> None:
     seen = play(history)
-    restored = restore(seen.frame, seen.records, now=1000.0)
+    restored = restore(seen.frame, seen.records, now=1000.0, note=None)
     seen.state, seen.now = restored.state, 1000.0
     for _ in range(4):  # the deadline of the round, and of each attempt
         if phase_name(seen.state) in {"folding", "aborted"}:
@@ -114,13 +114,6 @@ def test_a_plan_survives_byte_for_byte() -> None:
     assert decode_plan(encode_plan(frame.plan)) == frame.plan
 
 
-def test_the_time_that_a_coordinator_was_down_is_not_charged_to_its_members() -> None:
-    frame = make_frame()
-    state = restore(frame, [], now=10_000.0).state
-    assert isinstance(state, Recruiting)
-    assert state.deadline == 10_000.0 + frame.spec.round.deadline_s
-
-
 def test_a_kind_that_this_version_does_not_write_is_refused_by_name() -> None:
     with pytest.raises(WireError, match="'unmasked'"):
         decode_record(JournalEntry("unmasked", b"{}"))
@@ -133,4 +126,4 @@ def test_a_journal_that_cannot_be_is_a_bug() -> None:
     begun, *contributed, fixed = seen.records
     for records in ([contributed[0]], [fixed], [begun, *contributed, fixed, seen.records[1]]):
         with pytest.raises(RuntimeError, match="the journal"):
-            restore(seen.frame, records, 0.0)
+            restore(seen.frame, records, 0.0, None)
