@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,22 +58,20 @@ class Database:
         path = _sqlite_path(url)
         self._calls = calls if calls is not None else FileCalls()
         self._unknown = False
-        self._lock = ProcessLock(path=path.with_name(path.name + ".lock"), guards=f"the database {path}")
-        try:
+        lock = ProcessLock(path=path.with_name(path.name + ".lock"), guards=f"the database {path}")
+        with ExitStack() as closing:
+            closing.callback(lock.close)
             _create_private(path)
-            self._engine = _engine(path, busy_timeout_s, connection_factory)
-            self._connection = _connect(self._engine, path)
+            engine = _engine(path, busy_timeout_s, connection_factory)
+            closing.callback(engine.dispose)
+            self._connection = closing.enter_context(_connect(engine, path))
             self._bring_up_to_date(path)
             self.shed_deleted()  # of rounds that ended just before a crash
-        except BaseException:
-            self._lock.close()
-            raise
+            self._closing = closing.pop_all()
 
     def close(self) -> None:
         """Give the file back. Calling it again does nothing."""
-        self._connection.close()
-        self._engine.dispose()
-        self._lock.close()
+        self._closing.close()
 
     def write(self, verb: str, work: Callable[[sa.Connection], T]) -> T:
         """One transaction. Raises what `work` raises, StorageError (nothing changed) or DurabilityUnknown."""
@@ -93,12 +91,25 @@ class Database:
         try:
             transaction.commit()
         except SQLAlchemyError as error:
-            self._unknown = not _is_full(error)
             self._roll_back(transaction)
+            self._unknown = not (_is_full(error) and self._taken_back())
             if self._unknown:
                 raise DurabilityUnknown(f"{verb}: the commit failed and may be on disk: {_cause(error)}") from error
             raise StorageError(f"{verb}: nothing was written: {_cause(error)}{_remedy(error)}") from error
         return result
+
+    def _taken_back(self) -> bool:
+        """Whether a transaction that SQLite did not commit is surely gone; SQLAlchemy takes it for over."""
+        try:
+            self._driver().rollback()
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _driver(self) -> sqlite3.Connection:
+        raw = self._connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - `_engine` says which driver
+        return raw
 
     @contextmanager
     def read(self, verb: str) -> Iterator[sa.Connection]:
@@ -147,9 +158,7 @@ class Database:
 
     def _migrate(self, path: Path, found: int) -> None:
         copy = copy_path(path)
-        raw = self._connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - `_engine` says which driver
-        copy_before_migration(raw, path, self._calls)
+        copy_before_migration(self._driver(), path, self._calls)
         self._connection.rollback()  # SQLAlchemy's own transaction; SQLite has none
         _log.info("database_copied", database=str(path), schema=found, copy=str(copy))
         self.write(f"migrate the schema of {path}", lambda connection: migrate(connection, found=found))

@@ -58,6 +58,9 @@ class FileCalls:
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 
+    def find(self, folder: Path, pattern: str) -> list[Path]:
+        return list(folder.glob(pattern))
+
     def remove_tree(self, folder: Path) -> None:
         shutil.rmtree(folder)
 

@@ -3,6 +3,7 @@
     models/<digest>.safetensors                              published: complete, synced, never changed again
     spools/<job>/<round>/<attempt>/<participant>.update      growing; durable up to the last `sync`
     staging/<name>                                           being written; removed at the start of every process
+    removed/<name>                                           erased by a thread of their own, or by the next process's
     audit log and others                                     append-only files, `AppendFile`
 
 *Publishing* is: sync the file, rename it into `models`, sync that folder. The name is the digest, so a second publisher
@@ -17,21 +18,34 @@ handle answers `DurabilityUnknown` from then on.
 measured slower (4.0 against 7.1 GB/s for folding eight spools): the allocator hands out the same warm pages again,
 and memory does not grow with the number of open readers.
 
+*Removing a model* is renaming it out of `models` and syncing that folder: from then on nobody finds it. What takes
+long, giving its bytes back, is `coordinator.storage.erasing`'s.
+
 All calls that can fail halfway go through `FileCalls`, whose double in the tests fails on order.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from coordinator.storage.erasing import Eraser
 from coordinator.storage.filecalls import Fate, FileCalls, describe, writing
-from coordinator.storage.interface import Reader, Spool, Staged
+from coordinator.storage.interface import Leftovers, Reader, Spool, Staged, StoredModel, StoredSpool
 from coordinator.storage.lock import ProcessLock
-from coordinator.storage.names import round_parts, spool_parts, staged_name
+from coordinator.storage.names import (
+    MODEL_SUFFIX,
+    SPOOL_SUFFIX,
+    attempt_parts,
+    model_of_name,
+    round_parts,
+    spool_of_parts,
+    spool_parts,
+    staged_name,
+)
 from shared.errors import DurabilityUnknown, StorageError, UnknownError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 
@@ -248,12 +262,15 @@ class FileBlobs:
     """`Blobs` in a data folder, which belongs to this process until `close`."""
 
     def __init__(self, *, root: Path, calls: FileCalls | None = None) -> None:
-        """Make the folders and clear `staging`. Raises ConfigError when another coordinator uses the data folder."""
+        """Make the folders, and clear what former processes left. Raises ConfigError when another coordinator uses the
+        data folder.
+        """
         self._calls = calls if calls is not None else FileCalls()
         self._root = root
         self._models = root / "models"
         self._spools = root / "spools"
         self._staging = root / "staging"
+        self._removed = root / "removed"
         self._fate = Fate()
         self._durable: set[Path] = set()
         self._durable_guard = threading.Lock()  # spools are synced from several threads
@@ -262,20 +279,30 @@ class FileBlobs:
             root.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         self._lock = ProcessLock(path=root / "coordinator.lock", guards=f"the data folder {root}")
         with writing(f"preparing the data folder {root}"):
-            if self._staging.is_dir():
-                shutil.rmtree(self._staging)
-            for folder in (self._models, self._spools, self._staging):
+            for folder in (self._models, self._spools, self._staging, self._removed):
                 folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            left = [path for folder in (self._staging, self._removed) for path in sorted(folder.iterdir())]
+            self._leftovers = Leftovers(len(left), sum(path.stat().st_size for path in left))
+            for path in self._staging.iterdir():
+                path.replace(self._removed / path.name)
         self._fate.sync_folder(self._calls, root)
+        self._eraser = Eraser(self._calls)
+        for path in sorted(self._removed.iterdir()):
+            self._eraser.erase(path)
 
     def close(self) -> None:
         """Give the data folder back. Calling it again does nothing."""
+        self._eraser.close()
         self._lock.close()
+
+    @property
+    def leftovers(self) -> Leftovers:
+        return self._leftovers
 
     def spool(self, key: AttemptKey, participant: ParticipantId) -> Spool:
         self._fate.check(str(self._root))
         *folders, stem = spool_parts(key, participant)
-        path = self._spools.joinpath(*folders, f"{stem}.update")
+        path = self._spools.joinpath(*folders, stem + SPOOL_SUFFIX)
         with writing(f"opening {path}"):
             folder = self._spools
             for name in folders:
@@ -296,9 +323,23 @@ class FileBlobs:
                 with self._durable_guard:
                     self._durable.add(entry)
 
+    def spooled(self) -> Sequence[StoredSpool]:
+        found = []
+        with writing(f"looking through {self._spools}"):
+            for path in self._calls.find(self._spools, f"*/*/*/*{SPOOL_SUFFIX}"):
+                spool = spool_of_parts(path.relative_to(self._spools).parts)
+                if spool is not None:
+                    found.append(StoredSpool(*spool, path.stat().st_size))
+        return sorted(found, key=lambda spool: (spool.key, spool.participant))
+
     def drop_spools(self, key: RoundKey) -> None:
+        self._drop(self._spools.joinpath(*round_parts(key)))
+
+    def drop_attempt(self, key: AttemptKey) -> None:
+        self._drop(self._spools.joinpath(*attempt_parts(key)))
+
+    def _drop(self, folder: Path) -> None:
         self._fate.check(str(self._root))
-        folder = self._spools.joinpath(*round_parts(key))
         if folder.exists():
             with writing(f"removing {folder}"):
                 self._calls.remove_tree(folder)
@@ -333,6 +374,25 @@ class FileBlobs:
             staged.forget()
         self._fate.sync_folder(self._calls, self._models)
 
+    def published(self) -> Sequence[StoredModel]:
+        found = []
+        with writing(f"looking through {self._models}"):
+            for path in self._calls.find(self._models, f"*{MODEL_SUFFIX}"):
+                digest = model_of_name(path.name)
+                if digest is not None:
+                    found.append(StoredModel(digest, path.stat().st_size))
+        return sorted(found, key=lambda model: str(model.digest))
+
+    def remove_model(self, digest: Digest) -> None:
+        self._fate.check(str(self._root))
+        path = self._model_path(digest)
+        aside = self._removed / path.name
+        if path.exists():
+            with writing(f"removing {path}"):
+                self._calls.replace(path, aside)
+        self._fate.sync_folder(self._calls, self._models)
+        self._eraser.erase(aside)
+
     def model(self, digest: Digest) -> Reader:
         try:
             return FileReader(self._model_path(digest))
@@ -346,7 +406,7 @@ class FileBlobs:
         return str(path)
 
     def _model_path(self, digest: Digest) -> Path:
-        return self._models / f"{digest}.safetensors"
+        return self._models / f"{digest}{MODEL_SUFFIX}"
 
 
 def write_whole(calls: FileCalls, fd: int, offset: int, data: memoryview, path: Path) -> None:

@@ -310,15 +310,53 @@ class Staged(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A published file."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpool:
+    """A spool as it lies there."""
+
+    key: AttemptKey
+    participant: ParticipantId
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """Files that nobody could see and that went: how many, and how many bytes."""
+
+    files: int
+    size: int
+
+
 class Blobs(Protocol):
     """Large files."""
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """What this process found staged, or removed and not given back, by those before it."""
+        ...
 
     def spool(self, key: AttemptKey, participant: ParticipantId) -> Spool:
         """Open for appending, created when absent."""
         ...
 
+    def spooled(self) -> Sequence[StoredSpool]:
+        """Every spool of every round, in the order of their keys."""
+        ...
+
     def drop_spools(self, key: RoundKey) -> None:
         """Remove all spools of a round, durably. None there: nothing happens. Safe to call again after a crash."""
+        ...
+
+    def drop_attempt(self, key: AttemptKey) -> None:
+        """As `drop_spools`, for one attempt of a round."""
         ...
 
     def stage(self, name: str) -> Staged:
@@ -330,6 +368,16 @@ class Blobs(Protocol):
     def publish(self, staged: Staged, digest: Digest) -> None:
         """Make a staged file the model `digest`: fsync, rename, fsync the folder. The caller computed the digest.
         Present: the staged file is dropped. Durable on return.
+        """
+        ...
+
+    def published(self) -> Sequence[StoredModel]:
+        """Every published model, in the order of their digests."""
+        ...
+
+    def remove_model(self, digest: Digest) -> None:
+        """Remove a published model, durably: nobody finds it any more. Its bytes are given back soon after, without
+        keeping the caller waiting. An open reader goes on. Absent: nothing happens. Safe to call again after a crash.
         """
         ...
 

@@ -6,11 +6,12 @@ Every file has two contents, what the process sees and what a crash leaves. A cr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coordinator.storage.faults import FaultPlan, ProcessLife
-from coordinator.storage.interface import Reader, Spool, Staged
-from coordinator.storage.names import round_parts, spool_parts, staged_name
+from coordinator.storage.interface import Leftovers, Reader, Spool, Staged, StoredModel, StoredSpool
+from coordinator.storage.names import attempt_parts, round_parts, spool_parts, staged_name
 from shared.errors import StorageError, UnknownError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 
@@ -132,6 +133,11 @@ class MemoryStaged:
     def forget(self) -> None:
         self._content = None
 
+    @property
+    def left(self) -> int | None:
+        """How many bytes of it a crash leaves lying about."""
+        return None if self._content is None else len(self._content)
+
     def content(self) -> bytearray:
         if self._content is None:
             raise RuntimeError("this staged file was published, discarded or replaced")
@@ -146,6 +152,7 @@ class MemoryBlobs:
         self._spools: dict[tuple[AttemptKey, ParticipantId], _SpoolFile] = {}
         self._models: dict[Digest, bytes] = {}
         self._staged: dict[str, MemoryStaged] = {}
+        self._leftovers = Leftovers(0, 0)
 
     @property
     def faults(self) -> FaultPlan:
@@ -157,6 +164,8 @@ class MemoryBlobs:
         self._life.end()
         successor = MemoryBlobs(faults=self._life.faults)
         successor._models = self._models
+        staged = [file.left for file in self._staged.values() if file.left is not None]
+        successor._leftovers = Leftovers(len(staged), sum(staged))
         for key, file in self._spools.items():
             left = file.after_crash(keep_bytes)
             if left is not None:
@@ -169,6 +178,15 @@ class MemoryBlobs:
             self._life.write("spool", lambda: self._spools.setdefault((key, participant), _SpoolFile())), self._life
         )
 
+    @property
+    def leftovers(self) -> Leftovers:
+        return self._leftovers
+
+    def spooled(self) -> Sequence[StoredSpool]:
+        self._life.read("spooled")
+        found = sorted(self._spools.items(), key=lambda item: item[0])
+        return [StoredSpool(key, participant, len(file.content)) for (key, participant), file in found]
+
     def drop_spools(self, key: RoundKey) -> None:
         round_parts(key)
 
@@ -176,6 +194,14 @@ class MemoryBlobs:
             self._spools = {spool: file for spool, file in self._spools.items() if spool[0].round != key}
 
         self._life.write("drop_spools", apply)
+
+    def drop_attempt(self, key: AttemptKey) -> None:
+        attempt_parts(key)
+
+        def apply() -> None:
+            self._spools = {spool: file for spool, file in self._spools.items() if spool[0] != key}
+
+        self._life.write("drop_attempt", apply)
 
     def stage(self, name: str) -> Staged:
         staged_name(name)
@@ -198,6 +224,17 @@ class MemoryBlobs:
             staged.forget()
 
         self._life.write("publish", apply)
+
+    def published(self) -> Sequence[StoredModel]:
+        self._life.read("published")
+        found = sorted(self._models.items(), key=lambda item: str(item[0]))
+        return [StoredModel(digest, len(content)) for digest, content in found]
+
+    def remove_model(self, digest: Digest) -> None:
+        def apply() -> None:
+            self._models.pop(digest, None)
+
+        self._life.write("remove_model", apply)
 
     def model(self, digest: Digest) -> Reader:
         self._life.read("model")

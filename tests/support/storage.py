@@ -149,6 +149,10 @@ _DECIDING = {
     "publish": ("replace", "sync_folder"),
     "drop_spools": ("remove_tree", "sync_folder"),
     "discard": ("unlink", ""),
+    "published": ("find", ""),
+    "spooled": ("find", ""),
+    "remove_model": ("replace", "sync_folder"),
+    "drop_attempt": ("remove_tree", "sync_folder"),
 }
 
 
@@ -158,6 +162,7 @@ class FaultyCalls(FileCalls):
     def __init__(self) -> None:
         self._next: tuple[str, Fault] | None = None
         self._synced: dict[int, int] = {}
+        self._renamed: tuple[Path, Path] | None = None
 
     def order(self, verb: str, fault: Fault) -> None:
         plain, unknown = _DECIDING[verb]
@@ -216,18 +221,28 @@ class FaultyCalls(FileCalls):
 
     def sync_folder(self, fd: int) -> None:
         super().sync_folder(fd)
-        if self._struck("sync_folder"):
+        fault = self._struck("sync_folder")
+        if fault is Fault.FAILED_UNKNOWN_NOT_PERSISTED and self._renamed is not None:
+            source, target = self._renamed
+            target.replace(source)
+        if fault:
             raise OSError(errno.EIO, "Input/output error")
 
     def replace(self, source: Path, target: Path) -> None:
         if self._struck("replace"):
             raise OSError(errno.EROFS, "Read-only file system")
         super().replace(source, target)
+        self._renamed = source, target
 
     def unlink(self, path: Path) -> None:
         if self._struck("unlink"):
             raise OSError(errno.EROFS, "Read-only file system")
         super().unlink(path)
+
+    def find(self, folder: Path, pattern: str) -> list[Path]:
+        if self._struck("find"):
+            raise OSError(errno.EIO, "Input/output error")
+        return super().find(folder, pattern)
 
     def remove_tree(self, folder: Path) -> None:
         if self._struck("remove_tree"):

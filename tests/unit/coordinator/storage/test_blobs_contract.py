@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.storage.faults import Fault
-from coordinator.storage.interface import Blobs, Spool, Staged
+from coordinator.storage.interface import Blobs, Leftovers, Spool, Staged, StoredModel, StoredSpool
 from shared.errors import DurabilityUnknown, StorageError, UnknownError
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber
 from tests.support.storage import BlobsBench, FileBlobsBench, MemoryBlobsBench
@@ -115,6 +115,51 @@ def test_dropping_takes_all_attempts_of_one_round(bench: BlobsBench) -> None:
     assert content_of(spool_with(blobs, b"anew")) == b"anew"
 
 
+def test_spools_are_listed_and_attempts_dropped_one_by_one(bench: BlobsBench) -> None:
+    assert list(bench.blobs.spooled()) == []
+    for key, participant in ((NEXT_ROUND, ADA), (SECOND, ADA), (FIRST, BOB), (FIRST, ADA)):
+        spool_with(bench.blobs, b"update", key, participant).close()
+    blobs = bench.restart()
+    assert list(blobs.spooled()) == [
+        StoredSpool(key, participant, 6)
+        for key, participant in ((FIRST, ADA), (FIRST, BOB), (SECOND, ADA), (NEXT_ROUND, ADA))
+    ]
+    blobs.drop_attempt(FIRST)
+    blobs.drop_attempt(FIRST)
+    blobs.drop_attempt(AttemptKey(RoundKey(JobId("never-seen"), RoundNumber(1)), AttemptNumber(1)))
+    assert [spool.key for spool in bench.restart().spooled()] == [SECOND, NEXT_ROUND]
+
+
+def test_models_are_listed_and_removed(bench: BlobsBench) -> None:
+    assert list(bench.blobs.published()) == []
+    contents = {Digest.of(content): content for content in (b"one", b"three")}
+    for digest, content in contents.items():
+        bench.blobs.publish(stage_model(bench.blobs, content), digest)
+    stage_model(bench.blobs, b"of nobody's concern")
+    blobs = bench.restart()
+    listed = sorted(contents, key=str)
+    assert list(blobs.published()) == [StoredModel(digest, len(contents[digest])) for digest in listed]
+    reader = blobs.model(listed[0])
+    for _ in range(2):
+        blobs.remove_model(listed[0])
+    assert bytes(reader.read_at(0, reader.size)) == contents[listed[0]], "whoever reads it goes on"
+    reader.close()
+    with pytest.raises(UnknownError):
+        blobs.model(listed[0])
+    blobs = bench.restart()
+    assert [model.digest for model in blobs.published()] == listed[1:]
+    blobs.publish(stage_model(blobs, contents[listed[0]]), listed[0])
+    assert model_content(blobs, listed[0]) == contents[listed[0]], "published once more"
+
+
+def test_what_was_staged_is_a_leftover_of_the_next_process(bench: BlobsBench) -> None:
+    assert bench.blobs.leftovers == Leftovers(0, 0)
+    stage_model(bench.blobs, name="round-1")
+    stage_model(bench.blobs, b"another", name="round-2")
+    bench.blobs.publish(stage_model(bench.blobs, name="round-3"), Digest.of(MODEL))
+    assert bench.restart().leftovers == Leftovers(2, len(MODEL) + len(b"another"))
+
+
 def test_a_readers_range_is_exact(bench: BlobsBench) -> None:
     spool = spool_with(bench.blobs, b"0123456789")
     reader = spool.reader()
@@ -195,20 +240,26 @@ def test_a_name_that_is_no_label_never_becomes_a_path(bench: BlobsBench) -> None
             bench.blobs.spool(FIRST, ParticipantId(wrong))
         with pytest.raises(RuntimeError):
             bench.blobs.drop_spools(RoundKey(JobId(wrong), RoundNumber(1)))
-        with pytest.raises(RuntimeError):
-            bench.blobs.spool(AttemptKey(RoundKey(JobId(wrong), RoundNumber(1)), AttemptNumber(1)), ADA)
+        for verb in (bench.blobs.drop_attempt, lambda key: bench.blobs.spool(key, ADA)):
+            with pytest.raises(RuntimeError):
+                verb(AttemptKey(RoundKey(JobId(wrong), RoundNumber(1)), AttemptNumber(1)))
     with pytest.raises(RuntimeError):
         bench.blobs.spool(AttemptKey(ROUND, AttemptNumber(0)), ADA)
 
 
 @pytest.mark.parametrize(
     "verb",
-    ["spool", "append", "truncate", "drop_spools", "stage", "allocate", "write_at", "publish", "discard"],
+    [
+        *("spool", "append", "truncate", "drop_spools", "drop_attempt", "stage", "allocate", "write_at", "publish"),
+        *("discard", "remove_model"),
+    ],
 )
 def test_a_write_that_failed_changed_nothing_and_can_be_tried_again(bench: BlobsBench, verb: str) -> None:
     digest = Digest.of(MODEL)
     spool = spool_with(bench.blobs, b"one")
     staged = stage_model(bench.blobs)
+    other = Digest.of(b"another")
+    bench.blobs.publish(stage_model(bench.blobs, b"another", name="round-3"), other)
     calls: dict[str, Callable[[], object]] = {
         "spool": lambda: bench.blobs.spool(SECOND, BOB),
         "append": lambda: spool.append(memoryview(b"twotwo")),
@@ -219,6 +270,8 @@ def test_a_write_that_failed_changed_nothing_and_can_be_tried_again(bench: Blobs
         "write_at": lambda: staged.write_at(0, memoryview(MODEL)),
         "publish": lambda: bench.blobs.publish(staged, digest),
         "discard": staged.discard,
+        "drop_attempt": lambda: bench.blobs.drop_attempt(FIRST),
+        "remove_model": lambda: bench.blobs.remove_model(other),
     }
     bench.fail_next(verb, Fault.FAILED_NOT_PERSISTED)
     with pytest.raises(StorageError):
@@ -226,7 +279,35 @@ def test_a_write_that_failed_changed_nothing_and_can_be_tried_again(bench: Blobs
     assert (spool.size, content_of(spool)) == (3, b"one")
     with pytest.raises(UnknownError):
         bench.blobs.model(digest)
+    assert model_content(bench.blobs, other) == b"another"
     calls[verb]()
+
+
+@pytest.mark.parametrize("verb", ["published", "spooled"])
+def test_a_listing_that_failed_can_be_tried_again(bench: BlobsBench, verb: str) -> None:
+    spool_with(bench.blobs, b"one").close()
+    bench.blobs.publish(stage_model(bench.blobs), Digest.of(MODEL))
+    look: Callable[[], object] = getattr(bench.blobs, verb)
+    before = look()
+    bench.fail_next(verb, Fault.FAILED_NOT_PERSISTED)
+    with pytest.raises(StorageError):
+        look()
+    assert look() == before
+
+
+@pytest.mark.parametrize("fault", [Fault.FAILED_BUT_PERSISTED, Fault.FAILED_UNKNOWN_NOT_PERSISTED])
+def test_a_removal_of_unknown_fate_is_repeated_by_the_next_process(bench: BlobsBench, fault: Fault) -> None:
+    digest = Digest.of(MODEL)
+    bench.blobs.publish(stage_model(bench.blobs), digest)
+    bench.fail_next("remove_model", fault)
+    with pytest.raises(DurabilityUnknown):
+        bench.blobs.remove_model(digest)
+    with pytest.raises(DurabilityUnknown):
+        bench.blobs.remove_model(digest)
+    blobs = bench.restart()
+    assert [model.digest for model in blobs.published()] == ([] if fault is Fault.FAILED_BUT_PERSISTED else [digest])
+    blobs.remove_model(digest)
+    assert list(bench.restart().published()) == []
 
 
 @pytest.mark.parametrize("fault", [Fault.FAILED_BUT_PERSISTED, Fault.FAILED_UNKNOWN_NOT_PERSISTED])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from coordinator.storage.faults import Fault
 from coordinator.storage.filecalls import FileCalls
 from coordinator.storage.files import AppendFile, FileBlobs
+from coordinator.storage.interface import Leftovers
 from coordinator.storage.memory import MemoryBlobs
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber
@@ -228,3 +230,74 @@ def test_an_allocation_that_cannot_be_taken_back_is_a_failed_one(tmp_path: Path)
     with pytest.raises(StorageError, match="allocating"):
         blobs.stage("one").allocate(10)
     blobs.close()
+
+
+class HeldUnlink(FileCalls):
+    """Giving back the bytes of a file takes as long as the test says."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.erased = threading.Event()
+        self.by: set[str] = set()
+        self.fails = False
+
+    def unlink(self, path: Path) -> None:
+        assert self.go_on.wait(10)
+        self.by.add(threading.current_thread().name.partition("_")[0])
+        if self.fails:
+            self.erased.set()
+            raise OSError(errno.EIO, "Input/output error")
+        super().unlink(path)
+        self.erased.set()
+
+
+def publish(blobs: FileBlobs, content: bytes) -> Digest:
+    staged = blobs.stage("round-1")
+    staged.allocate(len(content))
+    staged.write_at(0, memoryview(content))
+    digest = Digest.of(content)
+    blobs.publish(staged, digest)
+    return digest
+
+
+def test_who_removes_a_model_does_not_wait_for_its_bytes_to_be_given_back(tmp_path: Path) -> None:
+    calls = HeldUnlink()
+    with closing(FileBlobs(root=tmp_path, calls=calls)) as blobs:
+        digest = publish(blobs, b"model")
+        blobs.remove_model(digest)
+        assert list(blobs.published()) == []
+        assert [file.name for file in (tmp_path / "removed").iterdir()] == [f"{digest}.safetensors"]
+        assert publish(blobs, b"model") == digest, "and the name is free again"
+        calls.go_on.set()
+        assert calls.erased.wait(10)
+        assert calls.by == {"erase"}
+        assert [model.digest for model in blobs.published()] == [digest]
+
+
+def test_what_was_not_given_back_is_at_the_next_start(tmp_path: Path) -> None:
+    calls = HeldUnlink()
+    calls.fails = True
+    calls.go_on.set()
+    with closing(FileBlobs(root=tmp_path, calls=calls)) as blobs:
+        blobs.remove_model(publish(blobs, b"model"))
+        assert calls.erased.wait(10)
+    again = HeldUnlink()
+    with closing(FileBlobs(root=tmp_path, calls=again)) as blobs:
+        assert blobs.leftovers == Leftovers(1, len(b"model"))
+        again.go_on.set()
+        assert again.erased.wait(10)
+        assert list((tmp_path / "removed").iterdir()) == []
+
+
+def test_files_that_nobody_here_wrote_are_nobodys_to_list(tmp_path: Path) -> None:
+    with closing(FileBlobs(root=tmp_path)) as blobs:
+        digest = publish(blobs, b"model")
+        spool = blobs.spool(KEY, ADA)
+        spool.close()
+        for stray in ("notes.txt", "abc.safetensors", f"{str(digest).upper()}.safetensors"):
+            (tmp_path / "models" / stray).write_bytes(b"")
+        for stray in ("heart-1/3/2/notes.txt", "heart-1/3/2/Not-a-name.update", "heart-1/03/2/hospital-a.update"):
+            (tmp_path / "spools" / stray).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "spools" / stray).write_bytes(b"")
+        assert [model.digest for model in blobs.published()] == [digest]
+        assert [(spool.key, spool.participant) for spool in blobs.spooled()] == [(KEY, ADA)]
