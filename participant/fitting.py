@@ -15,9 +15,10 @@ from pathlib import Path
 
 import structlog
 
-from participant.protect import masked_weight, spooled_deltas
+from participant.protect import masked_weight
 from participant.round.checks import ranges_hold
 from participant.round.phases import Measured, Offer
+from participant.spooled import spooled_deltas
 from shared.errors import ModelError, StorageError, TaskError, WireError
 from shared.reasons import DropReason
 from shared.secagg.fixed_point import (

@@ -8,12 +8,13 @@ out (`MaskedChunks`).
 The bytes are a function of the spool, the attempt's secrets and the layout: passed over again, they are the same, so
 that an upload can go on where it stopped. Under a mask that is no convenience but the rule that everything hangs on: of
 two different chunks under one mask the coordinator learns the difference. So `SentDigests` remembers each chunk that
-was handed out, and one that differs is not handed out.
+was handed out, and one that differs is not handed out. And that the spool is what it was is not taken on trust: each
+piece of it is compared with the digest that was taken when the update was finished (`participant.spooled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from participant.round.phases import Masked, Measured, SpooledUpdate
+from participant.spooled import spooled_deltas
 from shared.errors import ConflictError, StorageError, TaskError
 from shared.ids import Digest
 from shared.job import JobSpec, MaskingSpec
 from shared.secagg.fixed_point import (
     WEIGHT_SCALE_BITS,
     Encoder,
-    Float32s,
     encode_metric,
     quantise_weight,
     scale_exponent,
@@ -55,8 +56,8 @@ class UpdateChunks(Protocol):
     """The chunks of an update, in order; the same ones each time."""
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Raises StorageError for a spool that cannot be read, TaskError for a number that no update may have, and
-        ResendDiffers.
+        """Raises StorageError for a spool that cannot be read or is not what it was, TaskError for a number that no
+        update may have, and ResendDiffers.
         """
         ...
 
@@ -100,6 +101,7 @@ class PlainChunks:
 
     def __init__(self, *, deltas: Path, update: SpooledUpdate, layout: UpdateLayout, masking: MaskingSpec) -> None:
         self._deltas = deltas
+        self._root = update.root
         self._layout = layout
         self._statistics = np.array(_plain_statistics(update, masking), "<f8")
 
@@ -113,7 +115,7 @@ class PlainChunks:
     def _values(self) -> Iterator[NDArray[np.floating[Any]]]:
         counts = _counts(self._layout)
         if counts:
-            yield from spooled_deltas(self._deltas, counts, most=max(counts))
+            yield from spooled_deltas(self._deltas, counts, most=max(counts), root=self._root)
         for first, end in _statistics_ranges(self._layout):
             yield self._statistics[first:end]
 
@@ -152,6 +154,7 @@ class MaskedChunks:
         may have.
         """
         self._deltas = deltas
+        self._root = update.root
         self._layout = layout
         self._sent = sent
         self._encoder = None if update.train is None else _encoder(update.train, layout, spec, sizes, protection)
@@ -182,7 +185,7 @@ class MaskedChunks:
         word = WORD[self._layout.encoding]
         buffer = np.empty(max(counts), word)
         first_cell = 0
-        for values in spooled_deltas(self._deltas, counts, most=buffer.size):
+        for values in spooled_deltas(self._deltas, counts, most=buffer.size, root=self._root):
             words = self._encoder.encode(values, first_cell=first_cell, out=buffer[: values.size])
             self._protection.masks.apply(words, section=0, first_byte=word.itemsize * first_cell)
             yield words
@@ -248,23 +251,3 @@ def _statistics_ranges(layout: UpdateLayout) -> list[tuple[int, int]]:
         for start, end in layout.chunk_ranges()
         if start >= boundary
     ]
-
-
-# --- the spool --------------------------------------------------------------------------------------------------------
-
-
-def spooled_deltas(path: Path, counts: Iterable[int], *, most: int) -> Iterator[Float32s]:
-    """The numbers of section 0 from its beginning, so many at a time (`most` at most), each valid until the next.
-
-    Raises StorageError.
-    """
-    buffer = np.empty(most, "<f4")
-    try:
-        with path.open("rb", buffering=0) as file:
-            for count in counts:
-                values = buffer[:count]
-                if file.readinto(values.data.cast("B")) != values.nbytes:
-                    raise StorageError(f"{path} is cut short: more was spooled than it has now")
-                yield values
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}") from error

@@ -2,12 +2,19 @@
 
     models/<digest>.safetensors     verified, shared by all rounds that start from it
     models/<digest>.part            a fetch on its way
-    spool/<job>/<round>/            one open round: the update's section 0, the task's new state
+    spool/<job>/<round>/            one open round:
+        deltas.f32                    the update's section 0; its room is reserved before training begins
+        deltas.f32.sha256             the digest of each piece of it (`participant.spooled`)
+        task.state                    the task's new state
+        <plan>.checkpoint             what the task saved while it trained on that plan
     states/<job>/<round>.state      the task's state after that round
 
 Names come from parsed ids, which are DNS labels and numbers. Everything is readable by the daemon's user alone. A
 round's folder exists while the journal has the round; folders without one are left over from a crash and removed at
-start.
+start. Beginning a round's work again keeps the checkpoint of its plan, and nothing else.
+
+A write that failed, and of which nothing is relied on, is a StorageError, and is done again; where a sync failed nobody
+knows what is on disk, and the process ends (DurabilityUnknown).
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from participant.spooled import digest_pieces, digests_beside, root_of
 from shared.errors import DurabilityUnknown, StorageError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 
@@ -40,22 +48,22 @@ class Spool:
     def partial_model(self, digest: Digest) -> Path:
         return self._models / f"{digest}.part"
 
-    def require_room(self, size: int) -> None:
-        """Raises StorageError when a file of this size would leave the disk full."""
-        free = shutil.disk_usage(self._models).free
-        if size + ROOM_LEFT_BYTES > free:
-            raise StorageError(f"the model has {size} bytes, and {self._models} has {free} free: make room for it")
+    def require_room(self, digest: Digest, size: int) -> None:
+        """Raises StorageError when what is not there yet of a model of this size would leave the disk full."""
+        partial = self.partial_model(digest)
+        try:
+            held = partial.stat().st_size if partial.exists() else 0
+        except OSError as error:
+            raise StorageError(f"{partial} cannot be read: {error.strerror}") from error
+        _require_room(self._models, max(0, size - held), "the model")
 
     def keep_model(self, digest: Digest) -> Path:
         """A fetched model was verified: give it its name, durably."""
         return _rename_durably(self.partial_model(digest), self.model(digest))
 
     def keep_only_models(self, wanted: Collection[Digest]) -> None:
-        """Remove the models that no open round starts from."""
-        names = {f"{digest}.{ending}" for digest in wanted for ending in ("safetensors", "part")}
-        for path in self._models.iterdir():
-            if path.name not in names:
-                path.unlink(missing_ok=True)
+        """Remove the models that no open round starts from. Raises StorageError."""
+        _keep_only(self._models, {path(digest) for digest in wanted for path in (self.model, self.partial_model)})
 
     def deltas(self, key: RoundKey) -> Path:
         """Section 0 of a round's update."""
@@ -65,10 +73,46 @@ class Spool:
         """What the task wants to keep, should the round commit."""
         return self._folder(key) / "task.state"
 
-    def begin(self, key: RoundKey) -> None:
-        """An empty folder for a round's work."""
-        shutil.rmtree(self._folder(key), ignore_errors=True)
-        _make_folder(self._folder(key))
+    def checkpoint(self, key: RoundKey, plan: Digest) -> Path:
+        """What the task saved while it trained on this plan."""
+        return self._folder(key) / f"{plan}.checkpoint"
+
+    def begin(self, key: RoundKey, plan: Digest) -> None:
+        """A folder for a round's work, with nothing in it but what the task saved on the same plan. Raises StorageError
+        or DurabilityUnknown.
+        """
+        folder, kept = self._folder(key), self.checkpoint(key, plan)
+        _make_folder(folder)
+        _keep_only(folder, {kept})
+        try:
+            for path in (folder, folder.parent, self._rounds):  # what the task saves must be found again
+                _sync(path)
+        except OSError as error:
+            raise DurabilityUnknown(f"the folder {folder} may or may not be on disk: {error.strerror}") from error
+
+    def reserve_update(self, key: RoundKey, parameters: int) -> None:
+        """Make sure of the room for an update before hours of training go into it. Raises StorageError."""
+        path, size = self.deltas(key), 4 * parameters
+        _require_room(path.parent, size, "the update")
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                if size:
+                    os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(f"no room for the {size} bytes of {path}: {error.strerror}") from error
+
+    def seal_update(self, key: RoundKey) -> Digest:
+        """Write the digests of a finished update beside it, and return their root. Raises StorageError."""
+        deltas = self.deltas(key)
+        digests = digest_pieces(deltas)
+        try:
+            digests_beside(deltas).write_bytes(digests)
+        except OSError as error:
+            raise StorageError(f"{digests_beside(deltas)} cannot be written: {error.strerror}") from error
+        return root_of(digests)
 
     def make_durable(self, key: RoundKey) -> None:
         """What the task wrote is on disk on return. Raises DurabilityUnknown."""
@@ -93,13 +137,11 @@ class Spool:
         return True
 
     def drop_older_states(self, job: JobId, current: RoundNumber) -> None:
-        folder = self._states / job
-        for path in folder.iterdir() if folder.exists() else ():
-            if path != self.state(job, current):
-                path.unlink(missing_ok=True)
+        """Raises StorageError."""
+        _keep_only(self._states / job, {self.state(job, current)})
 
     def erase(self, key: RoundKey) -> None:
-        """Remove a round's folder."""
+        """Remove a round's folder. What a disk that is read-only keeps of it is removed at the next start."""
         shutil.rmtree(self._folder(key), ignore_errors=True)
 
     def keep_only_rounds(self, wanted: Collection[RoundKey]) -> None:
@@ -113,6 +155,17 @@ class Spool:
         return self._rounds / key.job / str(key.number)
 
 
+def _require_room(folder: Path, size: int, what: str) -> None:
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be looked at: {error.strerror}") from error
+    if size + ROOM_LEFT_BYTES > free:
+        raise StorageError(
+            f"{what} needs {size} bytes, and {ROOM_LEFT_BYTES} are to be left: {folder} has {free} free; make room"
+        )
+
+
 def _make_folder(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -124,10 +177,25 @@ def _make_folder(folder: Path) -> None:
         raise StorageError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
+def _keep_only(folder: Path, wanted: Collection[Path]) -> None:
+    try:
+        for path in folder.iterdir() if folder.exists() else ():
+            if path not in wanted:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"what is left over in {folder} cannot be removed: {error.strerror}") from error
+
+
 def _rename_durably(source: Path, target: Path) -> Path:
     try:
         _sync(source)
+    except OSError as error:
+        raise DurabilityUnknown(f"{source} may or may not be on disk: {error.strerror}") from error
+    try:
         source.replace(target)
+    except OSError as error:
+        raise StorageError(f"{source} cannot be renamed to {target}: {error.strerror}") from error
+    try:
         _sync(target.parent)
     except OSError as error:
         raise DurabilityUnknown(f"{target} may or may not be on disk: {error.strerror}") from error

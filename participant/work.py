@@ -4,21 +4,27 @@ Theory of operation. At most one piece of work and one upload run for a round; `
 call ends the task's process. Calls of one task wait for each other. A failure of the network is retried with backoff
 for as long as the round lives; a failure of the task or of the data is an outcome, reported once. Nothing that a task
 says in words leaves this module but to the log.
+
+A disk that is full or refuses otherwise is waited for (`participant.patience`), and the room for an update is reserved
+before hours of training go into it. A training that was interrupted goes on from what the task saved: after a restart
+of the daemon, and, a few times, when the task's process was killed. What is on disk of a finished update is sealed with
+digests, and one that changed afterwards is not sent: the silo leaves the round, because a disk that changes bytes is
+nothing to train on again before somebody has looked at it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
 
 from participant.backoff import Backoff
-from participant.fitting import NoUpdate, fit_of
+from participant.fitting import NoUpdate, fit_of, tensor_sizes
 from participant.journal import Journal
+from participant.patience import Patience
 from participant.protect import ResendDiffers
 from participant.round.effects import (
     Event,
@@ -26,18 +32,16 @@ from participant.round.effects import (
     UploadImpossible,
     WorkDone,
     WorkFailed,
-    WorkProgressed,
 )
 from participant.round.phases import Measured, Offer, Protection, SpooledUpdate
 from participant.spool import Spool
 from participant.tasks.contract import (
-    EvaluationDone,
-    RoundContext,
     TaskFailed,
     TaskHandle,
     TaskReady,
     TrainingDone,
 )
+from participant.training import Training, measured
 from participant.uploads import TransferCalls, Uploads
 from shared.clock import Clock
 from shared.errors import (
@@ -49,12 +53,10 @@ from shared.errors import (
     StorageError,
     TaskError,
     UnreachableError,
-    WireError,
 )
 from shared.ids import ParticipantId, RoundKey, TaskName
 from shared.protocol.messages import AttemptStart, Envelope, Sealed, attempt_digest
 from shared.reasons import AttemptAbortReason, DropReason, Purpose
-from shared.update import Encoding, UpdateHeader
 from shared.wire.sealed import Signer
 
 log = structlog.get_logger()
@@ -93,6 +95,14 @@ class AsyncWork:
         self._means = means
         self._report = report
         self._on_fatal = on_fatal
+        self._training = Training(
+            participant=means.participant,
+            tasks=means.tasks,
+            spool=means.spool,
+            journal=means.journal,
+            clock=means.clock,
+            progress=report if means.share_progress else None,
+        )
         self._uploads = Uploads(spool=means.spool, signer=means.signer)
         self._running: dict[RoundKey, set[asyncio.Task[None]]] = {}
         self._uploading: set[asyncio.Task[None]] = set()
@@ -166,29 +176,41 @@ class AsyncWork:
     async def _finished_update(self, offer: Offer) -> SpooledUpdate:
         plan = offer.plan.value
         ends = self._means.clock.monotonic() + plan.deadline_s
+        patience = Patience(self._means.clock, offer.key, ends)
         try:
             async with asyncio.timeout(plan.deadline_s):
-                await self._fetch(offer)
-            self._means.spool.begin(offer.key)
+                await patience.through(lambda: self._fetch(offer))
+            await patience.through(lambda: self._begin(offer))
+            async with self._one_call[offer.spec.task]:
+                evaluation = await self._training.evaluate(offer, ends)
+                if plan.purpose is Purpose.EVALUATE:
+                    return SpooledUpdate(None, evaluation, 0, (), fits=True)
+                training = await self._training.train(offer, ends, patience)
+            update = await asyncio.to_thread(self._looked_over, offer, training, evaluation)
+            root = await patience.through(lambda: asyncio.to_thread(self._means.spool.seal_update, offer.key))
         except StorageError as error:
             raise NoUpdate(DropReason.DISK, str(error)) from None
         except TimeoutError:
             raise NoUpdate(DropReason.MODEL_UNAVAILABLE, f"not fetched within {plan.deadline_s:g} s") from None
         except (PeerError, ModelError) as error:
             raise NoUpdate(DropReason.MODEL_UNAVAILABLE, str(error)) from None
-        async with self._one_call[offer.spec.task]:
-            evaluation = await self._evaluate(offer, ends)
-            if plan.purpose is Purpose.EVALUATE:
-                return SpooledUpdate(None, evaluation, 0, (), fits=True)
-            training = await self._train(offer, ends)
-        return await asyncio.to_thread(self._looked_over, offer, training, evaluation)
+        return replace(update, root=root)
+
+    async def _begin(self, offer: Offer) -> None:
+        """A folder to work in, with room for the update. Raises StorageError, ModelError or DurabilityUnknown."""
+        spool, plan = self._means.spool, offer.plan.value
+        self._training.drop_older_states(offer.key.job)
+        await asyncio.to_thread(spool.begin, offer.key, offer.digest)
+        if plan.purpose is Purpose.TRAIN:
+            parameters = await asyncio.to_thread(tensor_sizes, spool.model(plan.model))
+            await asyncio.to_thread(spool.reserve_update, offer.key, sum(parameters))
 
     async def _fetch(self, offer: Offer) -> None:
         means, plan = self._means, offer.plan.value
         means.spool.keep_only_models({plan.model, *(kept.plan.value.model for kept in means.journal.open_rounds())})
         if means.spool.model(plan.model).exists():
             return
-        means.spool.require_room(plan.model_bytes)
+        means.spool.require_room(plan.model, plan.model_bytes)
         partial = means.spool.partial_model(plan.model)
 
         async def fetch() -> None:
@@ -198,7 +220,7 @@ class AsyncWork:
         await asyncio.to_thread(means.spool.keep_model, plan.model)
 
     def _looked_over(self, offer: Offer, training: TrainingDone, evaluation: Measured) -> SpooledUpdate:
-        spool, trained = self._means.spool, _measured(training)
+        spool, trained = self._means.spool, measured(training)
         if not offer.masked:
             return SpooledUpdate(trained, evaluation, training.parameters, (), fits=True)
         fit = fit_of(
@@ -209,61 +231,6 @@ class AsyncWork:
             model=spool.model(offer.plan.value.model),
         )
         return SpooledUpdate(trained, evaluation, training.parameters, fit.cells, fit.fits)
-
-    async def _evaluate(self, offer: Offer, ends: float) -> Measured:
-        means = self._means
-        outcome = await means.tasks[offer.spec.task].evaluate(
-            context=self._context(offer),
-            model=means.spool.model(offer.plan.value.model),
-            state_in=self._state_in(offer),
-            deadline_s=self._remaining(ends),
-        )
-        if isinstance(outcome, TaskFailed):
-            raise NoUpdate(outcome.reason, outcome.message)
-        return _measured(outcome)
-
-    async def _train(self, offer: Offer, ends: float) -> TrainingDone:
-        means, key = self._means, offer.key
-        outcome = await means.tasks[offer.spec.task].train(
-            context=self._context(offer),
-            model=means.spool.model(offer.plan.value.model),
-            state_in=self._state_in(offer),
-            update_out=means.spool.deltas(key),
-            state_out=means.spool.new_state(key),
-            deadline_s=self._remaining(ends),
-            progress=self._progress(key),
-        )
-        if isinstance(outcome, TaskFailed):
-            raise NoUpdate(outcome.reason, outcome.message)
-        return outcome
-
-    def _context(self, offer: Offer) -> RoundContext:
-        spec = offer.spec
-        return RoundContext(
-            job=offer.key.job,
-            job_name=spec.name,
-            number=offer.key.number,
-            participant=self._means.participant,
-            job_seed=spec.seed,
-            training=spec.training,
-            metrics=spec.metrics,
-        )
-
-    def _state_in(self, offer: Offer) -> Path | None:
-        job, spool = offer.key.job, self._means.spool
-        number = self._means.journal.state_round(job)
-        if number is None:
-            return None
-        spool.drop_older_states(job, number)
-        return spool.state(job, number)
-
-    def _remaining(self, ends: float) -> float:
-        return max(0.001, ends - self._means.clock.monotonic())
-
-    def _progress(self, key: RoundKey) -> Callable[[float], None]:
-        if not self._means.share_progress:
-            return lambda _fraction: None
-        return lambda fraction: self._report(key, WorkProgressed(int(100 * fraction)))
 
     # --- upload -------------------------------------------------------------------------------------------------------
 
@@ -298,15 +265,6 @@ def _why_impossible(error: FederationError) -> DropReason | AttemptAbortReason:
             return DropReason.DISK
         case _:
             return DropReason.LOST
-
-
-def _measured(done: TrainingDone | EvaluationDone) -> Measured:
-    """Raises NoUpdate for a weight that no update may have."""
-    try:
-        UpdateHeader(Encoding.PLAIN, done.weight, contributors=1)
-    except WireError as error:
-        raise NoUpdate(DropReason.TASK_INVALID, str(error)) from None
-    return Measured(done.weight, done.values)
 
 
 async def _until_reachable(call: Callable[[], Awaitable[T]], event: str, key: RoundKey) -> T:

@@ -102,8 +102,8 @@ class SpooledUpdate:
     fits: bool
     """Whether it fits the encoding of the round (`Offer.encoding`), as far as this silo looked (`checks.says_fits`)."""
     root: Digest | None = None
-    """Over the digests of section 0's chunks, as they were when the update was finished; None where there is no section
-    0, or a version that kept no digests spooled it.
+    """Over the digests of section 0's pieces (`participant.spooled`) as it was finished; None where there is no section
+    0, or where a version spooled it that kept no digests.
     """
 
 

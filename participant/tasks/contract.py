@@ -111,6 +111,35 @@ class TaskFailed:
     reason: DropReason
     message: str
     """One line for the silo's own log. It may quote the silo's data: never send it."""
+    process_ended: bool = False
+    """The process was gone, killed perhaps; nothing that the task's code raised."""
+
+
+class NoteKind(StrEnum):
+    """What a running call says beside how far it is. None of it ends the call."""
+
+    SAVED = "saved"  # the task saved what it needs to go on from here
+    RESTORED = "restored"  # it goes on from what it saved
+    NOT_SAVED = "not_saved"  # the disk refused: the last one stays
+    UNUSABLE = "unusable"  # what was saved is damaged, or of another call: training starts over
+    NO_ROOM = "no_room"  # training is finished, and waits for room to write its result
+
+
+Noted: TypeAlias = Callable[[NoteKind, str], None]
+"""Called with what happened and, for the silo's own log, a detail."""
+
+
+def ignore_note(_kind: NoteKind, _detail: str) -> None:
+    """For callers that do not care."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPlace:
+    """Where `Round.save` writes in a call of `train`, and `Round.restore` reads."""
+
+    path: Path
+    bound_to: str
+    """Which call: what was saved in another one is never restored."""
 
 
 EvaluationOutcome: TypeAlias = EvaluationDone | TaskFailed
@@ -158,10 +187,13 @@ class TaskHandle(Protocol):
         state_out: Path,
         deadline_s: float,
         progress: Progress = ignore_progress,
+        checkpoint: CheckpointPlace | None = None,
+        noted: Noted = ignore_note,
     ) -> TrainingOutcome:
         """Train from the global model in `model`; the update goes to `update_out`, the task's state to `state_out`.
 
-        What is in these two files counts only when the outcome is TrainingDone.
+        What is in these two files counts only when the outcome is TrainingDone. `update_out` may be there already, with
+        room reserved for the update. `checkpoint`: None keeps nothing of what the task saves.
         """
         ...
 

@@ -11,21 +11,23 @@ become `CallFailed`, which says by what reason this silo is then missing from th
 
 from __future__ import annotations
 
+import errno
 import math
-import random
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
-from participant.tasks.contract import DeviceRequest
+from participant.tasks.checkpoint import TaskCheckpoint
+from participant.tasks.contract import CheckpointPlace, DeviceRequest, Noted, NoteKind, ignore_note
 from participant.tasks.entry import import_task, parse_entry
+from participant.tasks.generators import seed_generators
 from participant.tasks.interface import EvaluateResult, Round, Task, TrainResult
 from participant.tasks.messages import CallContext, Evaluate, InitModel, Load, Loaded, Measured, Train, Written
 from participant.tasks.seeding import SeedPurpose, derive_seed
@@ -37,7 +39,10 @@ from shared.tensors import read_index_file
 from shared.update import WEIGHT_MAX
 
 Report = Callable[[float], None]
+T = TypeVar("T")
 _MESSAGE_MAX_CHARS = 500
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+ROOM_RETRY_S = 1.0  # a finished training waits for room to write its result, until the daemon's deadline ends it
 
 
 class CallFailed(Exception):  # noqa: N818 - an outcome, not a fault; never leaves the process
@@ -97,30 +102,35 @@ class TaskHost:
         current = self._prepare(command, SeedPurpose.EVALUATE, report)
         self._model.eval()
         started = time.monotonic()
-        with _user_code(DropReason.TASK_CRASHED):
+        with _user_code(DropReason.TASK_CRASHED), _blaming(DropReason.TASK_INVALID, TaskError):
             result = self._task.evaluate(self._model, current)
         weight, metrics = checked_result(result, EvaluateResult, command.context.metrics)
         return Measured(
             weight=weight, metrics=metrics, duration_s=time.monotonic() - started, parameters=0, has_state=False
         )
 
-    def train(self, command: Train, report: Report) -> Measured:
+    def train(self, command: Train, report: Report, note: Noted = ignore_note) -> Measured:
         """Raises CallFailed."""
         current = self._prepare(command, SeedPurpose.TRAIN, report)
+        if command.checkpoint is not None:
+            saved = TaskCheckpoint(CheckpointPlace(Path(command.checkpoint), command.bound_to), note)
+            current = replace(current, keep=saved.save, kept=saved.restore)
+        else:
+            current = replace(current, keep=_keep_nothing, kept=_nothing_kept)
         self._model.train()
         started = time.monotonic()
-        with _user_code(DropReason.TASK_CRASHED):
+        with _user_code(DropReason.TASK_CRASHED), _blaming(DropReason.TASK_INVALID, TaskError):
             result = self._task.train(self._model, current)
         duration_s = time.monotonic() - started
         # Weights first: when training has diverged, a loss of NaN is the consequence and not the news.
-        written = self._write_update(Path(command.model), Path(command.update_out))
+        written = _with_room(lambda: self._write_update(Path(command.model), Path(command.update_out)), note)
         weight, metrics = checked_result(result, TrainResult, command.context.metrics)
         return Measured(
             weight=weight,
             metrics=metrics,
             duration_s=duration_s,
             parameters=written.parameters,
-            has_state=self._write_state(Path(command.state_out)),
+            has_state=self._write_state(Path(command.state_out), note),
         )
 
     def _prepare(self, command: Evaluate | Train, purpose: SeedPurpose, report: Report) -> Round:
@@ -147,6 +157,8 @@ class TaskHost:
             device=self._device,
             seed=seed,
             report=report,
+            keep=_not_in_evaluate,
+            kept=_not_in_evaluate,
         )
 
     def _take_back(self, path: Path, seed: int) -> None:
@@ -160,7 +172,6 @@ class TaskHost:
         with (
             _blaming(DropReason.MANIFEST_MISMATCH, ModelError),
             _blaming(DropReason.MODEL_UNAVAILABLE, StorageError),
-            _blaming(DropReason.DISK, OSError),
         ):
             written = write_update(self._model, model, out)
         if isinstance(written, NonFinite):
@@ -169,14 +180,41 @@ class TaskHost:
             )
         return written
 
-    def _write_state(self, out: Path) -> bool:
+    def _write_state(self, out: Path, note: Noted) -> bool:
         with _user_code(DropReason.TASK_CRASHED):
             state = self._task.state_dict()
         if state is None:
             return False
-        with _blaming(DropReason.TASK_INVALID, TaskError), _blaming(DropReason.DISK, StorageError):
-            save_state(state, out)
+        with _blaming(DropReason.TASK_INVALID, TaskError):
+            _with_room(lambda: save_state(state, out), note)
         return True
+
+
+def _keep_nothing(_state: Mapping[str, Any]) -> None:
+    """Nobody asked for a checkpoint."""
+
+
+def _nothing_kept() -> None:
+    """As above."""
+
+
+def _not_in_evaluate(*_: object) -> None:
+    raise TaskError("round.save and round.restore are for train: an evaluation that is interrupted is made again")
+
+
+def _with_room(write: Callable[[], T], note: Noted) -> T:
+    """Write what came of a training, again and again while the disk is full. Raises CallFailed for what else the disk
+    says.
+    """
+    while True:
+        try:
+            return write()
+        except (OSError, StorageError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _FULL:
+                raise CallFailed(DropReason.DISK, str(error)[:_MESSAGE_MAX_CHARS]) from None
+            note(NoteKind.NO_ROOM, str(error)[:_MESSAGE_MAX_CHARS])
+        time.sleep(ROOM_RETRY_S)
 
 
 def resolve_device(request: DeviceRequest) -> tuple[torch.device, str | None]:
@@ -194,13 +232,6 @@ def resolve_device(request: DeviceRequest) -> tuple[torch.device, str | None]:
             'build with it and its driver, or set device = "auto" or "cpu"',
         )
     return torch.device(request.value), None
-
-
-def seed_generators(seed: int) -> None:
-    """Seed python, numpy and torch (on every device)."""
-    random.seed(seed)
-    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002 - the generator that the user's code may use
-    torch.manual_seed(seed)
 
 
 def checked_result(
@@ -249,6 +280,8 @@ def _user_code(reason: DropReason) -> Iterator[None]:
     """The boundary to code that is not ours: it may raise anything."""
     try:
         yield
+    except CallFailed:
+        raise
     except FederationError as error:
         raise CallFailed(reason, str(error)) from None
     except Exception as error:  # noqa: BLE001 - the one place where the user's code ends and ours begins

@@ -84,6 +84,10 @@ class Round:
     between jobs, rounds, silos, and between train and evaluate; the same call made again has the same one."""
     report: Callable[[float], None] = field(repr=False, default=lambda _fraction: None)
     """Where `progress` goes; set by Consilo."""
+    keep: Callable[[Mapping[str, Any]], None] = field(repr=False, default=lambda _state: None)
+    """Where `save` goes; set by Consilo."""
+    kept: Callable[[], dict[str, Any] | None] = field(repr=False, default=lambda: None)
+    """Where `restore` looks; set by Consilo."""
 
     def progress(self, done: float, total: float) -> None:
         """Say how far this call is, in any unit, as often as you like. Raises ValueError unless 0 <= done <= total.
@@ -93,6 +97,30 @@ class Round:
         if not 0 <= done <= total or total <= 0:
             raise ValueError(f"progress takes 0 <= done <= total and total > 0, got done={done} and total={total}")
         self.report(done / total)
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep what `train` needs to go on from here, in place of what was kept before: a *task checkpoint*.
+
+        `state` is made of what `Task.state_dict` may have, and is on the silo's disk when this returns: after a crash,
+        of the daemon or of the machine, the same training is started again and finds it with `restore`. Save what
+        changes: the model's and the optimizer's `state_dict()`, and how far the loop is. Where the generators of
+        python, numpy and torch are is kept with it.
+
+        It takes as long as writing that much takes, and is yours to do as often as it is worth: about every ten
+        minutes, or when a twentieth of the work is done, is good advice. On a disk that is full nothing is kept, the
+        last one stays, and training goes on. It never leaves the silo, and is erased when the round is over. Only in
+        `train`; raises TaskError for what cannot be kept (`task_invalid`).
+        """
+        self.keep(state)
+
+    def restore(self) -> dict[str, Any] | None:
+        """What this training saved last, before it was interrupted; None when it begins, or when that is damaged.
+
+        Tensors come back on the CPU. The generators are put back to where they were at that `save`: a loop that goes
+        on from there draws what it would have drawn, and its model becomes the same, bit for bit, if all that the loop
+        depends on was saved. Call it before anything is drawn, once, and load what it returns. Only in `train`.
+        """
+        return self.kept()
 
 
 class Task(ABC, Generic[ModelT]):

@@ -1,7 +1,7 @@
 """What the daemon and a task's process say to each other, each one frame.
 
-The daemon sends a command and waits for its one reply; `progress` may come before a reply, any number of times. The
-first command is `load`. After a reply `failed` the process is of no more use, and the daemon ends it.
+The daemon sends a command and waits for its one reply; `progress` and `noted` may come before a reply, any number of
+times. The first command is `load`. After a reply `failed` the process is of no more use, and the daemon ends it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from participant.tasks.contract import DeviceRequest
+from participant.tasks.contract import DeviceRequest, NoteKind
 from participant.tasks.framing import FrameError
 from participant.tasks.seeding import SEED_MAX
 from shared.ids import COUNTER_MAX
@@ -73,6 +73,10 @@ class Train(Message):
     state_in: str | None
     update_out: str
     state_out: str
+    checkpoint: str | None = None
+    """Where `round.save` writes; None: nothing is kept."""
+    bound_to: str = ""
+    """Which call it is, for the checkpoint."""
 
 
 class Shutdown(Message):
@@ -128,8 +132,16 @@ class Advanced(Message):
     fraction: float = Field(ge=0, le=1)
 
 
+class Noted(Message):
+    """Something that the daemon's log should have."""
+
+    kind: Literal["noted"] = "noted"
+    what: NoteKind
+    detail: str
+
+
 Command: TypeAlias = Load | InitModel | Evaluate | Train | Shutdown
-Reply: TypeAlias = Loaded | Written | Measured | Failed | Advanced
+Reply: TypeAlias = Loaded | Written | Measured | Failed | Advanced | Noted
 
 _COMMAND: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="kind")])
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

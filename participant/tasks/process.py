@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import faulthandler
+import io
 import os
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, BinaryIO, assert_never, cast
 
+from participant.tasks.contract import NoteKind
 from participant.tasks.framing import read_frame, write_frame
 from participant.tasks.messages import (
     Advanced,
@@ -34,6 +36,7 @@ from participant.tasks.messages import (
     Failed,
     InitModel,
     Load,
+    Noted,
     Reply,
     Shutdown,
     Train,
@@ -42,9 +45,12 @@ from participant.tasks.messages import (
 from shared.reasons import DropReason
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from participant.tasks.host import TaskHost
 
 PROGRESS_INTERVAL_S = 0.2  # a training loop may report each batch; nobody watches that closely
+LOG_LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})  # what is printed then goes nowhere
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -80,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, required=True)
     given = parser.parse_args(arguments)
     faulthandler.enable()
+    print_past_a_full_disk()
     channel = Channel(given.channel)
     bind_life(given.channel, given.parent)
     os.register_at_fork(after_in_child=channel.abandon)
@@ -93,6 +100,28 @@ def bind_life(descriptor: int, parent: int) -> None:
     if os.getppid() != parent:
         sys.exit("the daemon ended before this process had begun")
     threading.Thread(target=_end_on_hang_up, args=(descriptor,), name="hang-up", daemon=True).start()
+
+
+class LogWriter(io.FileIO):
+    """A standard stream that goes to the silo's log. What the disk refuses is lost, and is no error: a task that prints
+    how far it is must not die of that.
+    """
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in LOG_LOST:
+                raise
+            return memoryview(data).nbytes
+
+
+def print_past_a_full_disk() -> None:
+    """Make `sys.stdout` and `sys.stderr` ones that a full disk does not stop."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        raw = LogWriter(descriptor, "w", closefd=False)
+        stream = io.TextIOWrapper(cast("BinaryIO", raw), "utf-8", errors="backslashreplace", write_through=True)
+        setattr(sys, name, stream)
 
 
 def die_with_parent() -> None:
@@ -115,7 +144,7 @@ def serve(channel: Channel) -> int:
         elif host is None:
             raise RuntimeError(f"{command.kind} came before load")
         else:
-            channel.send(_answer(host, command, Throttle(channel).report))
+            channel.send(_answer(host, command, channel))
 
 
 def _load(command: Load, channel: Channel) -> TaskHost | None:
@@ -134,8 +163,13 @@ def _load(command: Load, channel: Channel) -> TaskHost | None:
     return host
 
 
-def _answer(host: TaskHost, command: InitModel | Evaluate | Train, report: Callable[[float], None]) -> Reply:
+def _answer(host: TaskHost, command: InitModel | Evaluate | Train, channel: Channel) -> Reply:
     from participant.tasks.host import CallFailed
+
+    report = Throttle(channel).report
+
+    def note(what: NoteKind, detail: str) -> None:
+        channel.send(Noted(what=what, detail=detail))
 
     try:
         match command:
@@ -144,7 +178,7 @@ def _answer(host: TaskHost, command: InitModel | Evaluate | Train, report: Calla
             case Evaluate():
                 return host.evaluate(command, report)
             case Train():
-                return host.train(command, report)
+                return host.train(command, report, note)
             case _:
                 assert_never(command)
     except CallFailed as failed:

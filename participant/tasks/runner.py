@@ -19,8 +19,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from participant.tasks.contract import (
+    CheckpointPlace,
     EvaluationDone,
     EvaluationOutcome,
+    Noted,
     Progress,
     RoundContext,
     TaskDefinition,
@@ -28,6 +30,7 @@ from participant.tasks.contract import (
     TaskReady,
     TrainingDone,
     TrainingOutcome,
+    ignore_note,
     ignore_progress,
 )
 from participant.tasks.messages import (
@@ -124,6 +127,8 @@ class TaskRunner:
         state_out: Path,
         deadline_s: float,
         progress: Progress = ignore_progress,
+        checkpoint: CheckpointPlace | None = None,
+        noted: Noted = ignore_note,
     ) -> TrainingOutcome:
         def command() -> Train:
             return Train(
@@ -132,10 +137,12 @@ class TaskRunner:
                 state_in=_text(state_in),
                 update_out=str(update_out.absolute()),
                 state_out=str(state_out.absolute()),
+                checkpoint=None if checkpoint is None else _text(checkpoint.path),
+                bound_to="" if checkpoint is None else checkpoint.bound_to,
             )
 
         async def call() -> TrainingOutcome:
-            reply = await self._ask(command, Measured, state_in, progress)
+            reply = await self._ask(command, Measured, state_in, progress, noted)
             if isinstance(reply, TaskFailed):
                 return reply
             return TrainingDone(
@@ -171,7 +178,7 @@ class TaskRunner:
                 reason=DropReason.TASK_DEADLINE, message=f"not finished after {deadline_s:.1f} s; the process was ended"
             )
         except ProcessEnded as ended:
-            outcome = TaskFailed(reason=DropReason.TASK_CRASHED, message=str(ended))
+            outcome = TaskFailed(reason=DropReason.TASK_CRASHED, message=str(ended), process_ended=True)
         finally:
             try:
                 if outcome is None or isinstance(outcome, TaskFailed):
@@ -217,7 +224,12 @@ class TaskRunner:
                 raise ProcessEnded(f"the task's process answered load with {reply.kind}")
 
     async def _ask(
-        self, make: Callable[[], Command], expected: type[ReplyT], state_in: Path | None, progress: Progress
+        self,
+        make: Callable[[], Command],
+        expected: type[ReplyT],
+        state_in: Path | None,
+        progress: Progress,
+        noted: Noted = ignore_note,
     ) -> ReplyT | TaskFailed:
         ready = await self._loaded()
         if isinstance(ready, TaskReady) and ready.keeps_state and state_in is None and self._state_in_memory:
@@ -228,7 +240,7 @@ class TaskRunner:
         assert self._process is not None  # noqa: S101 - _loaded returned TaskReady
         command = make()
         self._state_in_memory |= state_in is not None or isinstance(command, Train)
-        reply: Reply = await self._process.ask(command, progress)
+        reply: Reply = await self._process.ask(command, progress, noted)
         if isinstance(reply, Failed):
             return TaskFailed(reason=reply.reason, message=reply.message)
         if not isinstance(reply, expected):

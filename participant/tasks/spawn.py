@@ -17,9 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from participant.tasks.contract import Progress
+from participant.tasks.contract import Noted as OnNote
+from participant.tasks.contract import Progress, ignore_note
 from participant.tasks.framing import LENGTH_BYTES, FrameError, decode_body, decode_length, encode_frame
-from participant.tasks.messages import Advanced, Command, Reply, Shutdown, parse_reply
+from participant.tasks.messages import Advanced, Command, Noted, Reply, Shutdown, parse_reply
 
 LOG_MAX_BYTES = 16 << 20  # per generation, of which there are two: tasks print, and disks fill
 CLOSE_GRACE_S = 5.0  # for the user's own clean-up after `shutdown`
@@ -78,9 +79,9 @@ class TaskProcess:
         """Whether it has not been seen to exit."""
         return not self._exited.done()
 
-    async def ask(self, command: Command, progress: Progress) -> Reply:
+    async def ask(self, command: Command, progress: Progress, noted: OnNote = ignore_note) -> Reply:
         """Send a command and wait for its reply. Raises ProcessEnded."""
-        answer = asyncio.ensure_future(self._converse(command, progress))
+        answer = asyncio.ensure_future(self._converse(command, progress, noted))
         try:
             await asyncio.wait({answer, self._exited}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
@@ -118,15 +119,18 @@ class TaskProcess:
         with suppress(OSError):
             await self._writer.wait_closed()
 
-    async def _converse(self, command: Command, progress: Progress) -> Reply:
+    async def _converse(self, command: Command, progress: Progress, noted: OnNote) -> Reply:
         self._writer.write(encode_frame(command.model_dump(mode="json")))
         await self._writer.drain()
         while True:
             head = await self._reader.readexactly(LENGTH_BYTES)
             reply = parse_reply(decode_body(await self._reader.readexactly(decode_length(head))))
-            if not isinstance(reply, Advanced):
+            if isinstance(reply, Advanced):
+                progress(reply.fraction)
+            elif isinstance(reply, Noted):
+                noted(reply.what, reply.detail)
+            else:
                 return reply
-            progress(reply.fraction)
 
     def _signal_group(self, number: signal.Signals) -> None:
         if not self._swept:

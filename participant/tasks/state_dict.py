@@ -128,16 +128,19 @@ def load_global(model: nn.Module, path: Path) -> ModelManifest:
 def write_update(model: nn.Module, global_path: Path, out_path: Path) -> UpdateWritten | NonFinite:
     """Write section 0 of an update: float32(float64(local) - float64(global)), little-endian, in manifest order.
 
-    Raises ModelError when the model's tensors are not those of the global file. The caller makes the file durable.
+    A file that is there is written over in place: the room that was reserved for it stays its own. Raises ModelError
+    when the model's tensors are not those of the global file. The caller makes the file durable.
     """
     found = describe(model)
-    with FileReader(global_path) as reader, out_path.open("wb") as out:
+    out_path.touch(mode=0o600)
+    with FileReader(global_path) as reader, out_path.open("r+b") as out:
         index = read_index(reader)
         check_manifest(expected=index.manifest, got=found.manifest)
         _check_aliases(found, index)
         for tensor in index.manifest.aggregated():
             if not _append_delta(found.tensors[tensor.name], tensor, reader, index.offset_of(tensor.name), out):
                 return NonFinite(tensor.name)
+        out.truncate()
     return UpdateWritten(index.manifest.parameters)
 
 

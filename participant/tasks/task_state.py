@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,33 +24,68 @@ from shared.errors import StorageError, TaskError
 
 DEPTH_MAX = 32
 _KEY = "state"
+_HEADER_BYTES = 200  # more than one tensor takes in the header, and more than the header takes without any
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a task's state. Raises TaskError naming what cannot be kept; StorageError when the disk refuses."""
     if not isinstance(state, Mapping):
         raise TaskError(f"state_dict returns a dictionary or None, got {type(state).__name__}")
-    tensors: dict[str, Tensor] = {}
-    tree = _encode(state, "state", tensors, 0)
+    tensors, tree = encode_state(state, "state")
     try:
-        safetensors.torch.save_file(tensors, path, metadata={_KEY: json.dumps(tree, allow_nan=False)})
+        write_tensors(tensors, {_KEY: tree}, path)
     except (OSError, SafetensorError) as error:
-        raise StorageError(f"cannot write the task's state to {path}: {error}") from None
+        raise StorageError(f"cannot write the task's state to {path}: {error}") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote; tensors on the CPU. Raises StorageError when it is not that."""
     try:
-        with safe_open(path, framework="pt") as file:
-            # A clone: what is mapped must not change under the task when the file is replaced.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
-            tree = json.loads((file.metadata() or {})[_KEY])
-        state = _decode(tree, tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        tensors, metadata = read_tensors(path)
+        return decode_state(metadata[_KEY], tensors)
+    except (OSError, SafetensorError, KeyError, StorageError) as error:
         raise StorageError(f"{path} does not hold a task's state: {error}") from None
+
+
+def encode_state(state: Mapping[str, Any], place: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors, copies on the CPU, and the tree as text. Raises TaskError naming what cannot be kept."""
+    tensors: dict[str, Tensor] = {}
+    tree = _encode(state, place, tensors, 0)
+    return tensors, json.dumps(tree, allow_nan=False)
+
+
+def decode_state(tree: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `encode_state` was given. Raises StorageError."""
+    try:
+        state = _decode(json.loads(tree), tensors)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise StorageError(f"not a task's state: {error}") from None
     if not isinstance(state, dict):
-        raise StorageError(f"{path} does not hold a task's state: expected a dictionary")
+        raise StorageError("not a task's state: expected a dictionary")
     return state
+
+
+def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
+    """A safetensors file for this user alone. Raises OSError or SafetensorError.
+
+    The room is asked for first: only so a full disk is an OSError that says that it is one.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    size += sum(len(text) for text in metadata.values()) + _HEADER_BYTES * (1 + len(tensors))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+    safetensors.torch.save_file(dict(tensors), path, metadata=dict(metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of such a file, on the CPU, and its metadata. Raises OSError or SafetensorError."""
+    with safe_open(path, framework="pt") as file:
+        # A clone: what is mapped must not change under the task when the file is replaced.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
+        return tensors, dict(file.metadata() or {})
 
 
 def _encode(value: object, place: str, tensors: dict[str, Tensor], depth: int) -> Any:

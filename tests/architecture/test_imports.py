@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("consilo", "coordinator", "participant", "shared")
 
-SQL_ROOMS = tuple(f"coordinator.storage.{room}" for room in ("schema", "migrations", "database", "sql"))
+SQL_ROOMS = tuple(f"coordinator.storage.{room}" for room in ("schema", "migrations", "database", "sql", "copying"))
 
 # What only some modules may import. A pattern also means what is below it.
 ONLY_IN: dict[str, tuple[str, ...]] = {
@@ -78,6 +78,7 @@ PURE = (
     "participant.round.transition",
     "participant.consent",
     "participant.protect",
+    "participant.spooled",
     "shared.merkle",
     "shared.secagg",
 )

@@ -83,6 +83,49 @@ class Keeping(Behaving):
         assert float(self.momentum[0]) == self.rounds
 
 
+class Saving(Task):
+    """Draws from every generator in each of ten steps, saves after every third, and may be killed after one of them.
+
+    `training["steps"]` is a file that each step is written to.
+    """
+
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.3), nn.Linear(4, 1))
+
+    def train(self, model: nn.Module, round: Round) -> TrainResult:
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        steps = Path(round.training["steps"])
+        first = 0
+        saved = round.restore()
+        if saved is not None:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            first = saved["step"]
+        for step in range(first, 10):
+            optimizer.zero_grad()
+            batch = torch.randn(8, 3) * (1 + random.random()) + float(np.random.rand())
+            model(batch).square().mean().backward()
+            optimizer.step()
+            with steps.open("a") as file:
+                file.write(f"{step}\n")
+            if step % 3 == 2:
+                round.save({"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
+            if saved is None and step == round.training.get("die_after"):
+                _DEATHS[round.training.get("death", "kill")]()
+        return TrainResult(weight=8)
+
+    def evaluate(self, model: nn.Module, round: Round) -> EvaluateResult:
+        if round.training.get("saves_in_evaluate"):
+            round.save({"step": 1})
+        return EvaluateResult(weight=2)
+
+
+class Unkeepable(Saving):
+    def train(self, model: nn.Module, round: Round) -> TrainResult:
+        round.save({"odd": object()})
+        return TrainResult(weight=8)
+
+
 class NoModel(Behaving):
     def build_model(self) -> Any:
         return {"weights": [1, 2]}
@@ -171,6 +214,12 @@ def _half(model: nn.Module) -> None:
 def _leave_gradients(model: nn.Module) -> None:
     torch.set_grad_enabled(False)
 
+
+def _interrupted() -> None:
+    raise RuntimeError("interrupted")
+
+
+_DEATHS: dict[str, Callable[[], None]] = {"kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "raise": _interrupted}
 
 GOOD = {"accuracy": 1.0, "loss": 0.0}
 

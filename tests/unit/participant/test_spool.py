@@ -12,11 +12,12 @@ from shared.ids import Digest, JobId, RoundKey, RoundNumber
 
 KEY = RoundKey(JobId("heart-1"), RoundNumber(3))
 OTHER = RoundKey(JobId("heart-1"), RoundNumber(4))
+PLAN = Digest.of(b"plan")
 
 
 def test_folders_are_for_the_daemons_user_alone(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    spool.begin(KEY)
+    spool.begin(KEY, PLAN)
     folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
     assert folders
     assert all(path.stat().st_mode & 0o077 == 0 for path in folders)
@@ -24,9 +25,9 @@ def test_folders_are_for_the_daemons_user_alone(tmp_path: Path) -> None:
 
 def test_beginning_again_leaves_nothing_of_the_first_try(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    spool.begin(KEY)
+    spool.begin(KEY, PLAN)
     spool.deltas(KEY).write_bytes(b"old")
-    spool.begin(KEY)
+    spool.begin(KEY, PLAN)
     assert not spool.deltas(KEY).exists()
 
 
@@ -46,8 +47,8 @@ def test_only_wanted_models_and_rounds_are_kept(tmp_path: Path) -> None:
     spool.keep_only_models({wanted})
     assert spool.model(wanted).exists()
     assert not spool.model(stale).exists()
-    spool.begin(KEY)
-    spool.begin(OTHER)
+    spool.begin(KEY, PLAN)
+    spool.begin(OTHER, PLAN)
     spool.deltas(KEY).write_bytes(b"x")
     spool.keep_only_rounds({KEY})
     assert spool.deltas(KEY).exists()
@@ -56,13 +57,13 @@ def test_only_wanted_models_and_rounds_are_kept(tmp_path: Path) -> None:
 
 def test_a_tasks_state_moves_on_only_when_it_is_kept(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    spool.begin(KEY)
+    spool.begin(KEY, PLAN)
     assert not spool.keep_state(KEY)
     spool.new_state(KEY).write_bytes(b"momentum")
     assert spool.keep_state(KEY)
     spool.erase(KEY)
     assert spool.state(KEY.job, KEY.number).read_bytes() == b"momentum"
-    spool.begin(OTHER)
+    spool.begin(OTHER, PLAN)
     spool.new_state(OTHER).write_bytes(b"newer")
     spool.keep_state(OTHER)
     spool.drop_older_states(OTHER.job, OTHER.number)
@@ -73,7 +74,7 @@ def test_a_tasks_state_moves_on_only_when_it_is_kept(tmp_path: Path) -> None:
 def test_keeping_a_state_again_after_a_crash_finds_it_kept(tmp_path: Path) -> None:
     """The move is durable before the journal says so: a crash in between must not lose the state."""
     spool = Spool(tmp_path)
-    spool.begin(KEY)
+    spool.begin(KEY, PLAN)
     spool.new_state(KEY).write_bytes(b"momentum")
     assert spool.keep_state(KEY)
     assert spool.keep_state(KEY)
@@ -81,9 +82,9 @@ def test_keeping_a_state_again_after_a_crash_finds_it_kept(tmp_path: Path) -> No
 
 def test_a_model_that_would_fill_the_disk_is_not_begun(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    spool.require_room(1)
+    spool.require_room(PLAN, 1)
     with pytest.raises(StorageError, match="make room"):
-        spool.require_room(2**62)
+        spool.require_room(PLAN, 2**62)
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:

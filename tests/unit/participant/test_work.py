@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,17 @@ from participant.round.effects import Event, UploadAcknowledged, UploadImpossibl
 from participant.round.phases import Masked, Measured, Offer, Plain, SpooledUpdate
 from participant.spool import Spool
 from participant.tasks.contract import (
+    CheckpointPlace,
     EvaluationDone,
     EvaluationOutcome,
+    Noted,
     Progress,
     RoundContext,
     TaskFailed,
     TaskReady,
     TrainingDone,
     TrainingOutcome,
+    ignore_note,
     ignore_progress,
 )
 from participant.work import AsyncWork, Means
@@ -81,6 +84,10 @@ class FakeTask:
     called: asyncio.Event = field(default_factory=asyncio.Event)
     contexts: list[RoundContext] = field(default_factory=list)
     states_in: list[Path | None] = field(default_factory=list)
+    crashes: list[Callable[[Path, Noted], None]] = field(default_factory=list)
+    """What each training does before its process is killed; one that comes after them is not."""
+    places: list[CheckpointPlace] = field(default_factory=list)
+    reserved: list[int] = field(default_factory=list)
 
     async def start(self, *, deadline_s: float) -> TaskReady | TaskFailed:
         raise NotImplementedError
@@ -113,7 +120,15 @@ class FakeTask:
         state_out: Path,
         deadline_s: float,
         progress: Progress = ignore_progress,
+        checkpoint: CheckpointPlace | None = None,
+        noted: Noted = ignore_note,
     ) -> TrainingOutcome:
+        assert checkpoint is not None
+        self.places.append(checkpoint)
+        self.reserved.append(update_out.stat().st_size)
+        if self.crashes:
+            self.crashes.pop(0)(checkpoint.path, noted)
+            return TaskFailed(reason=DropReason.TASK_CRASHED, message="ended by SIGKILL", process_ended=True)
         progress(0.25)
         update_out.write_bytes(self.deltas.astype("<f4").tobytes())
         if self.training is not None:
@@ -139,7 +154,7 @@ class FakeTransfers:
     upload_errors: list[FederationError] = field(default_factory=list)
     sent: list[bytes] = field(default_factory=list)
     header: bytes = b""
-    model: bytes = b"the model"
+    model: bytes = field(default_factory=initial_model)
 
     async def fetch_model(self, model: Digest, size: int, partial: Path) -> None:
         if self.fetch_errors:
@@ -208,7 +223,9 @@ def test_a_round_of_training_ends_in_a_spooled_update(tmp_path: Path) -> None:
     progress, done = worked(tmp_path, task, FakeTransfers(), make_offer(), events=2)
     assert progress == WorkProgressed(25)
     assert isinstance(done, WorkDone)
-    assert done.update == SpooledUpdate(Measured(8.0, (0.25,)), Measured(4.0, (0.5,)), 3, (), fits=True)
+    root = Digest.of(Digest.of(bytes(12)).raw)
+    assert done.update == SpooledUpdate(Measured(8.0, (0.25,)), Measured(4.0, (0.5,)), 3, (), fits=True, root=root)
+    assert task.reserved == [4 * ELEMENTS]
     assert task.contexts[0].job_seed == make_offer().spec.seed
     assert task.states_in == [None]
 
@@ -225,7 +242,6 @@ def test_a_round_of_evaluation_trains_nothing(tmp_path: Path) -> None:
     [
         (UnknownError("not yours"), DropReason.MODEL_UNAVAILABLE),
         (ModelError("other bytes"), DropReason.MODEL_UNAVAILABLE),
-        (StorageError("full"), DropReason.DISK),
     ],
 )
 def test_a_model_that_cannot_be_had_is_a_reason(tmp_path: Path, error: FederationError, reason: DropReason) -> None:
@@ -410,7 +426,9 @@ def test_an_attempt_is_sent_twice_only_with_the_same_bytes(tmp_path: Path) -> No
         spool = silo.shop.spool.deltas(silo.offer.key)
         spool.write_bytes(np.linspace(1, -1, ELEMENTS, dtype="<f4").tobytes())
         start = attempt_digest(start_of(silo.offer.plan, silo.spec))
-        assert await silo.send(update) == UploadImpossible(start, AttemptAbortReason.RESEND_DIFFERS)
+        assert await silo.send(update) == UploadImpossible(start, DropReason.DISK), "the digests find it first"
+        unsealed = replace(update, root=None)
+        assert await silo.send(unsealed) == UploadImpossible(start, AttemptAbortReason.RESEND_DIFFERS)
         await silo.shop.work.close()
 
     asyncio.run(scenario())

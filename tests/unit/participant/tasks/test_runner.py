@@ -179,13 +179,17 @@ def test_a_busy_loop_ends_at_its_deadline(bench: Bench) -> None:
 
 def test_a_segmentation_fault_is_a_crash(bench: Bench) -> None:
     failed = bench.failure("segfault")
-    assert failed == TaskFailed(reason=DropReason.TASK_CRASHED, message="the task's process was ended by SIGSEGV")
+    assert failed == TaskFailed(
+        reason=DropReason.TASK_CRASHED, message="the task's process was ended by SIGSEGV", process_ended=True
+    )
     assert b"Fatal Python error: Segmentation fault" in bench.log.read_bytes()
 
 
 def test_an_exit_is_a_crash_even_while_a_grandchild_holds_the_channel(bench: Bench) -> None:
     failed = bench.failure("exit_with_family")
-    assert failed == TaskFailed(reason=DropReason.TASK_CRASHED, message="the task's process exited with code 3")
+    assert failed == TaskFailed(
+        reason=DropReason.TASK_CRASHED, message="the task's process exited with code 3", process_ended=True
+    )
     bench.run(until_gone(int((bench.folder / "tell").read_text())))
 
 
