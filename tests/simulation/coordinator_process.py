@@ -3,7 +3,7 @@
 Theory of operation. `Host` is the machine: it holds what outlives a process (records, files, the audit file, the
 clock) and at most one `Process`. What `coordinator.conducting` does with threads is done here in one: `call` is for
 those who wait for an answer, `post` for what must happen and is done again after a StorageError. DurabilityUnknown is
-the end of the process, wherever it comes up.
+the end of the process, wherever it comes up; so is a kill at any boundary.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import FoldFailed
 from coordinator.round.phases import RoundState
 from coordinator.round.surroundings import FoldOrder, Surroundings
-from coordinator.storage.faults import FaultPlan
 from shared.clock import ManualClock
-from shared.errors import AuditError, DurabilityUnknown, FederationError, StorageError, UnreachableError
+from shared.errors import AuditError, FederationError, StorageError, UnreachableError
 from shared.identity import Identity, Role
 from shared.ids import Digest, ParticipantId, RoundKey
 from shared.protocol.messages import Hello, RoundBroadcast
@@ -42,7 +41,9 @@ from shared.wire.transfer import (
     encode_commit_response,
     encode_upload_status,
 )
-from tests.simulation.settings import JOB, Parts, Shape, hold
+from tests.simulation.boundaries import ENDS, Boundaries
+from tests.simulation.durable import durable_before_sent
+from tests.simulation.settings import COORDINATOR, JOB, Parts, Shape, hold
 from tests.simulation.wire import Link
 from tests.support.rounds import COORDINATOR_KEY, TASK, coordinator_seal, initial_index, initial_model, key_of
 
@@ -53,24 +54,29 @@ OPERATOR = Identity("hearts.example", Role.OPERATOR, "olga")
 
 
 class _Folds:
-    def __init__(self) -> None:
+    def __init__(self, boundaries: Boundaries) -> None:
         self.orders: list[FoldOrder] = []
+        self._boundaries = boundaries
 
     def start(self, order: FoldOrder) -> None:
-        self.orders.append(order)
+        with self._boundaries.around("start_fold"):
+            self.orders.append(order)
 
     def drop(self, key: RoundKey) -> None:
         """The hard case: every fold that is dropped was begun already, and ends when a history says so."""
 
 
 class _Outbox:
-    def __init__(self, links: Mapping[ParticipantId, Link]) -> None:
+    def __init__(self, links: Mapping[ParticipantId, Link], host: Host) -> None:
         self._links = links
+        self._host = host
 
     def send(self, participant: ParticipantId, message: RoundBroadcast) -> None:
         link = self._links.get(participant)
-        if link is not None:
-            link.to_participant.append(encode_coordinator_message(message))
+        with self._host.faults.around("send"):
+            durable_before_sent(self._host.store._records, message)
+            if link is not None:
+                link.to_participant.append(encode_coordinator_message(message))
 
 
 class _Unobserved:
@@ -93,14 +99,14 @@ class Process:
     def __init__(self, host: Host) -> None:
         parts = host.parts
         self.links: dict[ParticipantId, Link] = {}
-        self.folds = _Folds()
+        self.folds = _Folds(host.faults)
         self.intake: Intake = parts.intake(host.blobs)
         sign = partial(COORDINATOR_KEY.sign, MESSAGE_TYPE)
         audit = resume_audit(host.store.audit_entries, sign=sign, clock=host.clock)
         around = Surroundings(
             store=host.store,
             audit=audit,
-            outbox=_Outbox(self.links),
+            outbox=_Outbox(self.links, host),
             folds=self.folds,
             seal=parts.seal(coordinator_seal),
             clock=host.clock,
@@ -129,7 +135,7 @@ class Host:
     def __init__(self, shape: Shape, parts: Parts, clock: ManualClock) -> None:
         self.shape, self.parts, self.clock = shape, parts, clock
         self.spec = shape.spec()
-        self.faults = FaultPlan()
+        self.faults = parts.boundaries(COORDINATOR)
         self.store = parts.store(faults=self.faults)
         self.blobs = parts.blobs(faults=self.faults)
         self.audit_file = HeldFile()
@@ -142,8 +148,17 @@ class Host:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        """The first start, with the initial model and the job."""
-        self.start()
+        """The first start, with the initial model and the job; the operator tries again until both are there."""
+        while True:
+            self.start()
+            try:
+                if self.process is not None:
+                    self.call(self._submit)
+                    return
+            except UnreachableError:
+                continue
+
+    def _submit(self) -> None:
         model = initial_model(self.shape.elements)
         staged = self.blobs.stage("initial")
         staged.allocate(len(model))
@@ -159,7 +174,7 @@ class Host:
         try:
             process = Process(self)
             process.conductor.start()
-        except (StorageError, DurabilityUnknown):
+        except (StorageError, *ENDS):
             self.crash()
         else:
             self.process = process
@@ -186,7 +201,7 @@ class Host:
         """What somebody waits for. Our own troubles reach them as UnreachableError, the rest as it is."""
         try:
             return work(*args, **kwargs)
-        except DurabilityUnknown:
+        except ENDS:
             self.crash()
             raise UnreachableError("the coordinator died") from None
         except StorageError:
@@ -197,7 +212,7 @@ class Host:
         process = self.up()
         try:
             work()
-        except DurabilityUnknown:
+        except ENDS:
             self.crash()
         except StorageError:
             process.later.append(work)
@@ -215,13 +230,13 @@ class Host:
                 if self.process is process:
                     self.post(work)
         try:
-            if self.process is process and process.conductor.next_deadline <= self.clock.monotonic():
+            if self.process is process and process.conductor.next_tick <= self.clock.monotonic():
                 process.conductor.tick()
             if self.process is process:
                 process.projection.project(self.store.audit_entries)
         except AuditError as error:
             hold(False, "audit", str(error))
-        except DurabilityUnknown:
+        except ENDS:
             self.crash()
         except StorageError:
             return
@@ -233,7 +248,7 @@ class Host:
         key = order.attempt.round
         try:
             outcome = self.parts.fold(order, self.blobs)
-        except DurabilityUnknown:
+        except ENDS:
             self.crash()
             return
         except StorageError:

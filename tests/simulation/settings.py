@@ -21,10 +21,12 @@ from shared.entropy import Entropy, SeededEntropy
 from shared.ids import JobId, ParticipantId
 from shared.job import DEFAULT_MIN_SURVIVORS, TWO_PARTY, JobSpec, MaskingSpec
 from shared.secagg.threshold import threshold
+from tests.simulation.boundaries import Boundaries
 from tests.support.participant_journal import MemoryJournal
 from tests.support.rounds import PLAIN, make_spec, manifest_of
 
 JOB = JobId("heart-1")
+COORDINATOR = "coordinator"
 BANKS = 2
 """Rounds write to one half of the model or to the other, so that what belongs to the round before is seen."""
 
@@ -101,6 +103,10 @@ def _unchanged(seal: Seal) -> Seal:
     return seal
 
 
+def _nothing_planned(_owner: str) -> Boundaries:
+    return Boundaries()
+
+
 def _fresh(participant: ParticipantId, life: int) -> Entropy:
     """Of one life of a participant's process: the history replays, and no two lives draw the same."""
     return SeededEntropy(f"{participant}, life {life}".encode())
@@ -119,6 +125,8 @@ class Parts:
     driver: type[Driver] = Driver
     journal: type[MemoryJournal] = MemoryJournal
     entropy: Callable[[ParticipantId, int], Entropy] = _fresh
+    boundaries: Callable[[str], Boundaries] = _nothing_planned
+    """Of the machine of this owner: COORDINATOR, or a participant's name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ shown to a witness, against which the invariants are checked.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from participant.consent import Policy
 from participant.round.effects import Event
 from participant.round.phases import Offer, RoundState
 from participant.round.surroundings import Surroundings
-from shared.errors import DurabilityUnknown, PeerError, StorageError, UnreachableError
+from shared.errors import PeerError, StorageError, UnreachableError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 from shared.protocol.messages import CAPABILITIES, PROTOCOL_VERSIONS, Envelope, Hello, RoundReply
 from shared.secagg.keys import AttemptSecrets
@@ -25,10 +26,12 @@ from shared.wire.session import (
     encode_participant_message,
     open_broadcast,
 )
+from tests.simulation.boundaries import ENDS
 from tests.simulation.coordinator_process import Host
+from tests.simulation.durable import durable_before_said
 from tests.simulation.wire import Link
 from tests.simulation.work import SimulatedWork, one_hot
-from tests.support.participant_journal import FaultPlan, MemoryJournal
+from tests.support.participant_journal import MemoryJournal
 from tests.support.rounds import COORDINATOR_KEY, TASK, key_of
 
 
@@ -81,7 +84,7 @@ class Silo:
 
     def __init__(self, name: ParticipantId, host: Host, witness: Witness) -> None:
         self.name, self.host, self.witness = name, host, witness
-        self.faults = FaultPlan()
+        self.faults = host.parts.boundaries(name)
         self.journal: MemoryJournal = host.parts.journal(faults=self.faults)
         self.spool: dict[RoundKey, bytes] = {}
         self.link: Link | None = None
@@ -90,6 +93,8 @@ class Silo:
         self.value = 1.0
         """What it trains next."""
         self.trained: Callable[[Offer], bytes] = self._one_hot
+        self.bereaved: Counter[RoundKey] = Counter()
+        """How often the secrets of an attempt at a round were lost with a process."""
         self.lives = 0
         self._begin()
 
@@ -98,7 +103,7 @@ class Silo:
             self.lives += 1
             try:
                 self._live_again()
-            except (StorageError, DurabilityUnknown):  # something starts it again
+            except (StorageError, *ENDS):  # something starts it again
                 self.journal = self.journal.crash()
             else:
                 return
@@ -140,7 +145,7 @@ class Silo:
     @property
     def holds_secrets(self) -> bool:
         """Whether an attempt of it would be lost with its process."""
-        return any(getattr(state, name, None) is not None for state in self.states for name in _SECRET)
+        return any(map(_holds_secrets, self.states))
 
     def _show_secrets(self) -> None:
         for state in self.states:
@@ -155,6 +160,7 @@ class Silo:
 
     def restart(self) -> None:
         """Die, and come back with what is durable: the journal, and the spool of its open rounds."""
+        self.bereaved.update(state.offer.key for state in self.states if _holds_secrets(state))
         self._part()
         self.journal = self.journal.crash()
         kept = {key for key, record in self.journal._kept.rounds.items() if record.update is not None}
@@ -165,7 +171,7 @@ class Silo:
         """Open a session, or a newer one."""
         self._part()
         heads: list[Envelope] = []
-        self._live(lambda: heads.extend(self.driver.heads))
+        self.live(lambda: heads.extend(self.driver.heads))
         hello = Hello(
             versions=PROTOCOL_VERSIONS,
             capabilities=CAPABILITIES,
@@ -185,8 +191,10 @@ class Silo:
     def _say(self, message: RoundReply) -> None:
         if self.link is not None and not self.link.broken:
             frame = encode_participant_message(message)
-            self.witness.said(self.name, message, frame)
-            self.link.to_coordinator.append(frame)
+            with self.faults.around("say"):
+                self.witness.said(self.name, message, frame)
+                durable_before_said(self.journal, message)
+                self.link.to_coordinator.append(frame)
 
     def _part(self) -> None:
         """This side is without a session; what the coordinator knows is another matter."""
@@ -215,7 +223,7 @@ class Silo:
                 self.driver.received(message, verifier)  # type: ignore[arg-type] # exchanges are all that is left
 
         try:
-            self._live(take)
+            self.live(take)
         except PeerError as error:
             self.refused(error, said)
 
@@ -224,16 +232,17 @@ class Silo:
         self.witness.refused(self.name, error, said, gap=gap)
 
     def report(self, key: RoundKey, event: Event) -> None:
-        self._live(lambda: self.driver.report(key, event))
+        self.live(lambda: self.driver.report(key, event))
 
-    def _live(self, work: Callable[[], None]) -> None:
-        """A journal that fails ends the daemon, and something starts it again."""
+    def live(self, work: Callable[[], None]) -> None:
+        """A journal that fails ends the daemon, as a kill does, and something starts it again."""
         try:
             work()
-        except (StorageError, DurabilityUnknown):
+        except (StorageError, *ENDS):
             self.restart()
         else:
             self._show_secrets()
 
 
-_SECRET = ("secrets", "dealt")
+def _holds_secrets(state: RoundState) -> bool:
+    return any(getattr(state, name, None) is not None for name in ("secrets", "dealt"))

@@ -116,7 +116,7 @@ class Federation:
     def rest(self) -> None:
         """Nothing goes wrong any more: everybody comes back, time passes, and all that began must end."""
         for faults in (self.host.faults, *(silo.faults for silo in self.silos)):
-            faults._planned.clear()
+            faults.forget()
         for _ in range(REST_WAITS_MAX):
             self._exhaust()
             if self._over():
@@ -146,7 +146,7 @@ class Federation:
     def _over(self) -> bool:
         process = self.host.process
         job = self.host.store._records.jobs[JOB]
-        if process is None or process.later:
+        if process is None or process.later or (process.driver is not None and process.driver.finished):
             return False
         if job.state in {JobState.COMPLETED, JobState.ABORTED}:
             return True

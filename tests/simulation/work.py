@@ -114,27 +114,35 @@ class SimulatedWork:
         self.fails_next: DropReason | None = None
 
     def start_work(self, offer: Offer) -> None:
-        self.training[offer.key] = offer
+        with self._silo.faults.around("start_work"):
+            self.training[offer.key] = offer
 
     def start_upload(
         self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
     ) -> None:
-        self.uploads[offer.key] = Upload(offer, update, attempt, protection)
+        with self._silo.faults.around("start_upload"):
+            self.uploads[offer.key] = Upload(offer, update, attempt, protection)
 
     def stop(self, offer: Offer) -> None:
-        self.training.pop(offer.key, None)
-        self.uploads.pop(offer.key, None)
+        with self._silo.faults.around("stop"):
+            self.training.pop(offer.key, None)
+            self.uploads.pop(offer.key, None)
 
     def keep_state(self, offer: Offer) -> bool:
-        return True
+        with self._silo.faults.around("keep_state"):
+            return True
 
     def erase(self, offer: Offer) -> None:
-        self.sent.pop(offer.key, None)
-        self._silo.spool.pop(offer.key, None)
+        with self._silo.faults.around("erase"):
+            self.sent.pop(offer.key, None)
+            self._silo.spool.pop(offer.key, None)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
+        self._silo.live(self._train)
+
+    def _train(self) -> None:
         silo = self._silo
         key, offer = next(iter(self.training.items()))
         plan = offer.plan.value
@@ -163,14 +171,22 @@ class SimulatedWork:
         silo, key = self._silo, offer.key
         measured = Measured(1.0, (loss_of(offer.index),))
         if offer.plan.value.purpose is Purpose.EVALUATE:
-            silo.spool[key] = b""
+            self._keep(key, b"")
             return SpooledUpdate(None, measured, 0, (), offer.misses < MISSES_MAX)
         shape = silo.host.shape
         deltas = silo.trained(offer)
         fit = self._fit(offer, measured, deltas, model) if offer.masked else Fit((), fits=True)
-        silo.spool[key] = deltas
+        self._keep(key, deltas)
         silo.witness.trained(silo.name, key, silo.value)
         return SpooledUpdate(measured, measured, shape.elements, fit.cells, fit.fits)
+
+    def _keep(self, key: RoundKey, deltas: bytes) -> None:
+        """On disk. What is on disk and on record is never made again."""
+        silo = self._silo
+        known = silo.journal._kept.rounds.get(key)
+        hold(known is None or known.update is None, "trained-once", f"{silo.name} trains again for round {key}")
+        with silo.faults.around("keep_update"):
+            silo.spool[key] = deltas
 
     def _fit(self, offer: Offer, measured: Measured, deltas: bytes, model: bytes) -> Fit:
         file = Path(_FOLDER.name) / str(offer.plan.value.model)
