@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from coordinator.checkpoints import ModelDescription, TrainedModel, parse_description
 from coordinator.storage.interface import COMMITTED
@@ -40,8 +41,10 @@ class RoundSummary(BaseModel):
     survivors: tuple[str, ...] = ()
     dropped: dict[str, str] = {}
     encoding: str = ""
-    range_miss: bool = False
     """Of the words of an update; empty in rounds of an earlier version."""
+    range_miss: bool = False
+    opened: tuple[str, ...] = ()
+    """Of a round without a result: those whose total may have been opened."""
     metrics: dict[str, float] = {}
     """`train.<metric>` over the round's training, `evaluate.<metric>` of the version that the round started from."""
     next_model: str = ""
@@ -142,9 +145,20 @@ def detail_json(detail: JobDetail, rounds: Iterable[RoundStatus]) -> dict[str, A
     return {
         **job_json(detail.job),
         "rounds_committed": committed_rounds(detail.rounds),
+        "bound_to": list(bound_to(detail)),
         "finished": [round_json(finished) for finished in rounds],
         "live": None if detail.live is None else live_json(detail.live),
     }
+
+
+def bound_to(detail: JobDetail) -> tuple[str, ...]:
+    """Whom a job's next round asks, and nobody else: those whose total may have been opened on its model."""
+    if detail.job.state in ENDED:
+        return ()
+    bound: tuple[str, ...] = ()
+    for finished in detail.rounds:
+        bound = () if finished.outcome == COMMITTED else summary_of(finished).opened or bound
+    return bound
 
 
 def committed_rounds(rounds: Iterable[RoundStatus]) -> int:
@@ -251,6 +265,8 @@ def job_screen(detail: JobDetail, *, last: int | None = None) -> RenderableType:
     parts: list[RenderableType] = [job_facts(detail.job)]
     if shown:
         parts.append(round_table(spec, shown))
+    if bound := bound_to(detail):
+        parts.append(Text(f"A total of this model may have been opened: rounds on it ask {', '.join(bound)} alone."))
     if detail.live is not None:
         parts.append(member_table(detail.live))
     return Group(*parts)

@@ -20,7 +20,7 @@ from coordinator.folding import run_fold
 from coordinator.round.effects import Folded, FoldFailed
 from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.interface import Blobs
-from coordinator.storage.memory import MemoryBlobs
+from coordinator.storage.memory import MemoryBlobs, MemoryStore
 from participant.round.phases import Offer
 from shared.ids import ParticipantId, RoundKey, RoundNumber
 from shared.protocol.messages import AnswerKind, AttemptAnswer, Ready
@@ -67,11 +67,11 @@ class Ended:
 class Dropping(Federation):
     """A federation of dense updates. The invariants of one-hot ones are not asked here."""
 
-    def __init__(self, shape: Shape, *, seed: int = 0) -> None:
+    def __init__(self, shape: Shape, *, seed: int = 0, store: type[MemoryStore] = MemoryStore) -> None:
         self.folded: FoldOrder | None = None
         self.opened: tuple[list[int], list[int]] | None = None
         self.gone: set[ParticipantId] = set()
-        super().__init__(shape, Parts(fold=self._fold))
+        super().__init__(shape, Parts(fold=self._fold, store=store))
         self._draw = np.random.default_rng(seed)
         self.updates = {silo.name: self._draw.uniform(-1, 1, shape.elements).astype("<f4") for silo in self.silos}
         for silo in self.silos:

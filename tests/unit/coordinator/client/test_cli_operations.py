@@ -18,11 +18,11 @@ from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
 from shared.errors import UnreachableError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
-from shared.job import MaskingSpec, StrategySpec, jobspec_digest, parse_jobspec
-from shared.reasons import DropReason, JobState
+from shared.job import MaskingSpec, StrategySpec, canonical_json, jobspec_digest, parse_jobspec
+from shared.reasons import DropReason, JobState, Purpose
 from shared.tensors import ModelIndex
 from shared.update import CHUNK_BYTES, DType, ModelManifest, TensorSpec
-from shared.wire.operations import JobDetail, ModelStatus, PutModelOpen
+from shared.wire.operations import JobDetail, ModelStatus, PutModelOpen, RoundStatus
 from tests.support.audit_log import some_entries
 from tests.support.credentials import Consortium
 from tests.support.fake_operations import MEMBERS, FakeOperations, Listening, a_spec, committed, live, status
@@ -193,6 +193,29 @@ def test_why_a_job_waits_is_shown(config: Path, fake: FakeOperations) -> None:
     fake.jobs[JOB] = JobDetail(job=waiting, rounds=(), live=None)
     assert "waits for" in run(config, "job", "show", JOB).stdout
     assert "not connected: hospital-b" in run(config, "job", "show", JOB).stdout
+
+
+def test_whom_a_job_is_bound_to_is_shown_until_its_model_is_another_one(config: Path, fake: FakeOperations) -> None:
+    summary = {"reason": "unopenable", "dropped": {"hospital-c": "absent"}, "opened": ["hospital-a", "hospital-b"]}
+    key = RoundKey(JOB, RoundNumber(2))
+    unopenable = RoundStatus(key=key, purpose=Purpose.TRAIN, outcome="unopenable", summary=canonical_json(summary))
+    missed = replace(
+        unopenable, key=RoundKey(JOB, RoundNumber(3)), outcome="below_quorum", summary=canonical_json({"dropped": {}})
+    )
+    running = status(JOB, state=JobState.RUNNING)
+    told = "rounds on it ask hospital-a, hospital-b alone"
+    rounds = (committed(JOB, 1), unopenable, missed)
+    for state, finished, bound in (
+        (JobState.RUNNING, rounds, ["hospital-a", "hospital-b"]),
+        (JobState.RUNNING, (*rounds, committed(JOB, 4)), []),
+        (JobState.ABORTED, rounds, []),
+    ):
+        fake.jobs[JOB] = JobDetail(job=replace(running, state=state), rounds=finished, live=None)
+        shown = " ".join(run(config, "job", "show", JOB).stdout.split())
+        assert (told in shown) is bool(bound)
+        said = json.loads(run(config, "job", "show", JOB, "--json").stdout)
+        assert said["bound_to"] == bound
+        assert said["finished"][1]["opened"] == ["hospital-a", "hospital-b"]
 
 
 def watch_of(end: JobState, reason: str = "") -> list[JobDetail]:
