@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.live import Live
 
+from coordinator.client import watching
 from coordinator.client.connection import byte_progress, with_operations
 from coordinator.client.job_file import JobRequest, load_job_file
 from coordinator.client.operations import Operations
@@ -118,7 +119,8 @@ def show(*, operations: Operations, job: JobId, as_json: bool) -> None:
 def watch(*, operations: Operations, job: JobId, as_json: bool) -> None:
     """Show a job's rounds as they happen, until it ends. Exit code 1 when it is aborted.
 
-    Ending this command does not end the job.
+    Ending this command does not end the job. A coordinator that restarts is waited for, for up to five minutes; exit
+    code 1 when it stays away.
     """
     follow(operations, job, as_json=as_json)
 
@@ -152,7 +154,7 @@ def submit_request(operations: Operations, request: JobRequest, job_id: JobId) -
 
 def follow(operations: Operations, job_id: JobId, *, as_json: bool) -> None:
     """Print a job as it goes on; ends the command with exit code 1 when the job is aborted."""
-    with_details = operations.watch_job(job_id)
+    with_details = watching.watch(operations, job_id, told=lambda line: click.echo(line, err=True))
     console = stdout_console()
     if as_json or not console.is_terminal:
         last = _follow_in_lines(with_details, as_json=as_json)

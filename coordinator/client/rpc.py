@@ -28,6 +28,9 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", SILENCE_MS),
     ("grpc.keepalive_timeout_ms", ANSWER_MS),
     ("grpc.http2.max_pings_without_data", 0),
+    # A watch waits for a coordinator that restarts, and paces its tries by itself.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
     # Each command means the files as they are now, not a connection that another one opened.
     ("grpc.use_local_subchannel_pool", 1),
 ]
