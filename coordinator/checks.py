@@ -13,7 +13,14 @@ from pathlib import Path
 
 from coordinator.audit import compare, verify_lines
 from coordinator.settings import CoordinatorSettings
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE, check_consortium, check_identity, open_allowlist
+from coordinator.startup import (
+    AUDIT_FILE,
+    DATABASE_FILE,
+    check_consortium,
+    check_identity,
+    open_allowlist,
+    require_whole,
+)
 from coordinator.storage.database import schema_of
 from coordinator.storage.migrations import copy_path
 from coordinator.storage.schema import SCHEMA_VERSION
@@ -80,6 +87,7 @@ def _data_folder(data_dir: Path) -> str:
         raise ConfigError(f"coordinator.data_dir: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"coordinator.data_dir: {existing} cannot be written by this user: change its owner or mode")
+    require_whole(data_dir)
     filesystem = os.statvfs(existing)
     free = f"{filesystem.f_bavail * filesystem.f_frsize / 1e9:.1f} GB free"
     return f"{data_dir}, {free}" if existing == data_dir else f"{data_dir} will be made in {existing}, {free}"

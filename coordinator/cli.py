@@ -1,16 +1,20 @@
-"""`consilo coordinator`: run a coordinator, or look whether one could run."""
+"""`consilo coordinator`: run a coordinator, look whether one could run, back one up and restore it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from coordinator.settings import CoordinatorSettings
 from shared.clock import SystemClock
 from shared.config import load_config
-from shared.terminal import emit, json_option, table
+from shared.terminal import emit, facts, json_option, table
+
+if TYPE_CHECKING:
+    from coordinator.backup import BackupManifest
 
 _config_option = click.option(
     "--config",
@@ -24,7 +28,7 @@ _config_option = click.option(
 
 @click.group()
 def coordinator() -> None:
-    """Run and check a coordinator."""
+    """Run, check, back up and restore a coordinator."""
 
 
 @coordinator.command()
@@ -58,3 +62,79 @@ def check(ctx: click.Context, config: Path, *, as_json: bool) -> None:
     )
     if not all(finding.ok for finding in findings):
         ctx.exit(1)
+
+
+@coordinator.command()
+@_config_option
+@click.argument("destination", type=click.Path(path_type=Path))
+@json_option
+def backup(config: Path, destination: Path, *, as_json: bool) -> None:
+    """Copy the records, the audit log and the models to DESTINATION, also while the coordinator runs.
+
+    DESTINATION is a folder that is empty or not there. Its last file is backup.json: without it the backup was
+    interrupted, and cannot be restored. Not in a backup are keys and certificates (back them up apart, and better
+    protected), and what open rounds have taken in: the jobs of a restored backup are not gone on with, but started anew
+    from any model that is in it.
+    """
+    from coordinator.backup import BackupOrder, make_backup
+    from coordinator.client.cli_audit import load_verifying_key
+    from shared.build import build_info
+
+    os.umask(0o077)
+    settings = load_config(config, CoordinatorSettings, environment=os.environ)
+    order = BackupOrder(
+        data_dir=settings.coordinator.data_dir,
+        destination=destination,
+        coordinator=settings.coordinator.id,
+        verifying_key=load_verifying_key(settings.signing.certificate, ca=settings.tls.ca),
+        now=SystemClock().now(),
+        build=build_info(environment=os.environ),
+    )
+    manifest = make_backup(order)
+    shown: dict[str, object] = {"backup": str(destination), **_said(manifest)}
+    emit(shown, as_json=as_json, render=lambda: facts(shown.items()))
+
+
+@coordinator.command()
+@_config_option
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+def restore(config: Path, source: Path, *, as_json: bool) -> None:
+    """Make a data folder of the backup in SOURCE, after checking every byte of it.
+
+    The data folder of the configuration must be empty or not there; move an old one aside. The signing key must be the
+    one that signed the backup's audit log. The first start after it ends the jobs that were open when the backup was
+    made: silos may know results that the backup does not have. `consilo job show` says from which model to go on.
+    """
+    from coordinator.restoring import RestoreOrder
+    from coordinator.restoring import restore as restore_backup
+    from coordinator.startup import check_identity
+    from shared.log import configure_logging
+
+    os.umask(0o077)
+    settings = load_config(config, CoordinatorSettings, environment=os.environ)
+    configure_logging(style=settings.log.format, level=settings.log.level)
+    clock = SystemClock()
+    order = RestoreOrder(
+        source=source,
+        data_dir=settings.coordinator.data_dir,
+        signing_key=check_identity(settings, clock).signing.key,
+        clock=clock,
+    )
+    restored = restore_backup(order)
+    shown: dict[str, object] = {
+        "data_dir": str(order.data_dir),
+        **_said(restored.manifest),
+        "ends_at_start": list(restored.open_jobs),
+    }
+    emit(shown, as_json=as_json, render=lambda: facts(shown.items()))
+
+
+def _said(manifest: BackupManifest) -> dict[str, object]:
+    return {
+        "made_at": manifest.made_at,
+        "models": len(manifest.models),
+        "bytes": manifest.total_bytes,
+        "audit_entries": manifest.audit_entries,
+        "audit_head": manifest.audit_head,
+    }

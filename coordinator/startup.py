@@ -23,6 +23,7 @@ from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_sign
 
 DATABASE_FILE = "coordinator.db"
 AUDIT_FILE = "audit.log"
+RESTORING_FILE = "restoring"  # in a data folder that a restore has not finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,19 @@ def _require_same_signer(store: SqlStore, signing_key: SigningKey, *, size: int)
             ) from None
 
 
+def require_whole(data_dir: Path) -> None:
+    """Raises ConfigError for a folder into which a restore was begun and not finished."""
+    if (data_dir / RESTORING_FILE).exists():
+        raise ConfigError(
+            f"coordinator.data_dir: a restore into {data_dir} was interrupted, or is going on: what is in there is not "
+            "whole. Run `consilo coordinator restore` again"
+        )
+
+
 @contextmanager
 def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> Iterator[Records]:
     """Open the data folder, with the audit file level. Raises ConfigError, AuditError, StorageError."""
+    require_whole(data_dir)
     with ExitStack() as closing:
         blobs = FileBlobs(root=data_dir)
         closing.callback(blobs.close)

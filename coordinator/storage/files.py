@@ -35,7 +35,7 @@ from pathlib import Path
 from coordinator.storage.erasing import Eraser
 from coordinator.storage.filecalls import Fate, FileCalls, describe, writing
 from coordinator.storage.interface import Leftovers, Reader, Spool, Staged, StoredModel, StoredSpool
-from coordinator.storage.lock import ProcessLock
+from coordinator.storage.lock import LOCK_FILE, ProcessLock
 from coordinator.storage.names import (
     MODEL_SUFFIX,
     SPOOL_SUFFIX,
@@ -277,7 +277,7 @@ class FileBlobs:
         self._staged: dict[str, FileStaged] = {}
         with writing(f"making the data folder {root}"):
             root.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        self._lock = ProcessLock(path=root / "coordinator.lock", guards=f"the data folder {root}")
+        self._lock = ProcessLock(path=root / LOCK_FILE, guards=f"the data folder {root}")
         with writing(f"preparing the data folder {root}"):
             for folder in (self._models, self._spools, self._staging, self._removed):
                 folder.mkdir(mode=FOLDER_MODE, exist_ok=True)

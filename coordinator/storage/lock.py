@@ -13,6 +13,8 @@ from pathlib import Path
 
 from shared.errors import ConfigError, StorageError
 
+LOCK_FILE = "coordinator.lock"  # of a data folder
+
 
 class ProcessLock:
     """An exclusive lock, held from construction until `close` or the end of the process."""
