@@ -1,7 +1,9 @@
 """The SQLite file under the journal: its tables, how it is opened, and one transaction for each write.
 
 WAL with synchronous=FULL: a transaction that ended well is on disk. One that could not begin, or was rolled back, is a
-StorageError; of one whose end failed nobody knows, and the process must not go on (DurabilityUnknown).
+StorageError; of one whose end failed nobody knows, and the process must not go on (DurabilityUnknown). A full disk is
+of the first kind, at the end of a transaction too: what makes it count is written last, so it is not there, and SQLite
+has rolled it back.
 
 The file has a name of its own, drawn when it is made, and a generation (`participant.marker`): with these a silo
 notices that another journal, or an older copy of this one, lies where this one lay.
@@ -119,15 +121,22 @@ class JournalFile:
         try:
             yield self._database
         except sqlite3.Error as error:
-            self._database.execute("ROLLBACK")
+            self._roll_back()
             raise StorageError(f"the journal cannot be written: {error}") from error
         except BaseException:
-            self._database.execute("ROLLBACK")
+            self._roll_back()
             raise
         try:
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
-            raise DurabilityUnknown(f"a write to the journal may or may not be on disk: {error}") from error
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise DurabilityUnknown(f"a write to the journal may or may not be on disk: {error}") from error
+            self._roll_back()
+            raise StorageError(f"the journal cannot be written: {error}; make room in its folder") from error
+
+    def _roll_back(self) -> None:
+        if self._database.in_transaction:  # SQLite may have done it by itself
+            self._database.execute("ROLLBACK")
 
 
 def _keep_copy(database: sqlite3.Connection, path: Path) -> Path:

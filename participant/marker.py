@@ -156,7 +156,9 @@ def _write(path: Path, name: JournalName) -> None:
     fresh = path.with_name(path.name + ".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(descriptor, body.encode())
+        left = memoryview(body.encode())
+        while left:  # a disk that is nearly full takes a part, and says no only when asked again
+            left = left[os.write(descriptor, left) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
