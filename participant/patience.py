@@ -28,8 +28,9 @@ DISK_SAID_S = 60.0  # between two lines of the log
 class Patience:
     """The patience with the disk that one round's work has."""
 
-    def __init__(self, clock: Clock, key: RoundKey, ends: float) -> None:
+    def __init__(self, clock: Clock, key: RoundKey, ends: float, *, retry_s: float = DISK_RETRY_S) -> None:
         """`ends`: when the time is over, on the monotonic clock."""
+        self._retry_s = retry_s
         self._clock = clock
         self._key = key
         self._ends = ends
@@ -41,10 +42,10 @@ class Patience:
             try:
                 done = await step()
             except StorageError as error:
-                if self._clock.monotonic() + DISK_RETRY_S >= self._ends:
+                if self._clock.monotonic() + self._retry_s >= self._ends:
                     raise
                 self.waits(str(error))
-                await asyncio.sleep(DISK_RETRY_S)
+                await asyncio.sleep(self._retry_s)
             else:
                 self._goes_on()
                 return done

@@ -24,7 +24,7 @@ import structlog
 from participant.backoff import Backoff
 from participant.fitting import NoUpdate, fit_of, tensor_sizes
 from participant.journal import Journal
-from participant.patience import Patience
+from participant.patience import DISK_RETRY_S, Patience
 from participant.protect import ResendDiffers
 from participant.round.effects import (
     Event,
@@ -79,6 +79,7 @@ class Means:
     signer: Signer
     clock: Clock
     share_progress: bool
+    disk_retry_s: float = DISK_RETRY_S
 
 
 class AsyncWork:
@@ -176,7 +177,7 @@ class AsyncWork:
     async def _finished_update(self, offer: Offer) -> SpooledUpdate:
         plan = offer.plan.value
         ends = self._means.clock.monotonic() + plan.deadline_s
-        patience = Patience(self._means.clock, offer.key, ends)
+        patience = Patience(self._means.clock, offer.key, ends, retry_s=self._means.disk_retry_s)
         try:
             async with asyncio.timeout(plan.deadline_s):
                 await patience.through(lambda: self._fetch(offer))

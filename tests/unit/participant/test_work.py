@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from participant.journal import SqliteJournal
 from participant.protect import ResendDiffers, UpdateChunks
@@ -17,11 +19,13 @@ from participant.round.checks import verified_result
 from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone, WorkFailed, WorkProgressed
 from participant.round.phases import Masked, Measured, Offer, Plain, SpooledUpdate
 from participant.spool import Spool
+from participant.spooled import digests_beside
 from participant.tasks.contract import (
     CheckpointPlace,
     EvaluationDone,
     EvaluationOutcome,
     Noted,
+    NoteKind,
     Progress,
     RoundContext,
     TaskFailed,
@@ -31,6 +35,7 @@ from participant.tasks.contract import (
     ignore_note,
     ignore_progress,
 )
+from participant.training import TASK_RESTARTS_MAX
 from participant.work import AsyncWork, Means
 from shared.clock import SystemClock
 from shared.errors import (
@@ -197,6 +202,7 @@ class Workshop:
                 signer=SigningKey.from_seed(Secret(bytes(32))),
                 clock=SystemClock(),
                 share_progress=True,
+                disk_retry_s=0.01,
             ),
             report=lambda key, event: self.events.put_nowait((key, event)),
             on_fatal=self.fatal.append,
@@ -316,6 +322,109 @@ def test_a_weight_that_no_update_may_have_is_a_reason(tmp_path: Path) -> None:
     assert happened == [WorkFailed(DropReason.TASK_INVALID)]
 
 
+# --- an interrupted training, and a disk that refuses -----------------------------------------------------------------
+
+
+def killed(path: Path, noted: Noted) -> None:
+    """Without having saved anything."""
+
+
+def saved_and_killed(path: Path, noted: Noted) -> None:
+    path.write_bytes(b"at step 3")
+    noted(NoteKind.SAVED, "9 bytes")
+
+
+def test_a_training_whose_process_was_killed_goes_on_from_what_it_saved(tmp_path: Path) -> None:
+    task = FakeTask(crashes=[saved_and_killed] * TASK_RESTARTS_MAX)
+    assert isinstance(worked(tmp_path, task, FakeTransfers(), make_offer(), events=2)[-1], WorkDone)
+    offer = make_offer()
+    place = CheckpointPlace(Spool(tmp_path).checkpoint(offer.key, offer.digest), f"heart-1/1 {offer.digest}")
+    assert task.places == [place] * (1 + TASK_RESTARTS_MAX)
+
+
+@pytest.mark.parametrize(
+    ("crashes", "calls"), [([saved_and_killed] * 9, 1 + TASK_RESTARTS_MAX), ([killed] * 9, 1), ([killed], 1)]
+)
+def test_what_is_killed_each_time_or_saved_nothing_is_an_outcome(
+    tmp_path: Path, crashes: list[Callable[[Path, Noted], None]], calls: int
+) -> None:
+    task = FakeTask(crashes=crashes)
+    happened = worked(tmp_path, task, FakeTransfers(), make_offer(), events=1)
+    assert happened == [WorkFailed(DropReason.TASK_CRASHED)]
+    assert len(task.places) == calls
+
+
+def test_what_the_task_raised_is_an_outcome_even_with_a_checkpoint(tmp_path: Path) -> None:
+    raised = TaskFailed(reason=DropReason.TASK_CRASHED, message="ValueError")
+    task = FakeTask(crashes=[saved_and_killed], training=raised)
+    happened = worked(tmp_path, task, FakeTransfers(), make_offer(), events=2)
+    assert happened[-1] == WorkFailed(DropReason.TASK_CRASHED)
+    assert len(task.places) == 2
+
+
+def test_a_restart_of_the_daemon_finds_the_checkpoint_of_the_same_plan_and_of_no_other(tmp_path: Path) -> None:
+    offer = make_offer()
+    other = make_offer(plan=make_plan(make_spec(), deadline_s=601.0))
+    spool = Spool(tmp_path)
+    for found in (offer, other):
+        spool.begin(found.key, found.digest)
+        spool.checkpoint(found.key, found.digest).write_bytes(b"at step 3")
+    spool.checkpoint(offer.key, offer.digest).write_bytes(b"at step 3")
+    spool.deltas(offer.key).write_bytes(b"of an update that was never finished")
+    worked(tmp_path, FakeTask(), FakeTransfers(), offer, events=2)
+    folder = spool.deltas(offer.key).parent
+    assert {path.name for path in folder.iterdir()} == {"deltas.f32", "deltas.f32.sha256", f"{offer.digest}.checkpoint"}
+
+
+def test_everything_of_a_round_is_private_and_gone_at_its_end(tmp_path: Path) -> None:
+    offer = make_offer()
+
+    async def scenario() -> None:
+        shop = Workshop(tmp_path, FakeTask(crashes=[saved_and_killed]), FakeTransfers())
+        shop.work.start_work(offer)
+        await shop.all_events(2)
+        left = [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
+        assert len(left) == 3
+        assert all(path.stat().st_mode & 0o077 == 0 for path in left)
+        shop.work.erase(offer)
+        assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
+        await shop.work.close()
+
+    umask = os.umask(0o077)
+    try:
+        asyncio.run(scenario())
+    finally:
+        os.umask(umask)
+
+
+def test_a_disk_that_refuses_is_waited_for(tmp_path: Path) -> None:
+    transfers = FakeTransfers([StorageError("full"), StorageError("still full")])
+    with capture_logs() as logged:
+        happened = worked(tmp_path, FakeTask(), transfers, make_offer(), events=2)
+    assert isinstance(happened[-1], WorkDone)
+    said = [line for line in logged if line["event"].startswith("disk_")]
+    assert [line["event"] for line in said] == ["disk_waits", "disk_goes_on"], "once a minute is often enough"
+    assert said[0]["detail"] == "full"
+    assert said[0]["seconds_left"] in {599, 600}
+
+
+def test_a_disk_that_refuses_to_the_deadline_takes_the_silo_out(tmp_path: Path) -> None:
+    offer = make_offer(deadline_s=1.0)
+    transfers = FakeTransfers([StorageError("full") for _ in range(1000)])
+    assert worked(tmp_path, FakeTask(), transfers, offer, events=1) == [WorkFailed(DropReason.DISK)]
+
+
+def test_a_training_that_waits_for_room_to_its_deadline_failed_for_the_disk(tmp_path: Path) -> None:
+    def no_room(path: Path, noted: Noted) -> None:
+        path.write_bytes(b"at step 3")
+        noted(NoteKind.NO_ROOM, "No space left on device")
+
+    late = TaskFailed(reason=DropReason.TASK_DEADLINE, message="not finished after 600.0 s")
+    task = FakeTask(crashes=[no_room], training=late)
+    happened = worked(tmp_path, task, FakeTransfers(), make_offer(), events=2)
+    assert happened[-1] == WorkFailed(DropReason.DISK)
+
+
 # --- uploads ----------------------------------------------------------------------------------------------------------
 
 
@@ -374,6 +483,89 @@ def test_a_plain_upload_is_committed_to_with_its_weight(tmp_path: Path) -> None:
 def test_an_upload_that_cannot_be_is_said(tmp_path: Path, error: FederationError, reason: DropReason) -> None:
     events, _, attempt = uploaded(tmp_path, [error])
     assert events == [UploadImpossible(attempt_digest(attempt), reason)]
+
+
+class Recording(FakeTransfers):
+    """Notes each chunk as it is taken, as a connection would."""
+
+    async def upload(
+        self,
+        *,
+        key: AttemptKey,
+        chunks: UpdateChunks,
+        layout: UpdateLayout,
+        header: bytes,
+        commit: Callable[[Digest], Envelope],
+    ) -> Envelope:
+        for chunk in chunks:
+            self.sent.append(bytes(chunk.data))
+        return commit(update_digest(header, map(Digest.of, self.sent)))
+
+
+PIECE = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("at", "sent"),
+    [(0, 0), (PIECE - 1, 0), (PIECE, 1), (2 * PIECE + 7, 2), (-1, 2)],
+)
+def test_a_byte_of_the_spool_that_changed_is_found_before_its_chunk_is_sent(tmp_path: Path, at: int, sent: int) -> None:
+    offer = make_offer()
+    attempt = start_of(offer.plan, offer.spec)
+    trained = np.arange(600_000, dtype="<f4")
+
+    async def scenario() -> tuple[Sequence[Event], Recording]:
+        shop = Workshop(tmp_path, FakeTask(deltas=trained), FakeTransfers())
+        shop.work.start_work(offer)
+        _, done = await shop.all_events(2)
+        await shop.work.close()
+        assert isinstance(done, WorkDone)
+        shop.journal.record_plan(offer.plan, Digest.of(b"jobspec"))
+        shop.journal.record_update(offer.key, done.update)
+        shop.journal.close()
+        flip(shop.spool.deltas(offer.key), at)
+        transfers = Recording()
+        restarted = Workshop(tmp_path, FakeTask(), transfers)
+        (kept,) = restarted.journal.open_rounds()
+        assert kept.update is not None
+        restarted.work.start_upload(offer, kept.update, attempt, Plain())
+        happened = await restarted.all_events(1)
+        await restarted.work.close()
+        return happened, transfers
+
+    happened, transfers = asyncio.run(scenario())
+    assert happened == [UploadImpossible(attempt_digest(attempt), DropReason.DISK)]
+    assert transfers.sent == [trained.tobytes()[PIECE * piece :][:PIECE] for piece in range(sent)]
+
+
+@pytest.mark.parametrize("spoil", ["digests changed", "digests gone", "cut", "longer"])
+def test_what_does_not_fit_its_digests_is_not_sent(tmp_path: Path, spoil: str) -> None:
+    async def scenario() -> Event:
+        silo = MaskedUpload(tmp_path)
+        update = await silo.train()
+        deltas = silo.shop.spool.deltas(silo.offer.key)
+        match spoil:
+            case "digests changed":
+                flip(digests_beside(deltas), 5)
+            case "digests gone":
+                digests_beside(deltas).unlink()
+            case "cut":
+                deltas.write_bytes(deltas.read_bytes()[:-1])
+            case _:
+                deltas.write_bytes(deltas.read_bytes() + b"x")
+        event = await silo.send(update)
+        assert silo.shop.transfers.sent == []
+        await silo.shop.work.close()
+        return event
+
+    start = attempt_digest(start_of(MaskedUpload.offer.plan, MaskedUpload.spec))
+    assert asyncio.run(scenario()) == UploadImpossible(start, DropReason.DISK)
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
 
 
 class MaskedUpload:

@@ -19,6 +19,7 @@ from participant.tasks.messages import CallContext, Evaluate, InitModel, Load, T
 from participant.tasks.process import LogWriter
 from shared.errors import TaskError
 from shared.reasons import DropReason
+from tests.support.small_disk import small_disk
 from tests.support.task_builders import SAMPLES
 
 WHOLE = [*range(10)]
@@ -184,6 +185,64 @@ def test_a_save_that_the_disk_refuses_leaves_the_last_one_and_training_goes_on(b
     assert bench.train() == undisturbed
     assert bench.said() == [NoteKind.NOT_SAVED] * 3
     assert not bench.saved.exists()
+
+
+def test_on_a_full_disk_the_last_one_stays(bench: Bench, tmp_path: Path) -> None:
+    notes: Notes = []
+    with small_disk(tmp_path / "disk", size=1 << 20) as disk:
+        place = CheckpointPlace(disk.folder / "saved", BOUND)
+        checkpoint = TaskCheckpoint(place, lambda kind, text: notes.append((kind, text)))
+        checkpoint.save({"step": 3, "weights": torch.ones(1000)})
+        disk.fill()
+        checkpoint.save({"step": 6, "weights": torch.ones(1000)})
+        assert [kind for kind, _ in notes] == [NoteKind.SAVED, NoteKind.NOT_SAVED]
+        assert "No space left" in notes[-1][1]
+        found = checkpoint.restore()
+        assert found is not None
+        assert found["step"] == 3
+        disk.make_room()
+        checkpoint.save({"step": 9})
+        assert checkpoint.restore() == {"step": 9}
+        assert sorted(path.name for path in disk.folder.iterdir()) == ["saved"]
+
+
+@pytest.mark.parametrize("class_name", ["Behaving", "Keeping"])
+def test_a_finished_training_waits_for_room_to_write_its_result(bench: Bench, tmp_path: Path, class_name: str) -> None:
+    """The update of the one, and the state of the other, which keeps one."""
+    with small_disk(tmp_path / "disk", size=1 << 20) as disk:
+        out = tmp_path if class_name == "Keeping" else disk.folder
+        host, notes = bench.load(class_name), Notes()
+        host.init_model(InitModel(out=str(tmp_path / "model")))
+
+        def note(kind: NoteKind, text: str) -> None:
+            notes.append((kind, text))
+            disk.make_room()
+
+        disk.fill()
+        command = Train(
+            context=bench.context().model_copy(update={"metrics": None}),
+            model=str(tmp_path / "model"),
+            state_in=None,
+            update_out=str(out / "update"),
+            state_out=str(disk.folder / "state"),
+        )
+        done = host.train(command, lambda _: None, note)
+        assert [kind for kind, _ in notes] == [NoteKind.NO_ROOM]
+        assert "No space left" in notes[0][1]
+        assert (out / "update").stat().st_size == 4 * done.parameters
+        assert (disk.folder / "state").exists() is done.has_state is (class_name == "Keeping")
+
+
+def test_room_that_was_reserved_is_used(bench: Bench, tmp_path: Path) -> None:
+    """The file is written over in place: on a disk that has become full since, and without a rest of what was there."""
+    undisturbed = bench.train()
+    bench.update.unlink()
+    with small_disk(tmp_path / "disk", size=1 << 20) as disk:
+        bench.update = disk.folder / "update"
+        bench.update.write_bytes(b"x" * 4096)
+        disk.fill()
+        assert bench.train(keeps=False) == undisturbed
+        assert bench.notes == []
 
 
 def test_what_cannot_be_kept_is_named(bench: Bench) -> None:
