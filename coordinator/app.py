@@ -246,7 +246,12 @@ class _Process:
             observer=RoundLog(following=self._metrics),
         )
         conductor = Conductor(
-            around=around, blobs=records.blobs, intake=intake, signer=key, consortium=self._consortium
+            around=around,
+            blobs=records.blobs,
+            intake=intake,
+            signer=key,
+            consortium=self._consortium,
+            keep_versions=self._settings.retention.keep_versions,
         )
         return conductor, folds, intake
 

@@ -28,8 +28,10 @@ from coordinator.intake import Intake, UploadId
 from coordinator.jobs import Jobs, QueuedJob, RunningJob
 from coordinator.older_copy import Head, OlderCopy
 from coordinator.planning import History, Planning
+from coordinator.pruning import Pruning
 from coordinator.registry import Enrolled, Registry
 from coordinator.replies import open_upload_commit
+from coordinator.retention import KEEP_ALL
 from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import (
     Connected,
@@ -41,6 +43,7 @@ from coordinator.round.effects import (
     Revoked,
     UploadOffered,
 )
+from coordinator.round.phases import Folding
 from coordinator.round.surroundings import Surroundings
 from coordinator.round_log import log_who_leaves
 from coordinator.scheduler import EndJob, next_step, startable
@@ -81,6 +84,7 @@ class Conductor:
         intake: Intake,
         signer: Signer,
         consortium: Consortium | None = None,
+        keep_versions: int = KEEP_ALL,
     ) -> None:
         self._around = around
         self._store: Store = around.store
@@ -99,6 +103,7 @@ class Conductor:
             go_on=self._go_on,
         )
         """What operators may ask; on this conductor's thread too."""
+        self._pruning = Pruning(store=around.store, audit=around.audit, blobs=blobs, keep_versions=keep_versions)
         self._older = OlderCopy(
             store=around.store,
             audit=around.audit,
@@ -110,7 +115,8 @@ class Conductor:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Read what is true, and go on with every open round."""
+        """Read what is true, make room, and go on with every open round."""
+        self._pruning.start()
         for record in self._store.jobs():
             spec = parse_jobspec(record.spec)
             self._forget_last_round(record.job)
@@ -307,6 +313,7 @@ class Conductor:
         job.history = job.history.after(record, job.spec)
         job.driver = None
         job.progress.clear()
+        self._pruning.after(record, folding=any(isinstance(other.state, Folding) for other in self._jobs.drivers()))
 
     def _take_up(self, job: RunningJob) -> None:
         """Go on with a job where the store has it: after a start, and after a round that could not begin."""

@@ -6,11 +6,13 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from coordinator.retention import KEEP_ALL
 from shared.config import Address, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
 from shared.job import Member, Table
 
 DEFAULT_LISTEN = "127.0.0.1:8443"
 DEFAULT_METRICS = "127.0.0.1:9464"
+KEEP_VERSIONS_MAX = 1_000_000  # a mistake in writing is found here
 
 
 def _several(value: object) -> object:
@@ -41,6 +43,17 @@ class ConsortiumTable(Table):
     manifest: LocalPath = Field(description="The manifest that the silos pinned; `consilo pki manifest` writes it.")
 
 
+class RetentionTable(Table):
+    """[retention]: which files of model versions are kept."""
+
+    keep_versions: int = Field(
+        default=KEEP_ALL,
+        ge=0,
+        le=KEEP_VERSIONS_MAX,
+        description="How many of its newest versions each job keeps; 0: all of them.",
+    )
+
+
 class CoordinatorSettings(Table):
     """The whole file."""
 
@@ -51,5 +64,6 @@ class CoordinatorSettings(Table):
     consortium: ConsortiumTable | None = Field(
         default=None, description="Whose signing keys the silos believe; masked jobs need it."
     )
+    retention: RetentionTable = Field(default=RetentionTable(), description="Which model versions are kept.")
     metrics: MetricsTable = metrics_table(DEFAULT_METRICS)
     log: LogTable = Field(default=LogTable(), description="Lines on standard error.")

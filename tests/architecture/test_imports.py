@@ -64,6 +64,7 @@ PURE = (
     "coordinator.round.restore",
     "coordinator.round.timers",
     "coordinator.round.transition",
+    "coordinator.retention",
     "coordinator.scheduler",
     "coordinator.cohort",
     "coordinator.aggregation",

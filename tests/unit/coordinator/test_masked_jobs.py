@@ -18,6 +18,7 @@ from coordinator.intake import Intake
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.planning import MISSES_MAX
 from coordinator.registry import Enrolled
+from coordinator.retention import KEEP_ALL
 from coordinator.round.effects import Folded, Replied, UploadOffered
 from coordinator.round.frame import RoundFrame
 from coordinator.round.phases import RoundState, Uploading
@@ -66,7 +67,8 @@ def manifest(*members: ParticipantId) -> Consortium:
 class Federation:
     """A conductor over storage that outlives it, and four silos that answer all that they hear."""
 
-    def __init__(self, *, consortium: Consortium | None) -> None:
+    def __init__(self, *, consortium: Consortium | None, keep_versions: int = KEEP_ALL) -> None:
+        self.keep_versions = keep_versions
         self.store, self.blobs = MemoryStore(), MemoryBlobs()
         self.clock = ManualClock(start=datetime(2026, 11, 22, tzinfo=UTC))
         self.audit = AuditLog(sign=partial(COORDINATOR_KEY.sign, "audit"), clock=self.clock)
@@ -94,7 +96,12 @@ class Federation:
         )
         intake = Intake(self.blobs)
         self.conductor = Conductor(
-            around=around, blobs=self.blobs, intake=intake, signer=COORDINATOR_KEY, consortium=consortium
+            around=around,
+            blobs=self.blobs,
+            intake=intake,
+            signer=COORDINATOR_KEY,
+            consortium=consortium,
+            keep_versions=self.keep_versions,
         )
         self.conductor.start()
         return self.conductor

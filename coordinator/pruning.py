@@ -1,0 +1,155 @@
+"""Making room: versions that the policy does not keep are pruned, and files that nothing needs are swept.
+
+*To prune* a version is to mark its record, with an audit entry, and to remove its file afterwards. A crash in between
+leaves a file of a pruned version, which the next start sweeps. *To sweep*, once at each start and before any round goes
+on, is to remove what earlier processes left: models that no record names, spools of rounds that are over and of
+attempts before an open round's last one. What a round goes on with is never in it: its model is on record, its spools
+are of its last attempt, and a fold that was published and not committed is done again and publishes the same bytes.
+
+In a data folder whose records are an older copy, models that no record names stay: they may be what was lost.
+
+A version is not pruned while a fold is under way. It may just be making the same bytes again, and its record would
+then name a file that is gone. The commit that the fold leads to is the next occasion.
+
+On the conductor's thread. A disk that fails here costs room and nothing else: it is logged, and tried again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+
+from coordinator.audit import AuditLog
+from coordinator.retention import KEEP_ALL, JobVersions, prunable
+from coordinator.round.effects import AttemptBegun
+from coordinator.round.journal import decode_record
+from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, RoundRecord, Store, StoredSpool
+from shared.errors import DurabilityUnknown, FederationError, UnknownError, WireError
+from shared.ids import AttemptNumber, Digest, JobId, RoundKey
+from shared.job import parse_jobspec
+from shared.protocol.messages import RoundResult
+from shared.reasons import JobState, Purpose
+from shared.wire.sealed import decode_envelope, reopen
+
+PRUNED_AT_ONCE = 256  # digests in one audit entry: it is one line that people read
+
+_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
+_log = structlog.get_logger(__name__)
+
+
+class Pruning:
+    """Performs the policy of one data folder."""
+
+    def __init__(self, *, store: Store, audit: AuditLog, blobs: Blobs, keep_versions: int) -> None:
+        self._store = store
+        self._audit = audit
+        self._blobs = blobs
+        self._keep_versions = keep_versions
+        self._versions: dict[JobId, tuple[Digest, ...]] = {}
+        self._marked: list[Digest] = []  # pruned on record, their files not yet removed
+
+    def start(self) -> None:
+        """Sweep, then prune. Raises DurabilityUnknown alone."""
+        with _harmless("sweep"):
+            self._sweep()
+        self.prune()
+
+    def after(self, ended: RoundRecord, *, folding: bool) -> None:
+        """A round is over. Raises DurabilityUnknown alone. `folding`: whether a fold is under way."""
+        if ended.key.job in self._versions:
+            with _harmless("prune"):
+                self._versions[ended.key.job] += _made(ended)
+        if not folding:
+            self.prune()
+
+    def prune(self) -> None:
+        """Prune what the policy does not keep. Raises DurabilityUnknown alone."""
+        if self._keep_versions == KEEP_ALL:
+            return
+        with _harmless("prune"):
+            chosen = prunable(self._store.models(), self._jobs(), keep_versions=self._keep_versions)
+            for start in range(0, len(chosen), PRUNED_AT_ONCE):
+                self._mark(chosen[start : start + PRUNED_AT_ONCE])
+            while self._marked:
+                if self._store.model(self._marked[0]).pruned:  # it may have been brought again
+                    self._blobs.remove_model(self._marked[0])
+                self._marked.pop(0)
+
+    def _mark(self, chosen: Sequence[Digest]) -> None:
+        facts = {"models": [str(digest) for digest in chosen], "keep_versions": self._keep_versions}
+        entry = self._audit.entry("model_pruned", facts)
+        self._store.prune_models(chosen, entry)
+        self._audit.accept(entry)
+        self._marked += chosen
+        _log.info("models_pruned", count=len(chosen), keep_versions=self._keep_versions)
+
+    def _jobs(self) -> list[JobVersions]:
+        return [JobVersions(job.job, job.state in _OVER, self._versions_of(job)) for job in self._store.jobs()]
+
+    def _versions_of(self, job: JobRecord) -> tuple[Digest, ...]:
+        """Read once, and kept up to date by `after`."""
+        known = self._versions.get(job.job)
+        if known is None:
+            made = [version for record in self._store.rounds(job.job) for version in _made(record)]
+            known = self._versions[job.job] = (parse_jobspec(job.spec).initial_model, *made)
+        return known
+
+    # --- sweeping -----------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        pruned = {model.digest: model.pruned for model in self._store.models()}
+        stray = not self._store.set_backs()  # whether a model that no record names goes
+        strays = [model for model in self._blobs.published() if pruned.get(model.digest, stray)]
+        spools = self._unneeded(self._blobs.spooled())
+        for model in strays:
+            self._blobs.remove_model(model.digest)
+        for key in dict.fromkeys(spool.key for spool in spools):
+            self._blobs.drop_attempt(key)
+        left = self._blobs.leftovers
+        if strays or spools or left.files:
+            size = sum(model.size for model in strays) + sum(spool.size for spool in spools) + left.size
+            _log.info("storage_swept", models=len(strays), spools=len(spools), staged=left.files, bytes=size)
+
+    def _unneeded(self, spools: Sequence[StoredSpool]) -> list[StoredSpool]:
+        needed_from = {key: self._needed_from(key) for key in {spool.key.round for spool in spools}}
+        found = []
+        for spool in spools:
+            first = needed_from[spool.key.round]
+            if first is None or spool.key.attempt < first:
+                found.append(spool)
+        return found
+
+    def _needed_from(self, key: RoundKey) -> AttemptNumber | None:
+        """The attempt from which on spools are needed; None for a round that is over, or not on record."""
+        try:
+            if self._store.round(key).outcome:
+                return None
+            attempt = AttemptNumber(1)
+            for entry in self._store.journal_of(key)[1:]:
+                record = decode_record(entry)
+                if isinstance(record, AttemptBegun):
+                    attempt = record.start.value.key.attempt
+        except UnknownError:
+            return None
+        except WireError:
+            return AttemptNumber(1)  # how far it went is not known
+        return attempt
+
+
+def _made(record: RoundRecord) -> tuple[Digest, ...]:
+    """The version that a round made, if it made one."""
+    if record.outcome != COMMITTED or record.purpose is not Purpose.TRAIN:
+        return ()
+    return (reopen(RoundResult, decode_envelope(record.result)).value.next_model,)
+
+
+@contextmanager
+def _harmless(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except DurabilityUnknown:
+        raise
+    except FederationError as error:
+        _log.warning("making_room_failed", doing=doing, error=type(error).__name__, reason=str(error))
