@@ -1,4 +1,4 @@
-"""`consilo participant`: run the daemon, or check that it could run."""
+"""`consilo participant`: run the daemon, check that it could run, and say what only a person at the silo may say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,9 +16,13 @@ from participant.settings import ParticipantSettings
 from shared.allocator import keep_memory
 from shared.config import load_config
 from shared.dumps import forbid_core_dumps
-from shared.errors import FederationError
+from shared.errors import ConfigError, FederationError
+from shared.ids import JobId, parse_job_id
 from shared.log import configure_logging
 from shared.terminal import emit, json_option, table
+
+if TYPE_CHECKING:
+    from participant.journal import SqliteJournal
 
 _OK, _WARNING, _FAILED = "ok", "warning", "FAILED"
 
@@ -33,7 +38,7 @@ _CONFIG = click.option(
 
 @click.group()
 def participant() -> None:
-    """The daemon inside a silo: run it, or check its set-up."""
+    """The daemon inside a silo: run it, check its set-up, decide for it."""
 
 
 @participant.command()
@@ -87,7 +92,6 @@ def confirm_journal(config_path: Path, *, yes: bool) -> None:
     from participant.app import JOURNAL_FILE, lock_folder
     from participant.journal import SqliteJournal
     from participant.marker import confirm, doubt_about
-    from shared.errors import ConfigError
 
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
     folder, key = settings.participant.data_dir, settings.signing.key
@@ -109,6 +113,68 @@ def confirm_journal(config_path: Path, *, yes: bool) -> None:
         click.echo("Confirmed. Start the daemon: it answers plans by its policy again.")
 
 
+@participant.command()
+@click.argument("job", required=False)
+@_CONFIG
+@click.option("--undo", is_flag=True, help="Take it back. What was opened meanwhile stays opened.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def allow(job: str | None, config_path: Path, *, undo: bool, yes: bool, as_json: bool) -> None:
+    """Let JOB open another total on a model on which this silo helped to open one; without JOB, list what is allowed.
+
+    A silo helps with one total on a model. A job that goes on from a model that was used before, after the coordinator
+    was restored from a backup for one, may need another, over other members: it is refused (`repeated_total`) until
+    this is said. It takes effect at once, also while the daemon runs.
+
+    It costs something: whoever sees both totals can subtract them, and the difference may be this silo's update. A
+    job's id is chosen by the coordinator; ask the data scientist, over another channel, whether the job is theirs, and
+    compare its digest.
+    """
+    from participant.app import JOURNAL_FILE
+    from participant.journal import SqliteJournal
+
+    settings = load_config(config_path, ParticipantSettings, environment=os.environ)
+    path = settings.participant.data_dir / JOURNAL_FILE
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist: this silo has taken part in nothing that could be repeated")
+    if job is None and (undo or yes):
+        raise click.UsageError("which job? Give its id")
+    with contextlib.closing(SqliteJournal(path)) as journal:
+        if job is not None:
+            _change_allowance(journal, _job_id(job), undo=undo, yes=yes)
+        rows = [(each, "policy.allowed_repeats") for each in settings.policy.allowed_repeats]
+        rows += [(each, "this command") for each in journal.allowances()]
+    emit(
+        [{"job": each, "by": by} for each, by in rows],
+        as_json=as_json,
+        render=lambda: table(("job that may repeat a total", "allowed by"), rows),
+    )
+
+
+def _change_allowance(journal: SqliteJournal, job: JobId, *, undo: bool, yes: bool) -> None:
+    if undo:
+        if not journal.forbid_repeat(job):
+            raise ConfigError(f"job {job} is not among those that this command allowed")
+        return
+    history = journal.history(job)
+    known = "is not known here yet" if history is None else f"has the specification {history.jobspec}"
+    click.echo(
+        f"Job {job} {known}. With this it may have a second total on a model opened with this silo's help. Whoever "
+        "sees both totals can subtract one from the other, and learn this silo's update from it.",
+        err=True,
+    )
+    if not yes and not click.confirm("Does somebody here answer for that?", err=True):
+        raise ConfigError("nothing was changed")
+    journal.allow_repeat(job)
+
+
+def _job_id(text: str) -> JobId:
+    try:
+        return parse_job_id(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="JOB") from None
+
+
 @dataclass(frozen=True, slots=True)
 class _Caution:
     """The daemon would run with this, and a person should know."""
@@ -125,7 +191,7 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str |
     from participant.tasks.contract import TaskDefinition, TaskFailed
     from participant.tasks.runner import TaskRunner
     from participant.work import TASK_START_LIMIT_S
-    from shared.errors import ConfigError, TaskError
+    from shared.errors import TaskError
 
     def credentials() -> str:
         checked = check_identity(settings)

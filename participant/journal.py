@@ -165,6 +165,15 @@ class SqliteJournal:
             database.execute("DELETE FROM allowances")
         self._file.shed_deleted()
 
+    def allowances(self) -> Sequence[JobId]:
+        """The jobs that a person lets open another total on a model. Raises StorageError."""
+        return [JobId(job) for (job,) in self._file.read("SELECT job FROM allowances ORDER BY job")]
+
+    def forbid_repeat(self, job: JobId) -> bool:
+        """Take `allow_repeat` back; what was opened meanwhile stays so. False when it was not allowed."""
+        with self._file.transaction() as database:
+            return database.execute("DELETE FROM allowances WHERE job = ?", (job,)).rowcount == 1
+
     def close(self) -> None:
         self._file.close()
 

@@ -22,12 +22,14 @@ from shared.ids import Digest, JobId, RoundKey
 from shared.protocol.messages import (
     AnswerKind,
     Decline,
+    RoundResult,
     result_digest,
 )
 from shared.protocol.phases import Phase
 from shared.reasons import ConsentRule, Purpose
 from shared.update import Encoding
-from shared.wire.sealed import encode_envelope
+from shared.wire.sealed import encode_envelope, reopen
+from shared.wire.session import HEAD_MAX_BYTES
 from tests.support.masked_cohort import ALL, CELLS, NOBODY, Cohort, sealed_result
 from tests.support.masked_daemon import Daemon
 from tests.support.participant_journal import Fault, FaultPlan, MemoryJournal
@@ -160,6 +162,49 @@ def test_another_total_on_the_same_model_in_another_job_needs_a_person(case: str
     said = daemon.hears(daemon.cohort.listing().survivors)
     assert said == (["consistency_signature"] if allowed else ["attempt_abort"])
     assert daemon.observer.alarms == ([] if allowed else ["repeated_total"])
+
+
+def test_a_person_may_allow_it_while_the_daemon_runs_and_what_it_opens_is_logged() -> None:
+    state = Daemon(Cohort()).to(Phase.OPENING).state
+    assert isinstance(state, Opened)
+    journal = MemoryJournal()
+    daemon = Daemon(Cohort(), journal).to(Phase.COMMITTED)
+    plan, before = daemon.cohort.plan.value, replace(state.opening, names=MEMBERS[:3])
+    journal.record_opening(RoundKey(JobId("other-1"), KEY.number), Purpose.TRAIN, TASK, plan.model, before)
+    assert journal.allow_repeat(KEY.job)
+    listing = daemon.cohort.listing()
+    for index in ALL[1:]:
+        daemon.cohort.silos[index].hear(listing)
+    assert daemon.hears(listing.survivors) == ["consistency_signature"]
+    with capture_logs() as logs:
+        assert daemon.hears(daemon.cohort.bundle().bundle) == ["unmask_shares"]
+    (line,) = [entry for entry in logs if entry["event"] == "repeat_opened"]
+    assert (line["job"], line["model"]) == (KEY.job, str(plan.model))
+    assert "a total over other members than" in line["detail"]
+
+
+def test_a_refusal_says_which_command_allows_it() -> None:
+    state = Daemon(Cohort()).to(Phase.OPENING).state
+    assert isinstance(state, Opened)
+    journal = MemoryJournal()
+    daemon = Daemon(Cohort(), journal).to(Phase.COMMITTED)
+    plan, before = daemon.cohort.plan.value, replace(state.opening, names=MEMBERS[:3])
+    journal.record_opening(RoundKey(JobId("other-1"), KEY.number), Purpose.TRAIN, TASK, plan.model, before)
+    with capture_logs() as logs:
+        assert daemon.hears(daemon.cohort.listing().survivors) == ["attempt_abort"]
+    (alarm,) = [entry for entry in logs if entry["event"] == "alarm"]
+    assert f"`consilo participant allow {KEY.job}`" in alarm["detail"]
+
+
+def test_heads_are_the_results_that_were_verified_and_fit_a_hello() -> None:
+    daemon = Daemon(Cohort())
+    assert not daemon.driver.heads
+    _finished(daemon)
+    (head,) = daemon.driver.heads
+    assert reopen(RoundResult, head).value.key == KEY
+    huge = replace(head, payload=bytes(HEAD_MAX_BYTES + 1))
+    daemon.journal._kept.heads[JobId("other-1")] = huge
+    assert daemon.driver.heads == (head,), "one that a Hello cannot carry is left out: it must not keep the silo away"
 
 
 # --- the coordinator's word against itself ----------------------------------------------------------------------------
