@@ -60,6 +60,7 @@ FINISH_S = 5.0  # for an attempt that is half done: an upload of 1 GB at 2 Gbit/
 GOODBYE_S = 0.5  # for the last words and the end of the session
 CLOSE_LIMIT_S = 1.5  # with the two above: under 8 seconds from the signal to the end
 JOURNAL_RETRY_S = 1.0
+JOURNAL_SAID_S = 60.0  # between two lines of the log about one report that waits
 _CLOCK = SystemClock()
 
 
@@ -251,12 +252,15 @@ class Daemon:
                 "task_loaded", task=name, device=ready.device, note=ready.device_note or "", parameters=ready.parameters
             )
 
-    def _report(self, key: RoundKey, event: Event) -> None:
+    def _report(self, key: RoundKey, event: Event, quiet_until: float = 0.0) -> None:
         try:
             self._driver.report(key, event)
         except StorageError as error:  # nothing changed: what was reported is reported again
-            log.warning("journal_waits", job=key.job, round=key.number, detail=str(error))
-            asyncio.get_running_loop().call_later(JOURNAL_RETRY_S, self._report, key, event)
+            loop = asyncio.get_running_loop()
+            if loop.time() >= quiet_until:
+                quiet_until = loop.time() + JOURNAL_SAID_S
+                log.warning("journal_waits", job=key.job, round=key.number, detail=str(error))
+            loop.call_later(JOURNAL_RETRY_S, self._report, key, event, quiet_until)
         except DurabilityUnknown as error:
             self._end_with(error)
 

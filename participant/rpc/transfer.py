@@ -64,7 +64,7 @@ class Transfers:
             await self._append(model, held, size, partial)
         digest, total = await asyncio.to_thread(_digest_of, partial)
         if digest != model or total != size:
-            await asyncio.to_thread(partial.unlink, missing_ok=True)
+            await asyncio.to_thread(_remove, partial)
             raise ModelError(f"the coordinator sent another model than the announced {model}: got {digest}")
 
     async def _append(self, model: Digest, held: int, size: int, partial: Path) -> None:
@@ -192,7 +192,19 @@ def _all_digests(chunks: UpdateChunks) -> list[Digest]:
 
 
 def _size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    """Raises StorageError."""
+    try:
+        return path.stat().st_size if path.exists() else 0
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _remove(path: Path) -> None:
+    """Raises StorageError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be removed: {error.strerror}") from error
 
 
 def _digest_of(path: Path) -> tuple[Digest, int]:
