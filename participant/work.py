@@ -108,6 +108,7 @@ class AsyncWork:
         self._running: dict[RoundKey, set[asyncio.Task[None]]] = {}
         self._uploading: set[asyncio.Task[None]] = set()
         self._one_call: dict[TaskName, asyncio.Lock] = {name: asyncio.Lock() for name in means.tasks}
+        self._loading: dict[TaskName, asyncio.Task[TaskReady | TaskFailed]] = {}
 
     def start_work(self, offer: Offer) -> None:
         self._start(offer.key, self._work(offer))
@@ -139,9 +140,10 @@ class AsyncWork:
         await self._end(set().union(*self._running.values()))
 
     async def _end(self, tasks: Collection[asyncio.Task[None]]) -> None:
-        for task in tasks:
+        ending: list[asyncio.Task[Any]] = [*tasks, *self._loading.values()]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         await asyncio.gather(*(handle.stop() for handle in self._means.tasks.values()))
 
     def _start(self, key: RoundKey, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -157,7 +159,17 @@ class AsyncWork:
             self._on_fatal(error)
 
     async def warm(self, name: TaskName) -> TaskReady | TaskFailed:
-        """Load a task before the first plan, so that no round waits for it."""
+        """Load a task, unless it is loaded: before the first plan, so that no round waits for it, and in each round.
+
+        The end of a round does not end a load that was begun in it. Else rounds that are shorter than the load would
+        keep this silo out for good: each would throw away what the one before had loaded.
+        """
+        loading = self._loading.get(name)
+        if loading is None or loading.done():
+            loading = self._loading[name] = asyncio.get_running_loop().create_task(self._load(name))
+        return await asyncio.shield(loading)
+
+    async def _load(self, name: TaskName) -> TaskReady | TaskFailed:
         async with self._one_call[name]:
             return await self._means.tasks[name].start(deadline_s=TASK_START_LIMIT_S)
 
@@ -182,6 +194,7 @@ class AsyncWork:
             async with asyncio.timeout(plan.deadline_s):
                 await patience.through(lambda: self._fetch(offer))
             await patience.through(lambda: self._begin(offer))
+            await self._loaded(offer, ends)
             async with self._one_call[offer.spec.task]:
                 evaluation = await self._training.evaluate(offer, ends)
                 if plan.purpose is Purpose.EVALUATE:
@@ -205,6 +218,15 @@ class AsyncWork:
         if plan.purpose is Purpose.TRAIN:
             parameters = await asyncio.to_thread(tensor_sizes, spool.model(plan.model))
             await asyncio.to_thread(spool.reserve_update, offer.key, sum(parameters))
+
+    async def _loaded(self, offer: Offer, ends: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.001, ends - self._means.clock.monotonic())):
+                ready = await self.warm(offer.spec.task)
+        except TimeoutError:
+            raise NoUpdate(DropReason.TASK_DEADLINE, "the task was not loaded before the round's deadline") from None
+        if isinstance(ready, TaskFailed):
+            raise NoUpdate(ready.reason, ready.message)
 
     async def _fetch(self, offer: Offer) -> None:
         means, plan = self._means, offer.plan.value

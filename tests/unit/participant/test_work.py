@@ -85,6 +85,9 @@ class FakeTask:
     training: TrainingOutcome | None = None
     deltas: np.ndarray = field(default_factory=lambda: np.zeros(3))
     forever: bool = False
+    loads: list[asyncio.Event] = field(default_factory=list)
+    """Each is awaited by one load, the first one first."""
+    loading: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: bool = False
     called: asyncio.Event = field(default_factory=asyncio.Event)
     contexts: list[RoundContext] = field(default_factory=list)
@@ -95,7 +98,12 @@ class FakeTask:
     reserved: list[int] = field(default_factory=list)
 
     async def start(self, *, deadline_s: float) -> TaskReady | TaskFailed:
-        raise NotImplementedError
+        self.loading.set()
+        if self.loads:
+            await self.loads.pop(0).wait()
+        return TaskReady(
+            device="cpu", device_note=None, keeps_state=False, tensors=1, parameters=3, manifest_digest=64 * "0"
+        )
 
     async def evaluate(
         self,
@@ -649,6 +657,24 @@ def test_a_late_upload_waits_for_the_rounds_end(tmp_path: Path) -> None:
         shop.work.start_upload(offer, spooled(), start_of(offer.plan, offer.spec), Plain())
         await asyncio.gather(*shop.work._running[offer.key])
         assert shop.events.empty()
+        await shop.work.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_load_outlives_the_round_in_which_it_began(tmp_path: Path) -> None:
+    """Else rounds that are shorter than a load would keep this silo out for good."""
+
+    async def scenario() -> None:
+        loaded = asyncio.Event()
+        shop = Workshop(tmp_path, FakeTask(loads=[loaded, asyncio.Event()]), FakeTransfers())
+        offer = make_offer()
+        shop.work.start_work(offer)
+        await asyncio.wait_for(shop.task.loading.wait(), LIMIT_S)
+        shop.work.stop(offer)
+        shop.work.start_work(offer)
+        loaded.set()  # a second load would never end
+        assert isinstance((await shop.all_events(2))[-1], WorkDone)
         await shop.work.close()
 
     asyncio.run(scenario())
