@@ -30,11 +30,12 @@ from shared.protocol.messages import (
     KeyRoster,
     ParticipantMessage,
     RoundPlan,
+    RoundResult,
     ShareDelivery,
     SurvivorList,
     Welcome,
 )
-from shared.reasons import AttemptAbortReason, RefusalReason
+from shared.reasons import AttemptAbortReason, Purpose, RefusalReason
 from shared.wire.sealed import seal
 from shared.wire.status import ERROR_METADATA_KEY
 from tests.support.credentials import CONSORTIUM, Consortium
@@ -83,6 +84,33 @@ def test_a_welcome_answers_the_hello(consortium: Consortium) -> None:
         assert welcome.signing_certificate == consortium.coordinator().signing_certificate_der
         assert live.count("connected_participants") == 1
         assert live.count("participant_connected", participant="hospital-a") == 1
+
+    _alone(consortium, test)
+
+
+def test_heads_of_others_are_counted_and_a_lost_one_of_its_own_is_said(consortium: Consortium) -> None:
+    key = consortium.coordinator().signing_key
+    value = RoundResult(
+        key=NOWHERE,
+        purpose=Purpose.TRAIN,
+        attempt=Digest.of(b"h0"),
+        transcript=Digest.of(b"h0"),
+        survivors=(1,),
+        weight_total=1.0,
+        top_cells=(),
+        aggregate=Digest.of(b"aggregate"),
+        next_model=Digest.of(b"model"),
+    )
+    own, foreign = seal(value, signer=key, index=0).envelope, seal(value, signer=key_of("x"), index=0).envelope
+
+    async def test(live: LiveCoordinator, participant: FakeParticipant) -> None:
+        for _ in range(2):
+            talk = participant.talk()
+            await talk.say(participant.hello(heads=(foreign, own)))
+            await talk.expect(Welcome)  # nobody is kept out for what it shows
+        await live.until(lambda: live.count("refused_total", method="Session", error="IdentityError") == 2)
+        assert live.count("results_lost_total") == 1
+        assert len(live.store.set_backs()) == 1
 
     _alone(consortium, test)
 
