@@ -11,6 +11,10 @@ Called from transfer threads, and `forget` from the conductor's. Each upload has
 hashed, written or synced; the lock of the table is only held for moments (opening a file at most), so that no upload
 waits for another's disk. Where both are held, the upload's was taken first. A newer stream, and whoever asks where the
 upload goes on, takes over the spool and its digests as they are: only a new process hashes what it finds.
+
+What it finds is bytes that may have been through a loss of power: there, of the right length, and others than were
+sent. Nothing says so until the participant names the digest of the whole. Then such a spool is emptied (`start_over`)
+and sent again; one whose bytes all came to this process is the participant's own mistake.
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ class _Held:
         self.lock = threading.Lock()
         self.spool: Spool | None = None
         self.digests: list[Digest] | None = None  # None: what a former process left was not read yet
+        self.inherited = False  # whether a part of it is what a former process left
         self.durable = -1  # how many chunks the last sync covered; what a former process left is not known to be
         self.newest: Receiving | None = None
 
@@ -91,6 +96,15 @@ class _Open:
             self.spool.sync()
             self.held.durable = len(self.digests)
         return self.received_bytes
+
+    def start_over(self) -> bool:
+        held = self.held
+        if not held.inherited:
+            return False
+        self.spool.truncate(0)
+        self.digests.clear()
+        held.inherited, held.durable, held.newest = False, -1, None
+        return True
 
     def read_statistics(self) -> tuple[float, ...]:
         """Section 1 of a plain update, once it is complete."""
@@ -174,6 +188,13 @@ class Intake:
                 _check_statistics(opened.read_statistics(), decode_update_header(header), layout)
             return update_digest(header, opened.digests)
 
+    def start_over(self, upload: UploadId, layout: UpdateLayout) -> bool:
+        """Forget an upload that is not what its participant says it is, if a former process left any of it. Whether it
+        was so: the participant may send it again then, once.
+        """
+        with self.using(self._of(upload, layout)) as opened:
+            return opened.start_over()
+
     def rest(self, upload: UploadId) -> None:
         """An update is in: its file is closed until somebody asks for it again. What is in it stays known."""
         with self._lock:
@@ -212,6 +233,7 @@ class Intake:
                     held.spool = self._blobs.spool(held.upload.key, held.upload.participant)
             if held.digests is None:
                 held.digests = _digests(held.spool, held.ranges)
+                held.inherited = bool(held.digests)
             yield _Open(held, held.spool, held.digests)
 
     def _check_open(self, upload: UploadId) -> None:

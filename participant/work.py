@@ -63,6 +63,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+PROGRESS_S = 2.0  # a transfer that ran for so long got somewhere: the next try need not wait long
 TASK_START_LIMIT_S = 300.0  # importing PyTorch from a cold disk takes a while
 
 
@@ -292,12 +293,15 @@ def _why_impossible(error: FederationError) -> DropReason | AttemptAbortReason:
 
 async def _until_reachable(call: Callable[[], Awaitable[T]], event: str, key: RoundKey) -> T:
     """Try again while the coordinator cannot be reached or does not let us in; the round's end cancels it."""
-    backoff = Backoff()
+    backoff, now = Backoff(), asyncio.get_running_loop().time
     while True:
+        began = now()
         try:
             return await call()
         except (UnreachableError, IdentityError) as error:
             # An allow-list that is being replaced refuses everybody for a moment: no reason to drop hours of training.
+            if now() - began > PROGRESS_S:
+                backoff.reset()
             delay_s = backoff.next_delay_s()
             log.warning(event, job=key.job, round=key.number, detail=str(error), retry_s=round(delay_s, 1))
             await asyncio.sleep(delay_s)

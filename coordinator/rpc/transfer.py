@@ -16,8 +16,10 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Protocol
 
+import structlog
+
 from coordinator.conducting import ConductorThread
-from coordinator.conductor import Conductor
+from coordinator.conductor import Conductor, UploadGrant
 from coordinator.intake import Intake, UploadId
 from coordinator.rpc.authorization import Call, TooMuch
 from coordinator.rpc.bulk import Bulk, next_frame
@@ -25,6 +27,7 @@ from coordinator.rpc.server import Handlers, Incoming
 from coordinator.storage.interface import Blobs
 from shared.errors import ConflictError, UnreachableError, WireError
 from shared.ids import Digest, ParticipantId
+from shared.protocol.messages import Envelope
 from shared.update import CHUNK_BYTES
 from shared.wire.sealed import decode_upload_commit
 from shared.wire.transfer import (
@@ -46,6 +49,8 @@ TRANSFERS_MAX = (
 )
 FRAMES_KEPT = 16  # 16 MiB: participants that are further apart than this read the disk for themselves
 STALLED_S = 120.0  # an upload without a chunk for so long is given up; it goes on from what is durable
+
+_log = structlog.get_logger(__name__)
 
 
 class TransferCounter(Protocol):
@@ -139,6 +144,7 @@ class TransferService:
         self._counter = counter
         self._stalled_s = stalled_s
         self._open: Counter[ParticipantId] = Counter()
+        self._committing: set[UploadId] = set()
 
     @property
     def handlers(self) -> Handlers:
@@ -185,17 +191,29 @@ class TransferService:
 
     async def upload_commit(self, call: Call, request: bytes) -> bytes:
         wanted = decode_commit_request(request)
+        grant = await self._thread.call(self._conductor.may_upload, call.participant, wanted.key)
+        with self._alone(grant.upload):
+            update = await self._prove(grant, wanted.commit)
+            acknowledged = await self._thread.call(
+                self._conductor.offer_upload, call.participant, wanted.key, wanted.commit, update
+            )
+            await self._bulk.run(self._intake.rest, grant.upload)  # one open file for each update would use them up
+        return encode_commit_response(acknowledged)
+
+    async def _prove(self, grant: UploadGrant, commit: Envelope) -> Digest:
+        """The digest of what is on disk. Raises UnreachableError for what has to be sent again."""
         # Read before its signature is checked, because the header's bytes are part of the digest; the conductor opens
         # the envelope with the participant's key before anything counts.
-        header = decode_upload_commit(wanted.commit.payload).header
-        grant = await self._thread.call(self._conductor.may_upload, call.participant, wanted.key)
-        upload: UploadId = grant.upload
-        update = await self._bulk.run(self._intake.prove, upload, grant.layout, header)
-        acknowledged = await self._thread.call(
-            self._conductor.offer_upload, call.participant, wanted.key, wanted.commit, update
-        )
-        await self._bulk.run(self._intake.rest, upload)  # a file for each committed update would use up the open ones
-        return encode_commit_response(acknowledged)
+        said = decode_upload_commit(commit.payload)
+        update = await self._bulk.run(self._intake.prove, grant.upload, grant.layout, said.header)
+        if (
+            update != said.update
+            and not grant.committed
+            and await self._bulk.run(self._intake.start_over, grant.upload, grant.layout)
+        ):
+            _log.warning("update_damaged", attempt=str(grant.upload.key), then="it is sent again from the beginning")
+            raise UnreachableError("what a former process kept of this update is damaged: send it again")
+        return update
 
     async def _next(self, frames: Incoming) -> UploadFrame | None:
         # Not LateError, which is final: what came is kept, and the same update may go on.
@@ -213,3 +231,14 @@ class TransferService:
             yield
         finally:
             self._open[participant] -= 1
+
+    @contextmanager
+    def _alone(self, upload: UploadId) -> Iterator[None]:
+        """One commitment to an upload at a time: what one of them proved, another must not take away."""
+        if upload in self._committing:
+            raise UnreachableError("another commitment to this update is being looked at: try again")
+        self._committing.add(upload)
+        try:
+            yield
+        finally:
+            self._committing.discard(upload)

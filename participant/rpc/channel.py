@@ -10,6 +10,8 @@ from shared.tls import TlsPaths, channel_credentials
 from shared.wire.status import ERROR_METADATA_KEY, error_named
 
 DETAIL_MAX_CHARS = 500
+# Of a model on its way to us, what was sent and did not arrive is sent again: a frame, and the head of the next.
+WINDOW_BYTES = 1280 * 1024
 
 _MESSAGE_LIMITS = [
     ("grpc.max_receive_message_length", 4 * 1024 * 1024 + 64 * 1024),  # control messages; chunks are smaller
@@ -27,9 +29,9 @@ CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.enable_retries", 0),  # we know what is idempotent; the transport does not
     ("grpc.use_local_subchannel_pool", 1),  # bulk data and control never share a connection
-    # A fixed window bounds the memory of a transfer.
+    # A fixed window bounds what a broken connection has to send again, and the memory of a transfer.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 8 * 1024 * 1024),
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
 ]
 
 

@@ -49,6 +49,7 @@ class Process:
     def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self._log = log
+        self._asked = False
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
@@ -84,8 +85,9 @@ class Process:
                 raise AssertionError(f"ended before {event}; it said:\n{self._log.read_text()[-4000:]}")
 
     def ask_to_stop(self) -> None:
-        """SIGTERM."""
-        if self._process.poll() is None:
+        """SIGTERM, once: a second one would end it at once."""
+        if self._process.poll() is None and not self._asked:
+            self._asked = True
             self._process.send_signal(signal.SIGTERM)
             self._process.send_signal(signal.SIGCONT)  # one that stands still hears nothing
 

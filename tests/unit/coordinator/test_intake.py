@@ -101,6 +101,27 @@ def test_a_new_process_hashes_whole_chunks_and_forgets_a_torn_one() -> None:
     assert Intake(after).durable_bytes(MINE, LAYOUT) == len(CHUNKS[0])
 
 
+def test_what_a_former_process_left_is_doubted_once() -> None:
+    """The bytes of this process are what was sent: a digest that they do not have is the participant's mistake."""
+    blobs = MemoryBlobs()
+    stream = Intake(blobs).open(MINE, LAYOUT, 0)
+    assert not Intake(MemoryBlobs()).start_over(MINE, LAYOUT)
+    for chunk in CHUNKS:
+        stream.append(chunk)
+    stream.sync()
+    intake = Intake(blobs.crash(keep_bytes=0))
+    older = intake.open(MINE, LAYOUT, LAYOUT.total_bytes)
+    assert intake.start_over(MINE, LAYOUT)
+    with pytest.raises(LateError):
+        older.sync()
+    assert intake.durable_bytes(MINE, LAYOUT) == 0
+    again = intake.open(MINE, LAYOUT, 0)
+    for chunk in CHUNKS:
+        again.append(chunk)
+    assert not intake.start_over(MINE, LAYOUT)
+    assert again.sync() == LAYOUT.total_bytes
+
+
 def test_a_committed_update_has_no_open_file_and_is_known_all_the_same() -> None:
     blobs = _Blobs()
     intake = Intake(blobs)

@@ -134,7 +134,8 @@ def test_an_upload_goes_on_where_it_broke(consortium: Consortium) -> None:
         assert (await member.status(attempt.key)).durable_bytes == 2 * CHUNK_BYTES
         detail = await _refused(member.commit(attempt), ConflictError)
         assert "send the rest" in detail
-        await _refused(member.upload(attempt, offset=CHUNK_BYTES), ConflictError)
+        elsewhere = [encode_upload_open(UploadOpen(attempt.key, CHUNK_BYTES))]
+        await _refused(member.uploading(elsewhere), ConflictError)
         await member.upload(attempt, offset=2 * CHUNK_BYTES)
         first = await member.commit(attempt)
         assert await member.commit(attempt) == first  # said twice, counted once
@@ -164,6 +165,27 @@ def test_what_no_upload_may_be(consortium: Consortium) -> None:
             await member.commit(attempt, other)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
         assert not (await member.status(attempt.key)).committed
+
+    _run(consortium, test)
+
+
+def test_a_damaged_spool_of_a_former_process_is_sent_again_once(consortium: Consortium) -> None:
+    async def test(live: LiveCoordinator, members: list[FakeParticipant]) -> None:
+        (_, attempt), *_ = await _uploading(live, members)
+        member = members[0]
+        spool = live.blobs.spool(attempt.key, member.name)
+        spool.append(memoryview(b"\x01" + attempt.content[1:]))  # what a former process left, but for one byte
+        spool.close()
+        assert (await member.status(attempt.key)).durable_bytes == attempt.layout.total_bytes
+        await _refused(member.commit(attempt), UnreachableError)  # to be tried again: ConflictError would be final
+        assert (await member.status(attempt.key)).durable_bytes == 0
+        wrong = member.commitment(attempt, update=Digest(bytes(32)))
+        await member.upload(attempt)
+        await _refused(member.commit(attempt, wrong), ConflictError)
+        assert (await member.status(attempt.key)).durable_bytes == attempt.layout.total_bytes
+        await member.commit(attempt)
+        await _refused(member.commit(attempt, wrong), ConflictError)
+        assert (await member.status(attempt.key)).committed
 
     _run(consortium, test)
 
