@@ -31,8 +31,8 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
 )
 
 # How much of each stream may be on its way to us before a handler takes it: a frame, and the head of the next. With the
-# probe off this bounds memory. It is also what an upload loses when its connection breaks: with 4 MiB a cut was measured
-# to cost 6.5 MB, with this 0.7 MB, at the same rate on loopback (a link of 20 ms carries 60 MB/s in one stream).
+# probe off this bounds memory. It is also what an upload loses when its connection breaks: with 4 MiB a cut cost
+# 6.5 MB, with this 0.7 MB, at the same rate on loopback (a link of 20 ms carries 60 MB/s in one stream).
 WINDOW_BYTES = 1280 * 1024
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", CONTROL_MAX_BYTES),
