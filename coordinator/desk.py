@@ -21,12 +21,13 @@ from coordinator.intake import Intake
 from coordinator.jobs import Jobs, QueuedJob, RunningJob
 from coordinator.planning import Planning
 from coordinator.registry import Registry
+from coordinator.retention import pruned
 from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import AbortAsked
 from coordinator.round.phases import RoundState
 from coordinator.round.surroundings import Surroundings
 from coordinator.storage.interface import Blobs, JobRecord, ModelRecord, RoundRecord, Staged
-from shared.errors import ConflictError
+from shared.errors import ConflictError, UnknownError
 from shared.identity import Identity
 from shared.ids import Digest, JobId, ParticipantId
 from shared.job import jobspec_digest, parse_jobspec
@@ -77,7 +78,7 @@ class Desk:
         spec = parse_jobspec(spec_bytes)
         known = self._jobs.known(job)
         if known is None:
-            self._store.model(spec.initial_model)
+            self._require_model(spec.initial_model)
             record = JobRecord(
                 job=job,
                 spec=spec_bytes,
@@ -143,8 +144,23 @@ class Desk:
     # --- models -------------------------------------------------------------------------------------------------------
 
     def has_model(self, model: Digest) -> bool:
-        """Whether a model is on record."""
-        return any(record.digest == model for record in self._store.models())
+        """Whether a model is on record, with its file: one that was pruned may be brought again."""
+        return any(record.digest == model and not record.pruned for record in self._store.models())
+
+    def promote_model(self, model: Digest, operator: Identity, *, promoted: bool) -> bool:
+        """Keep a version whatever the retention says, or no more: True. It is so already: False. Raises UnknownError,
+        or ConflictError for one that was pruned.
+        """
+        facts = {"model": str(model), "by": operator.uri}
+        entry = self._audit.entry("model_promoted", facts) if promoted else self._audit.entry("model_demoted", facts)
+        changed = self._store.promote_model(model, entry, promoted=promoted)
+        if changed:
+            self._audit.accept(entry)
+        return changed
+
+    def _require_model(self, model: Digest) -> None:
+        if self._store.model(model).pruned:
+            raise UnknownError(f"{pruned(model)}: start from a version that is kept, or submit the job with its file")
 
     def add_model(self, staged: Staged, digest: Digest, index: ModelIndex, submitter: Identity) -> None:
         """Take an initial model: complete, verified to be `digest`, and accepted with this index."""

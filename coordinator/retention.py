@@ -17,6 +17,14 @@ from shared.ids import Digest, JobId
 KEEP_ALL = 0
 
 
+def pruned(model: Digest) -> str:
+    """What is said to whoever asks for the file of a pruned version."""
+    return (
+        f"model {model} was pruned: [retention] keep_versions of the coordinator does not keep it, its file is no more "
+        "there, and its entry model_pruned in the audit log says since when"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class JobVersions:
     """The versions of one job."""

@@ -1,4 +1,4 @@
-"""`consilo model`: list, show and export the model versions of a running coordinator."""
+"""`consilo model`: list, show, promote and export the model versions of a running coordinator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIGEST = click.argument("digest", metavar="DIGEST")
 
 @click.group()
 def model() -> None:
-    """List, show and export model versions. A digest may be cut short."""
+    """List, show, promote and export model versions. A digest may be cut short."""
 
 
 @model.command("list")
@@ -38,6 +38,22 @@ def show(*, operations: Operations, digest: str, as_json: bool) -> None:
     """Show where a version comes from: its parent, its round, and who is in it."""
     found = operations.find_model(digest)
     emit(model_json(found), as_json=as_json, render=lambda: model_facts(found))
+
+
+@model.command()
+@_DIGEST
+@click.option("--undo", is_flag=True, help="Take it back: the retention decides again.")
+@with_operations
+@json_option
+def promote(*, operations: Operations, digest: str, undo: bool, as_json: bool) -> None:
+    """Keep a version for good, whatever [retention] of the coordinator says.
+
+    The audit log names who said so. Doing it again changes nothing.
+    """
+    found = operations.find_model(digest)
+    changed = operations.promote_model(found.model, promoted=not undo)
+    made = {"model": str(found.model), "promoted": not undo, "changed": changed}
+    emit(made, as_json=as_json, render=lambda: facts(made.items()))
 
 
 @model.command()

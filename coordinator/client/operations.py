@@ -114,6 +114,11 @@ class Operations:
             raise UnknownError(f"{len(found)} models begin with {text}: give more digits")
         return found[0]
 
+    def promote_model(self, model: Digest, *, promoted: bool) -> bool:
+        """Keep a version whatever the retention says, or no more; whether that changed anything."""
+        request = wire.encode_promote_model(wire.PromoteModel(model, promoted))
+        return wire.decode_promote_model_response(self._calls.ask("PromoteModel", request))
+
     def export_model(self, model: Digest, out: Path, *, progress: Progress = _silently) -> int:
         """Write a version to `out`, in place of what was there; how many bytes it has."""
         request = wire.encode_export_model(wire.ExportModel(model, 0))

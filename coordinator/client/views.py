@@ -304,7 +304,7 @@ def description_of(model: ModelStatus) -> ModelDescription:
 
 
 def model_json(model: ModelStatus) -> dict[str, Any]:
-    return dict(description_of(model).model_dump(mode="json"))
+    return {**description_of(model).model_dump(mode="json"), "promoted": model.promoted, "pruned": model.pruned}
 
 
 def model_table(models: Sequence[ModelStatus]) -> RenderableType:
@@ -314,10 +314,15 @@ def model_table(models: Sequence[ModelStatus]) -> RenderableType:
         short = str(described.digest)[:SHORT_DIGEST_CHARS]
         if isinstance(described, TrainedModel):
             parent = str(described.parent)[:SHORT_DIGEST_CHARS]
-            rows.append((short, described.job, described.round, described.parameters, parent))
+            rows.append((short, described.job, described.round, described.parameters, parent, _kept(model)))
         else:
-            rows.append((short, "", "", described.parameters, ""))
-    return table(("model", "job", "round", "parameters", "parent"), rows)
+            rows.append((short, "", "", described.parameters, "", _kept(model)))
+    return table(("model", "job", "round", "parameters", "parent", "kept"), rows)
+
+
+def _kept(model: ModelStatus) -> str:
+    """In words what an operator did, and what the policy did."""
+    return "pruned" if model.pruned else "promoted" if model.promoted else ""
 
 
 def model_facts(model: ModelStatus) -> RenderableType:
@@ -334,6 +339,10 @@ def model_facts(model: ModelStatus) -> RenderableType:
         ]
     else:
         pairs.append(("parent", "none: an initial model"))
+    if model.promoted:
+        pairs.append(("promoted", "yes: it is kept for good"))
+    if model.pruned:
+        pairs.append(("pruned", "yes, by [retention] keep_versions: the record is kept, the file is not"))
     return facts([*pairs, ("made by", f"consilo {described.code_version}")])
 
 

@@ -51,6 +51,7 @@ MATRIX: dict[str, frozenset[Role]] = {
     "/consilo.v1.OperationsService/AbortJob": _OPERATORS,
     "/consilo.v1.OperationsService/PutModel": _OPERATORS,
     "/consilo.v1.OperationsService/ListModels": _OPERATORS,
+    "/consilo.v1.OperationsService/PromoteModel": _OPERATORS,
     "/consilo.v1.OperationsService/ExportModel": _OPERATORS,
     "/consilo.v1.OperationsService/ReadAudit": _OPERATORS,
 }

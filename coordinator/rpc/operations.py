@@ -15,13 +15,14 @@ from contextlib import closing
 from coordinator.checkpoints import accept_initial_model
 from coordinator.conducting import ConductorThread
 from coordinator.desk import Desk, JobView
+from coordinator.retention import pruned
 from coordinator.round.phases import Aborted, Committed, Present, RoundState, phase_name
 from coordinator.rpc.authorization import Call, TooMuch
 from coordinator.rpc.bulk import Bulk, next_frame
 from coordinator.rpc.server import Handlers, Incoming
 from coordinator.rpc.transfer import Frames
-from coordinator.storage.interface import Blobs, JobRecord, RoundRecord, Staged, Store
-from shared.errors import ConflictError, LateError, WireError
+from coordinator.storage.interface import Blobs, JobRecord, ModelRecord, RoundRecord, Staged, Store
+from shared.errors import ConflictError, LateError, UnknownError, WireError
 from shared.ids import Digest, ParticipantId
 from shared.reasons import JobState
 from shared.tensors import ModelIndex
@@ -40,6 +41,7 @@ from shared.wire.operations import (
     decode_get_job,
     decode_list_jobs,
     decode_list_models,
+    decode_promote_model,
     decode_put_model_frame,
     decode_read_audit,
     decode_submit_job,
@@ -48,6 +50,7 @@ from shared.wire.operations import (
     encode_get_job_response,
     encode_list_jobs_response,
     encode_list_models_response,
+    encode_promote_model_response,
     encode_put_model_response,
     encode_read_audit_response,
     encode_submit_job_response,
@@ -96,6 +99,7 @@ class OperationsService:
             "AbortJob": self.abort_job,
             "PutModel": self.put_model,
             "ListModels": self.list_models,
+            "PromoteModel": self.promote_model,
             "ExportModel": self.export_model,
             "ReadAudit": self.read_audit,
         }
@@ -189,11 +193,20 @@ class OperationsService:
     async def list_models(self, _call: Call, request: bytes) -> bytes:
         decode_list_models(request)
         models = await self._thread.call(self._store.models)
-        return encode_list_models_response([ModelStatus(model.digest, model.manifest) for model in models])
+        return encode_list_models_response(map(_model_status, models))
+
+    async def promote_model(self, call: Call, request: bytes) -> bytes:
+        wanted = decode_promote_model(request)
+        changed = await self._thread.call(
+            self._desk.promote_model, wanted.model, call.identity, promoted=wanted.promoted
+        )
+        return encode_promote_model_response(changed=changed)
 
     async def export_model(self, call: Call, request: bytes) -> AsyncIterator[bytes]:
         wanted = decode_export_model(request)
-        await self._thread.call(self._store.model, wanted.model)  # a published file that no record names is no model
+        record = await self._thread.call(self._store.model, wanted.model)  # a file that no record names is no model
+        if record.pruned:
+            raise UnknownError(f"{pruned(wanted.model)}: `consilo model list` shows which versions are kept")
         size = await self._frames.size_of(wanted.model)
         async for frame in self._frames.read(wanted.model, size, wanted.offset):
             call.recheck()
@@ -264,6 +277,10 @@ def _detail(view: JobView, *, already_said: int) -> JobDetail:
         rounds=tuple(map(_round_status, finished[already_said:])),
         live=_live(view.live, view.progress) if view.live is not None else None,
     )
+
+
+def _model_status(model: ModelRecord) -> ModelStatus:
+    return ModelStatus(model.digest, model.manifest, model.promoted, model.pruned)
 
 
 def _round_status(record: RoundRecord) -> RoundStatus:

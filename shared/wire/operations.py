@@ -125,6 +125,16 @@ class ModelStatus:
 
     model: Digest
     description: bytes
+    promoted: bool = False
+    pruned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteModel:
+    """Whether a version is to be kept whatever the retention says."""
+
+    model: Digest
+    promoted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +290,37 @@ def decode_list_models(data: bytes) -> None:
 
 
 def encode_list_models_response(values: Iterable[ModelStatus]) -> bytes:
-    models = (pb.Model(model_digest=value.model.raw, manifest=value.description) for value in values)
+    models = (
+        pb.Model(model_digest=value.model.raw, manifest=value.description, promoted=value.promoted, pruned=value.pruned)
+        for value in values
+    )
     return pb.ListModelsResponse(models=models).SerializeToString()
 
 
 def decode_list_models_response(data: bytes) -> tuple[ModelStatus, ...]:
     listing = parse(pb.ListModelsResponse, data, limit=LISTING_MAX_BYTES)
     return tuple(_model(message) for message in listing.models)
+
+
+def encode_promote_model(value: PromoteModel) -> bytes:
+    return pb.PromoteModelRequest(model_digest=value.model.raw, promoted=value.promoted).SerializeToString()
+
+
+def decode_promote_model(data: bytes) -> PromoteModel:
+    message = parse(pb.PromoteModelRequest, data)
+    need(message, "promoted")
+    return PromoteModel(digest(message, "model_digest"), message.promoted)
+
+
+def encode_promote_model_response(*, changed: bool) -> bytes:
+    return pb.PromoteModelResponse(changed=changed).SerializeToString()
+
+
+def decode_promote_model_response(data: bytes) -> bool:
+    """Whether anything changed; False when it was so already."""
+    message = parse(pb.PromoteModelResponse, data)
+    need(message, "changed")
+    return message.changed
 
 
 def encode_export_model(value: ExportModel) -> bytes:
@@ -439,5 +473,5 @@ def _detail(message: pb.GetJobResponse | pb.WatchJobResponse) -> JobDetail:
 
 
 def _model(message: pb.Model) -> ModelStatus:
-    need(message, "manifest")
-    return ModelStatus(digest(message, "model_digest"), message.manifest)
+    need(message, "manifest", "promoted", "pruned")
+    return ModelStatus(digest(message, "model_digest"), message.manifest, message.promoted, message.pruned)

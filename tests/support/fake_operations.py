@@ -76,6 +76,15 @@ class FakeOperations:
         wire.decode_list_models(request)
         return wire.encode_list_models_response(self.models)
 
+    def promote_model(self, request: bytes) -> bytes:
+        wanted = wire.decode_promote_model(request)
+        (place,) = [place for place, model in enumerate(self.models) if model.model == wanted.model]
+        if self.models[place].pruned:
+            raise ConflictError(f"model {wanted.model} was pruned: its file is no more here")
+        changed = self.models[place].promoted is not wanted.promoted
+        self.models[place] = replace(self.models[place], promoted=wanted.promoted)
+        return wire.encode_promote_model_response(changed=changed)
+
     def export_model(self, request: bytes) -> Iterator[bytes]:
         wanted = wire.decode_export_model(request)
         data = self.files[wanted.model][wanted.offset :]
@@ -120,6 +129,7 @@ def _handlers(fake: FakeOperations) -> grpc.GenericRpcHandler:
             "AbortJob": one(_answering(fake.abort_job)),
             "PutModel": grpc.stream_unary_rpc_method_handler(_answering(fake.put_model)),
             "ListModels": one(_answering(fake.list_models)),
+            "PromoteModel": one(_answering(fake.promote_model)),
             "ExportModel": many(_streaming(fake.export_model)),
             "ReadAudit": many(_streaming(fake.read_audit)),
         },

@@ -454,6 +454,18 @@ OPERATIONS: dict[str, Codec] = {
         operations.decode_list_models_response,
         pb_operations.ListModelsResponse,
     ),
+    "promote": Codec(
+        st.builds(operations.PromoteModel, digests, st.booleans()),
+        operations.encode_promote_model,
+        operations.decode_promote_model,
+        pb_operations.PromoteModelRequest,
+    ),
+    "promoted": Codec(
+        st.booleans(),
+        lambda changed: operations.encode_promote_model_response(changed=changed),
+        operations.decode_promote_model_response,
+        pb_operations.PromoteModelResponse,
+    ),
     "export": Codec(
         st.builds(operations.ExportModel, digests, uint64s),
         operations.encode_export_model,

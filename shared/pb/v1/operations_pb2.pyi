@@ -162,12 +162,30 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("model_digest", "manifest")
+    __slots__ = ("model_digest", "manifest", "promoted", "pruned")
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    PROMOTED_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_FIELD_NUMBER: _ClassVar[int]
     model_digest: bytes
     manifest: bytes
-    def __init__(self, model_digest: _Optional[bytes] = ..., manifest: _Optional[bytes] = ...) -> None: ...
+    promoted: bool
+    pruned: bool
+    def __init__(self, model_digest: _Optional[bytes] = ..., manifest: _Optional[bytes] = ..., promoted: _Optional[bool] = ..., pruned: _Optional[bool] = ...) -> None: ...
+
+class PromoteModelRequest(_message.Message):
+    __slots__ = ("model_digest", "promoted")
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PROMOTED_FIELD_NUMBER: _ClassVar[int]
+    model_digest: bytes
+    promoted: bool
+    def __init__(self, model_digest: _Optional[bytes] = ..., promoted: _Optional[bool] = ...) -> None: ...
+
+class PromoteModelResponse(_message.Message):
+    __slots__ = ("changed",)
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: bool
+    def __init__(self, changed: _Optional[bool] = ...) -> None: ...
 
 class ExportModelRequest(_message.Message):
     __slots__ = ("model_digest", "offset")

@@ -69,6 +69,11 @@ class OperationsServiceStub:
                 request_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.PromoteModel = channel.unary_unary(
+                '/consilo.v1.OperationsService/PromoteModel',
+                request_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.PromoteModelRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.PromoteModelResponse.FromString,
+                _registered_method=True)
         self.ExportModel = channel.unary_stream(
                 '/consilo.v1.OperationsService/ExportModel',
                 request_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.ExportModelRequest.SerializeToString,
@@ -129,6 +134,13 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PromoteModel(self, request, context):
+        """Whether a version is to be kept whatever the retention says. The same again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportModel(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -178,6 +190,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.ListModelsRequest.FromString,
                     response_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'PromoteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteModel,
+                    request_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.PromoteModelRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.PromoteModelResponse.SerializeToString,
             ),
             'ExportModel': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportModel,
@@ -379,6 +396,33 @@ class OperationsService:
             '/consilo.v1.OperationsService/ListModels',
             shared_dot_pb_dot_v1_dot_operations__pb2.ListModelsRequest.SerializeToString,
             shared_dot_pb_dot_v1_dot_operations__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/consilo.v1.OperationsService/PromoteModel',
+            shared_dot_pb_dot_v1_dot_operations__pb2.PromoteModelRequest.SerializeToString,
+            shared_dot_pb_dot_v1_dot_operations__pb2.PromoteModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -314,6 +314,26 @@ def test_models_are_listed_and_shown(config: Path, versions: list[bytes]) -> Non
     assert json.loads(run(config, "model", "show", digest, "--json").stdout)["round"] == 2
 
 
+def test_what_is_kept_and_what_is_gone_is_shown(config: Path, fake: FakeOperations, versions: list[bytes]) -> None:
+    old, new = (str(Digest.of(version)) for version in versions)
+    fake.models[0] = replace(fake.models[0], pruned=True)
+    made = run(config, "model", "promote", new[:8], "--json")
+    assert json.loads(made.stdout) == {"model": new, "promoted": True, "changed": True}
+    assert json.loads(run(config, "model", "promote", new, "--json").stdout)["changed"] is False
+    listed = json.loads(run(config, "model", "list", "--json").stdout)
+    assert [(found["promoted"], found["pruned"]) for found in listed] == [(False, True), (True, False)]
+    table = run(config, "model", "list").stdout
+    assert ["pruned" in line for line in table.splitlines() if old[:12] in line] == [True]
+    assert ["promoted" in line for line in table.splitlines() if new[:12] in line] == [True]
+    assert "[retention] keep_versions" in run(config, "model", "show", old).stdout
+    assert "it is kept for good" in run(config, "model", "show", new).stdout
+    undone = run(config, "model", "promote", new, "--undo", "--json")
+    assert json.loads(undone.stdout) == {"model": new, "promoted": False, "changed": True}
+    refused = run(config, "model", "promote", old)
+    assert refused.exit_code == 1
+    assert "was pruned" in refused.stderr
+
+
 def test_a_version_is_exported_whole_or_not_at_all(
     config: Path, fake: FakeOperations, versions: list[bytes], tmp_path: Path
 ) -> None:

@@ -82,6 +82,81 @@ def test_a_model_goes_in_once_and_comes_out_whole(consortium: Consortium) -> Non
     _run(consortium, test)
 
 
+def _promoted(channel: OperationsChannel, digest: Digest, *, promoted: bool = True) -> bool:
+    request = wire.encode_promote_model(wire.PromoteModel(digest, promoted))
+    return wire.decode_promote_model_response(channel.ask("PromoteModel", request))
+
+
+def _listed(channel: OperationsChannel) -> list[tuple[Digest, bool, bool]]:
+    listed = wire.decode_list_models_response(channel.ask("ListModels", wire.encode_list_models()))
+    return [(model.model, model.promoted, model.pruned) for model in listed]
+
+
+def _prune(live: LiveCoordinator, digest: Digest) -> None:
+    """As the policy does; on the conductor's thread."""
+    audit = live.conductor._audit
+    entry = audit.entry("model_pruned", {"models": [str(digest)]})
+    live.store.prune_models([digest], entry)
+    audit.accept(entry)
+    live.blobs.remove_model(digest)
+
+
+def test_a_version_is_promoted_and_the_log_says_by_whom(consortium: Consortium) -> None:
+    async def test(live: LiveCoordinator, channel: OperationsChannel) -> None:
+        digest, _ = await live.add_model(10)
+
+        def talk() -> None:
+            assert _promoted(channel, digest)
+            assert not _promoted(channel, digest)
+            assert _listed(channel) == [(digest, True, False)]
+            assert _promoted(channel, digest, promoted=False)
+            assert not _promoted(channel, digest, promoted=False)
+            assert _listed(channel) == [(digest, False, False)]
+            with pytest.raises(UnknownError, match="there is no model"):
+                _promoted(channel, Digest(bytes(32)))
+
+        await asyncio.to_thread(talk)
+        bodies = [json.loads(entry.line[129:]) for entry in live.store.audit_entries(1)]
+        said = {"model": str(digest), "by": "spiffe://hearts.example/operator/operator"}
+        assert [(body["kind"], body["data"]) for body in bodies] == [("model_promoted", said), ("model_demoted", said)]
+
+    _run(consortium, test)
+
+
+def test_a_pruned_version_is_refused_with_that_reason_until_its_file_is_brought_again(consortium: Consortium) -> None:
+    content = _model(10)
+    digest = Digest.of(content)
+
+    async def test(live: LiveCoordinator, channel: OperationsChannel) -> None:
+        await asyncio.to_thread(channel.send, "PutModel", iter(_put_frames(content)))
+        spec = await live.submit("first-1", ["hospital-b"], digest)
+        await live.thread.call(_prune, live, digest)
+        export = wire.encode_export_model(wire.ExportModel(digest, 0))
+
+        def refused() -> None:
+            assert _listed(channel) == [(digest, False, True)]
+            with pytest.raises(
+                UnknownError, match=r"was pruned: \[retention\] keep_versions .* which versions are kept"
+            ):
+                list(channel.follow("ExportModel", export))
+            with pytest.raises(UnknownError, match=r"was pruned: .* start from a version that is kept"):
+                channel.ask("SubmitJob", wire.encode_submit_job(wire.SubmitJob(JOB, spec.to_bytes())))
+            with pytest.raises(ConflictError, match="was pruned"):
+                _promoted(channel, digest)
+
+        await asyncio.to_thread(refused)
+
+        def brought_again() -> None:
+            assert wire.decode_put_model_response(channel.send("PutModel", iter(_put_frames(content))))
+            assert _listed(channel) == [(digest, False, False)]
+            assert b"".join(map(wire.decode_export_frame, channel.follow("ExportModel", export))) == content
+            channel.ask("SubmitJob", wire.encode_submit_job(wire.SubmitJob(JOB, spec.to_bytes())))
+
+        await asyncio.to_thread(brought_again)
+
+    _run(consortium, test)
+
+
 def test_what_no_model_may_be(consortium: Consortium) -> None:
     content = _model(10)
     chunk = encode_data(content)

@@ -53,6 +53,7 @@ EXPECTED: dict[str, Mapping[str, str]] = {
     "/consilo.v1.OperationsService/AbortJob": _FOR_OPERATORS,
     "/consilo.v1.OperationsService/PutModel": _FOR_OPERATORS,
     "/consilo.v1.OperationsService/ListModels": _FOR_OPERATORS,
+    "/consilo.v1.OperationsService/PromoteModel": _FOR_OPERATORS,
     "/consilo.v1.OperationsService/ExportModel": _FOR_OPERATORS,
     "/consilo.v1.OperationsService/ReadAudit": _FOR_OPERATORS,
 }

@@ -93,9 +93,21 @@ CODECS: dict[str, Codec] = {
     ),
     "list models": (st.none(), lambda _: wire.encode_list_models(), wire.decode_list_models),
     "models": (
-        st.lists(st.builds(wire.ModelStatus, digests, st.binary(max_size=60)), max_size=3).map(tuple),
+        st.lists(
+            st.builds(wire.ModelStatus, digests, st.binary(max_size=60), st.booleans(), st.booleans()), max_size=3
+        ).map(tuple),
         wire.encode_list_models_response,
         wire.decode_list_models_response,
+    ),
+    "promote": (
+        st.builds(wire.PromoteModel, digests, st.booleans()),
+        wire.encode_promote_model,
+        wire.decode_promote_model,
+    ),
+    "promoted": (
+        st.booleans(),
+        lambda changed: wire.encode_promote_model_response(changed=changed),
+        wire.decode_promote_model_response,
     ),
     "export": (
         st.builds(wire.ExportModel, digests, offsets),
