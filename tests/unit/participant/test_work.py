@@ -88,6 +88,7 @@ class FakeTask:
     loads: list[asyncio.Event] = field(default_factory=list)
     """Each is awaited by one load, the first one first."""
     loading: asyncio.Event = field(default_factory=asyncio.Event)
+    loaded: bool = False
     stopped: bool = False
     called: asyncio.Event = field(default_factory=asyncio.Event)
     contexts: list[RoundContext] = field(default_factory=list)
@@ -99,8 +100,9 @@ class FakeTask:
 
     async def start(self, *, deadline_s: float) -> TaskReady | TaskFailed:
         self.loading.set()
-        if self.loads:
+        if self.loads and not self.loaded:
             await self.loads.pop(0).wait()
+            self.loaded = True
         return TaskReady(
             device="cpu", device_note=None, keeps_state=False, tensors=1, parameters=3, manifest_digest=64 * "0"
         )
