@@ -10,21 +10,18 @@ of those are in memory only, and the others wait for its part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NoReturn, assert_never
 
 import structlog
 
-from participant.consent import require_consent
 from participant.round.attempts import refuse
-from participant.round.checks import another_history, check_plan, encoding_of, how_another_total
+from participant.round.checks import check_plan, how_another_total
 from participant.round.effects import (
     AbortCame,
     Alarm,
     AttemptAnnounced,
-    BundleCame,
-    DeliveryCame,
     Effect,
     Erase,
     Event,
@@ -36,13 +33,11 @@ from participant.round.effects import (
     RecordPlan,
     RecordUpdate,
     ResultCame,
-    RosterCame,
     Say,
     StartUpload,
     StartWork,
     Stop,
     StopJob,
-    SurvivorsListed,
     WorkDone,
 )
 from participant.round.ending import ALARM_HISTORY, ALARM_RESULT, leave_job
@@ -56,36 +51,29 @@ from participant.round.phases import (
     Opening,
     Out,
     RoundState,
-    Total,
     Working,
     is_needed,
 )
+from participant.round.records import Records, carried_in
 from participant.round.surroundings import Surroundings
 from participant.round.transition import Tools, Transition
-from shared.errors import ConflictError, ConsentRefused, PeerError, PhaseError
+from shared.errors import ConflictError, PeerError, PhaseError
 from shared.ids import JobId, RoundKey
 from shared.job import jobspec_digest, parse_jobspec
 from shared.protocol.messages import (
-    SIGNER_COORDINATOR,
     AttemptStart,
-    ConsistencyBundle,
     Decline,
     Envelope,
     Exchange,
-    KeyRoster,
     RoundAborted,
     RoundBroadcast,
     RoundPlan,
     RoundReply,
     RoundResult,
     Sealed,
-    ShareDelivery,
-    SurvivorList,
-    UploadCommit,
-    plan_digest,
 )
-from shared.reasons import AttemptAbortReason, ConsentRule
-from shared.wire.sealed import Verifier, decode_envelope, open_sealed, reopen
+from shared.reasons import AttemptAbortReason
+from shared.wire.sealed import Verifier, decode_envelope, reopen
 from shared.wire.session import HEAD_MAX_BYTES, HEADS_MAX
 
 log = structlog.get_logger()
@@ -99,6 +87,7 @@ class Driver:
 
     def __init__(self, *, around: Surroundings) -> None:
         self._around = around
+        self._records = Records(around)
         self._tools = Tools(draw=around.entropy.take, signer=around.signer)
         self._rounds: dict[RoundKey, RoundState] = {}
         self._say: Callable[[RoundReply], None] = _say_nothing
@@ -111,8 +100,8 @@ class Driver:
         for kept in self._around.journal.open_rounds():
             carried = kept.plan.value.previous_result
             previous = reopen(RoundResult, decode_envelope(carried)) if carried else None
-            offer = self._offer(kept.plan, previous)
-            rule = self._declined_by(offer) if kept.opening is None else None
+            offer = self._records.offer_of(kept.plan, previous)
+            rule = self._records.declined_by(offer) if kept.opening is None else None
             going_on = resume(offer, kept.update, kept.attempt, kept.opening)
             self._apply(going_on if rule is None else take_back(offer, rule))
 
@@ -147,7 +136,8 @@ class Driver:
             log.info("left_unanswered", detail="this daemon is about to end")
             return
         if isinstance(message, Exchange):
-            self._step(message.key.round, self._exchanged(message))
+            key = message.key.round
+            self._step(key, self._records.event_of(message, self._state(key).offer))
             return
         match message.value:
             case RoundPlan():
@@ -194,59 +184,24 @@ class Driver:
                 raise ConflictError(f"round {key} was planned before with other content")
             self._step(key, PlanRepeated())
             return
-        previous = _previous_result(plan.value, verifier)
+        previous = carried_in(plan.value, verifier)
         parse_jobspec(plan.value.jobspec)  # what is no plan at all ends nothing
         self._end_earlier_rounds(key, previous)
-        offer = self._offer(plan, previous)  # after that: what was just verified, or stopped, is on record now
-        rule = self._declined_by(offer)
+        # After that: what was just verified, or stopped, is on record now.
+        offer = self._records.offer_of(plan, previous)
+        rule = self._records.declined_by(offer)
         if rule is None:
             self._require_one_history(offer)
             check_plan(offer)
             self._require_room(key)
         self._forget_left_rounds(offer)
-        self._apply(accept(offer) if rule is None else decline(offer, rule, over=self._is_over(key)))
-
-    def _is_over(self, key: RoundKey) -> bool:
-        history = self._around.journal.history(key.job)
-        return history is not None and key.number <= history.finished_round
-
-    def _declined_by(self, offer: Offer) -> ConsentRule | None:
-        """The rule of this silo's policy that says no to the round."""
-        journal, plan = self._around.journal, offer.plan.value
-        alike = journal.jobs_with(jobspec_digest(plan.jobspec))
-        try:
-            require_consent(self._around.policy, plan, offer.spec, journal.history(plan.key.job), alike=alike)
-        except ConsentRefused as refused:
-            log.warning(
-                "round_declined", job=plan.key.job, round=plan.key.number, rule=refused.rule, detail=str(refused)
-            )
-            return refused.rule
-        return None
-
-    def _offer(self, plan: Sealed[RoundPlan], previous: Sealed[RoundResult] | None) -> Offer:
-        policy, spec = self._around.policy, parse_jobspec(plan.value.jobspec)
-        history = self._around.journal.history(plan.value.key.job)
-        result = previous.value if previous is not None else None
-        return Offer(
-            plan=plan,
-            digest=plan_digest(plan),
-            spec=spec,
-            index=spec.members.index(policy.participant) + 1 if policy.participant in spec.members else 0,
-            previous=result,
-            encoding=encoding_of(spec, result),
-            misses=history.misses if history is not None else 0,
-            consortium=policy.consortium,
-            verified=history.verified if history is not None else None,
-        )
+        self._apply(accept(offer) if rule is None else decline(offer, rule, over=self._records.is_over(key)))
 
     def _require_one_history(self, offer: Offer) -> None:
         """A plan on another result than the one that this silo verified ends the job for it."""
-        carried = offer.previous
-        aborted = carried is not None and self._around.journal.was_aborted(carried.key)
-        wrong = another_history(offer, aborted=aborted)
-        if wrong is None:
-            return
-        self._leave_job(offer, ALARM_HISTORY, wrong)
+        wrong = self._records.other_history(offer)
+        if wrong is not None:
+            self._leave_job(offer, ALARM_HISTORY, wrong)
 
     def _leave_job(self, offer: Offer, what: str, wrong: str) -> NoReturn:
         for effect in leave_job(offer, what, wrong):
@@ -287,43 +242,6 @@ class Driver:
 
     def _open_rounds_of(self, job: JobId) -> list[RoundKey]:
         return [key for key in self.open_rounds if key.job == job]
-
-    # --- exchanges ----------------------------------------------------------------------------------------------------
-
-    def _exchanged(self, message: Exchange) -> Event:
-        match message:
-            case KeyRoster():
-                return RosterCame(message)
-            case ShareDelivery():
-                return DeliveryCame(message)
-            case SurvivorList():
-                return self._survivors_listed(message)
-            case ConsistencyBundle():
-                offer = self._state(message.key.round).offer
-                return BundleCame(message, self._opened_before(offer), self._repeats_allowed(offer))
-            case _:
-                assert_never(message)
-
-    def _survivors_listed(self, listed: SurvivorList) -> SurvivorsListed:
-        """With what the machine cannot know by itself: which totals this silo helped to open before."""
-        offer = self._state(listed.key.round).offer
-        if not offer.masked:
-            self._check_own_commitment(offer, listed)
-        return SurvivorsListed(listed, self._opened_before(offer), self._repeats_allowed(offer))
-
-    def _opened_before(self, offer: Offer) -> Collection[Total]:
-        return self._around.journal.totals(offer.spec.task, offer.plan.value.model) if offer.masked else ()
-
-    def _repeats_allowed(self, offer: Offer) -> bool:
-        """By the configuration, or because a person said so since: both are asked each time."""
-        job = offer.key.job
-        return job in self._around.policy.allowed_repeats or self._around.journal.repeat_allowed(job)
-
-    def _check_own_commitment(self, offer: Offer, listed: SurvivorList) -> None:
-        """What stands under this participant's number must be signed by it; the machine checks for which attempt."""
-        for commit in listed.commits:
-            if commit.signer == offer.index:
-                open_sealed(UploadCommit, commit, verifier=self._around.own_key, index=commit.signer)
 
     # --- performing ---------------------------------------------------------------------------------------------------
 
@@ -399,7 +317,7 @@ class Driver:
 
     def _record_opening(self, offer: Offer, opening: Opening) -> None:
         """And say so when it is another total on a model: only an allowance leads here, and this is when it counts."""
-        plan, other = offer.plan.value, how_another_total(opening.total, self._opened_before(offer))
+        plan, other = offer.plan.value, how_another_total(opening.total, self._records.opened_before(offer))
         self._around.journal.record_opening(offer.key, plan.purpose, offer.spec.task, plan.model, opening)
         if other is not None:
             log.warning(
@@ -415,9 +333,3 @@ def _declined(state: RoundState) -> bool:
 
 def _say_nothing(_: RoundReply) -> None:
     """No session: the coordinator will ask again."""
-
-
-def _previous_result(plan: RoundPlan, verifier: Verifier) -> Sealed[RoundResult] | None:
-    if not plan.previous_result:
-        return None
-    return open_sealed(RoundResult, decode_envelope(plan.previous_result), verifier=verifier, index=SIGNER_COORDINATOR)

@@ -89,6 +89,7 @@ ACTING = (
     "coordinator.round.recording",
     "coordinator.round.surroundings",
     "participant.round.driver",
+    "participant.round.records",
     "participant.round.surroundings",
 )
 OUTSIDE = (
