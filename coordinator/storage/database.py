@@ -92,7 +92,7 @@ class Database:
             transaction.commit()
         except SQLAlchemyError as error:
             self._roll_back(transaction)
-            self._unknown = not (_is_full(error) and self._taken_back())
+            self._unknown = not (self._taken_back() and _is_full(error))
             if self._unknown:
                 raise DurabilityUnknown(f"{verb}: the commit failed and may be on disk: {_cause(error)}") from error
             raise StorageError(f"{verb}: nothing was written: {_cause(error)}{_remedy(error)}") from error

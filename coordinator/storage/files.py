@@ -46,7 +46,7 @@ from coordinator.storage.names import (
     spool_parts,
     staged_name,
 )
-from shared.errors import DurabilityUnknown, StorageError, UnknownError
+from shared.errors import StorageError, UnknownError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 
 FOLDER_MODE = 0o700
@@ -125,7 +125,7 @@ class AppendFile:
     def append(self, data: bytes) -> None:
         """Write at the end and sync. StorageError: nothing was added. DurabilityUnknown: any part of it may be."""
         self._fate.check(f"appending to {self._path}")
-        write_whole(self._calls, self._fd, self.size, memoryview(data), self._path)
+        write_whole(self._calls, self._fate, self._fd, self.size, memoryview(data), path=self._path)
         with self._fate.syncing(f"syncing {self._path}"):
             self._calls.fdatasync(self._fd)
 
@@ -157,7 +157,7 @@ class FileSpool:
         return self._size
 
     def append(self, data: memoryview) -> None:
-        write_whole(self._calls, self._open(), self._size, data, self._path)
+        write_whole(self._calls, self._fate, self._open(), self._size, data, path=self._path)
         self._size += data.nbytes
 
     def truncate(self, size: int) -> None:
@@ -409,7 +409,7 @@ class FileBlobs:
         return self._models / f"{digest}{MODEL_SUFFIX}"
 
 
-def write_whole(calls: FileCalls, fd: int, offset: int, data: memoryview, path: Path) -> None:
+def write_whole(calls: FileCalls, fate: Fate, fd: int, offset: int, data: memoryview, *, path: Path) -> None:
     """Write all of `data` at the end of a file, or leave the file as it was: StorageError.
 
     DurabilityUnknown: any part of it may be there.
@@ -418,10 +418,9 @@ def write_whole(calls: FileCalls, fd: int, offset: int, data: memoryview, path: 
         with writing(f"writing {path}", needed=data.nbytes, folder=path.parent):
             _pwrite_all(calls, fd, offset, data)
     except StorageError:
-        try:
-            calls.truncate(fd, offset)
-        except OSError as error:
-            raise DurabilityUnknown(f"{path}: what a failed write left cannot be cut off: {describe(error)}") from error
+        with fate.syncing(f"cutting off what a failed write left of {path}"):
+            if os.fstat(fd).st_size > offset:  # a disk that became read-only took nothing, and would not be cut
+                calls.truncate(fd, offset)
         raise
 
 

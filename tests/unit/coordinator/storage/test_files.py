@@ -201,23 +201,6 @@ def test_an_append_file_is_durable_and_never_half_written(tmp_path: Path) -> Non
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-class _Failing(FileCalls):
-    """A disk on which nothing can be written or cut any more."""
-
-    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
-        raise OSError(errno.EIO, "Input/output error")
-
-    def truncate(self, fd: int, size: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-
-def test_a_write_that_cannot_be_taken_back_is_of_unknown_fate(tmp_path: Path) -> None:
-    file = AppendFile(path=tmp_path / "audit", calls=_Failing())
-    with pytest.raises(DurabilityUnknown, match="cut off"):
-        file.append(b"line")
-    file.close()
-
-
 def test_a_file_that_cannot_be_looked_at_is_the_storages_trouble(tmp_path: Path) -> None:
     file = AppendFile(path=tmp_path / "audit")
     os.close(file._fd)
