@@ -203,7 +203,7 @@ class _Process:
         conductor.start()
         thread.start(conductor)
         try:
-            server, session_service = self._server(conductor, thread, intake, sessions, threads)
+            server, session_service, operations = self._server(conductor, thread, intake, sessions, threads)
             with ExitStack() as serving:
                 await self._listen(server, serving)
                 watching = asyncio.create_task(session_service.watch_allowlist())
@@ -211,6 +211,7 @@ class _Process:
                     await ending
                 finally:
                     watching.cancel()
+                    operations.drain()
                     await sessions.drain(wait_s=DRAIN_S)
                     await server.stop(grace_s=GRACE_S)
         finally:
@@ -262,7 +263,7 @@ class _Process:
         intake: Intake,
         sessions: Sessions,
         threads: ThreadPoolExecutor,
-    ) -> tuple[CoordinatorServer, SessionService]:
+    ) -> tuple[CoordinatorServer, SessionService, OperationsService]:
         signing = self._credentials.signing
         frames = Frames(blobs=self._records.blobs, threads=threads)
         session = SessionService(
@@ -301,7 +302,7 @@ class _Process:
             wall=Wall(allowlist=self._allowlist, counter=self._metrics, on_unknown=end_at_once),
             credentials=server_credentials(self._settings.tls.paths),
         )
-        return server, session
+        return server, session, operations
 
     async def _listen(self, server: CoordinatorServer, serving: ExitStack) -> None:
         metrics_at = "off"

@@ -22,7 +22,7 @@ from coordinator.rpc.bulk import Bulk, next_frame
 from coordinator.rpc.server import Handlers, Incoming
 from coordinator.rpc.transfer import Frames
 from coordinator.storage.interface import Blobs, JobRecord, ModelRecord, RoundRecord, Staged, Store
-from shared.errors import ConflictError, LateError, UnknownError, WireError
+from shared.errors import ConflictError, LateError, UnknownError, UnreachableError, WireError
 from shared.ids import Digest, ParticipantId
 from shared.reasons import JobState
 from shared.tensors import ModelIndex
@@ -85,6 +85,7 @@ class OperationsService:
         self._frames = frames
         self._bulk = Bulk(threads)
         self._watches: set[asyncio.Event] = set()
+        self._draining = False
         self._free_slots = [f"put-{slot}" for slot in range(PUTS_MAX)]
         self._loop = asyncio.get_running_loop()
         thread.listen(self._changed)
@@ -139,6 +140,8 @@ class OperationsService:
                     return
                 await asyncio.sleep(WATCH_LEAST_S)
                 await woken.wait()
+                if self._draining:
+                    raise UnreachableError("the coordinator is ending: watch again when it is back")
                 call.recheck()
         finally:
             self._watches.discard(woken)
@@ -238,6 +241,11 @@ class OperationsService:
         """On the conductor's thread."""
         if self._watches:
             self._loop.call_soon_threadsafe(self._wake)
+
+    def drain(self) -> None:
+        """Let every watch end. One that is cut in the middle leaves a traceback of gRPC's in the log."""
+        self._draining = True
+        self._wake()
 
     def _wake(self) -> None:
         for woken in self._watches:

@@ -61,6 +61,7 @@ class LiveCoordinator:
     blobs: FileBlobs
     server: CoordinatorServer
     session: SessionService
+    operations: OperationsService
     unknown: list[DurabilityUnknown] = field(default_factory=list)
 
     def count(self, name: str, **labels: str) -> float:
@@ -193,6 +194,7 @@ async def live_coordinator(
                 blobs,
                 server,
                 session,
+                operations,
                 unknown,
             )
         finally:

@@ -13,7 +13,7 @@ import pytest
 from coordinator.audit import verify_lines
 from coordinator.client.rpc import OperationsChannel
 from coordinator.storage.interface import Staged
-from shared.errors import ConflictError, FederationError, ModelError, UnknownError, WireError
+from shared.errors import ConflictError, FederationError, ModelError, UnknownError, UnreachableError, WireError
 from shared.ids import Digest, JobId
 from shared.protocol.messages import RoundPlan
 from shared.reasons import AbortReason, JobState
@@ -261,6 +261,24 @@ def test_a_job_is_submitted_watched_and_aborted(consortium: Consortium) -> None:
         assert [(job.job, job.state) for job in jobs] == [("first-1", JobState.QUEUED), (JOB, JobState.ABORTED)]
         with pytest.raises(UnknownError):
             await asyncio.to_thread(channel.ask, "GetJob", wire.encode_get_job(JobId("none-1")))
+
+    _run(consortium, test)
+
+
+def test_a_watch_is_told_that_the_coordinator_is_ending(consortium: Consortium) -> None:
+    async def test(live: LiveCoordinator, channel: OperationsChannel) -> None:
+        model, _ = await live.add_model(10)
+        await live.submit("first-1", ["hospital-b"], model)
+        seen: list[bytes] = []
+
+        def watch() -> None:
+            seen.extend(channel.follow("WatchJob", wire.encode_watch_job(JobId("first-1"))))
+
+        watching = asyncio.create_task(asyncio.to_thread(watch))
+        await live.until(lambda: bool(seen))
+        live.operations.drain()
+        with pytest.raises(UnreachableError):
+            await watching
 
     _run(consortium, test)
 
