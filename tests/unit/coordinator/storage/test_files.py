@@ -208,6 +208,13 @@ def test_a_file_that_cannot_be_looked_at_is_the_storages_trouble(tmp_path: Path)
         _ = file.size
 
 
+class _Failing(FileCalls):
+    """A disk on which nothing can be cut any more."""
+
+    def truncate(self, fd: int, size: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
 def test_an_allocation_that_cannot_be_taken_back_is_a_failed_one(tmp_path: Path) -> None:
     blobs = FileBlobs(root=tmp_path / "data", calls=_Failing())
     with pytest.raises(StorageError, match="allocating"):
