@@ -87,7 +87,7 @@ class FoldThread:
     def _outcome(self, order: FoldOrder) -> Folded | FoldFailed | None:
         for attempts_left in reversed(range(RETRIES + 1)):
             try:
-                return run_fold(order, self._blobs)
+                return self._told(order, run_fold(order, self._blobs))
             except DurabilityUnknown as error:
                 self._on_unknown(error)
                 return None
@@ -108,3 +108,9 @@ class FoldThread:
             if not self._is_wanted(order):
                 break  # dropped while this thread waited
         return FoldFailed(AbortReason.FOLD_FAILED)
+
+    def _told(self, order: FoldOrder, outcome: Folded | FoldFailed) -> Folded | FoldFailed:
+        if isinstance(outcome, FoldFailed) and self._is_wanted(order):
+            say = _log.error if outcome.reason is AbortReason.DAMAGED else _log.warning
+            say("fold_refused", attempt=str(order.attempt), reason=outcome.reason, detail=outcome.detail)
+        return outcome

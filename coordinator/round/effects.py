@@ -90,6 +90,8 @@ class FoldFailed:
     """The updates could not be combined."""
 
     reason: AbortReason
+    detail: str = ""
+    """For the log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def step(state: RoundState, event: Event, now: float, seal: Seal) -> Transition:
             return abort(state, reason, seal)
         case Folded():
             return folded(state, event, seal)
-        case FoldFailed(reason):
+        case FoldFailed(reason=reason):
             return abort(state, reason, seal)
         case Tick():
             moved = Transition(state)

@@ -254,13 +254,14 @@ class Host:
         except StorageError:
             process.folds.orders.insert(0, order)
             return
-        except RuntimeError as bug:
-            # As the fold's thread does, but a simulation looks closer: only an abort may have taken the updates away.
+        if isinstance(outcome, FoldFailed) and outcome.reason is AbortReason.DAMAGED:
+            # Only an abort may have taken the updates away.
             driver = process.driver
             gone = driver is None or driver.finished or driver.frame.key != key
-            hold(gone, "acknowledged-durable", f"the fold of open round {key} cannot read what was acknowledged: {bug}")
-            outcome = FoldFailed(AbortReason.FOLD_FAILED)
-        if isinstance(outcome, FoldFailed) and outcome.reason is not AbortReason.FOLD_FAILED:
+            hold(
+                gone, "acknowledged-durable", f"the fold of {key} does not find what was acknowledged: {outcome.detail}"
+            )
+        elif isinstance(outcome, FoldFailed) and outcome.reason is not AbortReason.FOLD_FAILED:
             hold(False, "honest-total", f"the total of {order.attempt} of honest silos is {outcome.reason}")
         self.post(lambda: process.conductor.fold_ended(key, outcome))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from shared.ids import AttemptKey, Digest, ParticipantId
 from shared.protocol.messages import Envelope, RoundResult, Sealed
 from shared.update import Encoding, UpdateHeader
 from tests.simulation.settings import Parts, PlantedBug
+from tests.simulation.shown import as_shown
 from tests.simulation.weakened_masking import MASKED_BUGS
 
 # --- double count: what is committed twice is counted twice -----------------------------------------------------------
@@ -73,8 +75,8 @@ def double_count() -> Parts:
             return acknowledged
 
     def fold(order: FoldOrder, blobs: Blobs) -> Folded | FoldFailed:
-        view = _DoublingView(blobs, twice, order.frame.layout(order.encoding).parameter_bytes)
-        return run_fold(order, view)  # type: ignore[arg-type] # what it lacks it hands on
+        view = cast(Blobs, _DoublingView(blobs, twice, order.frame.layout(order.encoding).parameter_bytes))
+        return run_fold(as_shown(order, view), view)
 
     return Parts(conductor=Counting, fold=fold)
 
@@ -95,7 +97,8 @@ def late_update_folded() -> Parts:
                 and member not in survivors
             ):
                 survivors[member] = replace(sample, header=UpdateHeader(Encoding.PLAIN, 1.0, 1))
-        folded = run_fold(replace(order, survivors=dict(sorted(survivors.items()))), blobs)
+        more = replace(order, survivors=dict(sorted(survivors.items())))
+        folded = run_fold(as_shown(more, blobs), blobs)
         if isinstance(folded, Folded):
             return replace(folded, weight_total=float(len(order.survivors)))
         return folded

@@ -8,6 +8,7 @@ ranges as they are.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import structlog
@@ -38,6 +39,7 @@ from shared.secagg.masking import Masks, Term
 from shared.secagg.ring import WORD
 from shared.wire.sealed import reopen, seal
 from tests.simulation.settings import Parts, PlantedBug
+from tests.simulation.shown import as_shown
 from tests.support.participant_journal import MemoryJournal
 
 # --- kept secrets: what an attempt is masked with outlives the process, as in a machine that is set back --------------
@@ -161,7 +163,8 @@ def mask_left_on() -> Parts:
             return run_fold(order, blobs)
         assert not isinstance(found, Blame)
         member, extra = _self_masks(order, found)[0]
-        return run_fold(order, _View(blobs, order, member, extra))  # type: ignore[arg-type] # it hands on the rest
+        view = cast(Blobs, _View(blobs, order, member, extra))  # what it lacks it hands on
+        return run_fold(as_shown(order, view), view)
 
     return Parts(fold=fold)
 

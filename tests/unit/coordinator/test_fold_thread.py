@@ -20,7 +20,7 @@ from coordinator.storage.memory_blobs import MemoryBlobs, MemorySpool
 from shared.errors import DurabilityUnknown, StorageError, UnknownError
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.job import JobSpec, MaskingSpec, RoundPolicy
-from shared.protocol.messages import Envelope, RoundPlan, Sealed
+from shared.protocol.messages import Envelope, RoundPlan, Sealed, UploadCommit
 from shared.reasons import AbortReason, Purpose
 from shared.tensors import read_index
 from shared.update import (
@@ -30,8 +30,11 @@ from shared.update import (
     StatisticsLayout,
     TensorSpec,
     UpdateHeader,
+    update_digest,
 )
+from shared.wire.sealed import encode_update_header, seal
 from tests.support.models import model_bytes, random_tensors
+from tests.support.rounds import key_of
 
 MEMBER = ParticipantId("hospital-a")
 KEY = AttemptKey(RoundKey(JobId("heart-1"), RoundNumber(1)), AttemptNumber(1))
@@ -66,15 +69,16 @@ class _Reports:
 
 def _order(blobs: MemoryBlobs) -> FoldOrder:
     manifest = ModelManifest.of([TensorSpec("weights", DType.F32, (10,))])
-    content = model_bytes(manifest, random_tensors(manifest, 1))
-    model = Digest.of(content)
+    file = model_bytes(manifest, random_tensors(manifest, 1))
+    model = Digest.of(file)
     staged = blobs.stage("initial")
-    staged.allocate(len(content))
-    staged.write_at(0, memoryview(content))
+    staged.allocate(len(file))
+    staged.write_at(0, memoryview(file))
     index = read_index(staged.reader())
     blobs.publish(staged, model)
+    content = np.ones(10, "<f4").tobytes() + np.array([2.0, 2.0], "<f8").tobytes()
     spool = blobs.spool(KEY, MEMBER)
-    spool.append(memoryview(np.ones(10, "<f4").tobytes() + np.array([2.0, 2.0], "<f8").tobytes()))
+    spool.append(memoryview(content))
     spool.sync()
     spool.close()
     policy = RoundPolicy(quorum=1, min_survivors=1)
@@ -88,7 +92,7 @@ def _order(blobs: MemoryBlobs) -> FoldOrder:
         round=policy,
         masking=MaskingSpec(mode="plain", max_colluding=0),
     )
-    plan = RoundPlan(KEY.round, Purpose.TRAIN, spec.to_bytes(), model, len(content), b"", 60.0)
+    plan = RoundPlan(KEY.round, Purpose.TRAIN, spec.to_bytes(), model, len(file), b"", 60.0)
     sealed = Sealed(plan, Envelope(b"", b"", 0))
     frame = RoundFrame(
         spec=spec,
@@ -100,8 +104,12 @@ def _order(blobs: MemoryBlobs) -> FoldOrder:
         keys={},
         top_cells=None,
     )
-    kept = Contribution(Envelope(b"", b"", 1), UpdateHeader(Encoding.PLAIN, 2.0, 1), Digest(bytes(32)))
-    return FoldOrder(frame, KEY, Encoding.PLAIN, {MEMBER: kept}, None)
+    header, layout = UpdateHeader(Encoding.PLAIN, 2.0, 1), frame.layout(Encoding.PLAIN)
+    said = encode_update_header(header)
+    update = update_digest(said, [Digest.of(content[start:end]) for start, end in layout.chunk_ranges()])
+    nothing = Digest(bytes(32))
+    commit = seal(UploadCommit(nothing, nothing, 1, said, update, layout.chunks), signer=key_of(MEMBER), index=1)
+    return FoldOrder(frame, KEY, Encoding.PLAIN, {MEMBER: Contribution(commit.envelope, header, update)}, None)
 
 
 def _fold(errors: list[Exception]) -> _Reports:

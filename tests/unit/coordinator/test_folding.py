@@ -10,6 +10,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from coordinator.folding import run_fold, run_together
@@ -19,9 +21,10 @@ from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.memory import MemoryBlobs
 from shared.errors import StorageError
 from shared.hashing import tagged_hash
-from shared.ids import AttemptKey, AttemptNumber, ParticipantId
+from shared.ids import AttemptKey, AttemptNumber, Digest, ParticipantId
 from shared.reasons import AbortReason, Purpose
-from shared.update import RANGE_NONE, Encoding
+from shared.update import RANGE_NONE, Encoding, update_digest
+from shared.wire.sealed import decode_upload_commit
 from tests.support.masked import MaskedAttempt, SiloUpdate, make_masked
 from tests.support.rounds import ELEMENTS, MEMBERS, A, B, C, D, initial_model, make_masked_frame, model_values
 
@@ -63,6 +66,18 @@ def order_of(frame: RoundFrame, attempt: MaskedAttempt, blobs: MemoryBlobs) -> F
     blobs.publish(staged, frame.spec.initial_model)
     attempt.spool(blobs, KEY)
     return FoldOrder(frame, KEY, attempt.layout.encoding, attempt.contributions, attempt.opening)
+
+
+def uploading(attempt: MaskedAttempt, member: ParticipantId, content: bytes) -> MaskedAttempt:
+    """The same, with another update that this member committed to."""
+    digests = [Digest.of(content[start:end]) for start, end in attempt.layout.chunk_ranges()]
+    kept = attempt.contributions[member]
+    update = update_digest(decode_upload_commit(kept.commit.payload).header, digests)
+    return replace(
+        attempt,
+        sections={**attempt.sections, member: content},
+        contributions={**attempt.contributions, member: replace(kept, update=update)},
+    )
 
 
 def folded(frame: RoundFrame, attempt: MaskedAttempt) -> tuple[Folded | FoldFailed, MemoryBlobs]:
@@ -114,7 +129,8 @@ def test_a_wrong_dealer_ends_the_round_and_is_named_in_the_log(dealer: Participa
     attempt = attempt_of(TRAIN, encoding=Encoding.U32, wrong_dealers=[dealer])
     with capture_logs() as logs:
         outcome, _ = folded(TRAIN, attempt)
-    assert outcome == FoldFailed(AbortReason.UNOPENABLE)
+    assert isinstance(outcome, FoldFailed)
+    assert outcome.reason is AbortReason.UNOPENABLE
     assert [line["dealer"] for line in logs if line["event"] == "dealer_blamed"] == [dealer]
 
 
@@ -122,7 +138,8 @@ def test_too_few_good_words_end_the_round() -> None:
     attempt = attempt_of(TRAIN, encoding=Encoding.U32)
     few = {A: attempt.opening.revealed[A], C: attempt.opening.revealed[C]}
     outcome, _ = folded(TRAIN, replace(attempt, opening=replace(attempt.opening, revealed=few)))
-    assert outcome == FoldFailed(AbortReason.UNOPENABLE)
+    assert isinstance(outcome, FoldFailed)
+    assert outcome.reason is AbortReason.UNOPENABLE
 
 
 def test_a_total_that_cannot_be_ends_the_round() -> None:
@@ -131,12 +148,11 @@ def test_a_total_that_cannot_be_ends_the_round() -> None:
     content = attempt.sections[A]
     word = (int.from_bytes(content[start : start + 8], "little") - 4 * 256) % 2**64  # the total is 0
     lied = content[:start] + word.to_bytes(8, "little") + content[start + 8 :]
-    with capture_logs() as logs:
-        outcome, _ = folded(TRAIN, replace(attempt, sections={**attempt.sections, A: lied}))
-    assert outcome == FoldFailed(AbortReason.TOTAL_REFUSED)
-    (line,) = logs
-    assert line["detail"].startswith("3 updates have a train.weight of 0.0 examples in total")
-    assert not any(name in str(line) for name in MEMBERS)
+    outcome, _ = folded(TRAIN, uploading(attempt, A, lied))
+    assert isinstance(outcome, FoldFailed)
+    assert outcome.reason is AbortReason.TOTAL_REFUSED
+    assert outcome.detail.startswith("3 updates have a train.weight of 0.0 examples in total")
+    assert not any(name in outcome.detail for name in MEMBERS)
 
 
 def test_masks_that_do_not_cancel_never_make_a_model() -> None:
@@ -151,8 +167,64 @@ def test_masks_that_do_not_cancel_never_make_a_model() -> None:
         top_cells=TRAIN.top_cells,
         seed=b"another",
     )
-    mixed = replace(attempt, sections={**attempt.sections, C: other.sections[C]})
-    assert folded(TRAIN, mixed)[0] == FoldFailed(AbortReason.TOTAL_REFUSED)
+    outcome, _ = folded(TRAIN, uploading(attempt, C, other.sections[C]))
+    assert isinstance(outcome, FoldFailed)
+    assert outcome.reason is AbortReason.TOTAL_REFUSED
+
+
+# --- a disk that changes what it keeps --------------------------------------------------------------------------------
+
+
+ATTEMPT = attempt_of(TRAIN, encoding=Encoding.U32)
+
+
+def refused_as_damaged(order: FoldOrder, blobs: MemoryBlobs, *said: str) -> None:
+    """And nothing is published or left lying."""
+    models = dict(blobs._models)
+    outcome = run_fold(order, blobs)
+    assert isinstance(outcome, FoldFailed)
+    assert outcome.reason is AbortReason.DAMAGED
+    assert all(part in outcome.detail for part in said), outcome.detail
+    assert blobs._models == models
+    assert all(staged.left is None for staged in blobs._staged.values())
+
+
+@given(place=st.integers(0, ATTEMPT.layout.total_bytes - 1), bit=st.integers(0, 7), member=st.sampled_from([A, C, D]))
+def test_of_an_update_with_a_changed_byte_no_sum_is_made(place: int, bit: int, member: ParticipantId) -> None:
+    """Wherever it is: in a parameter, in a weight (where the total would be refused) or in a range cell."""
+    blobs = MemoryBlobs()
+    order = order_of(TRAIN, ATTEMPT, blobs)
+    blobs._spools[KEY, member].content[place] ^= 1 << bit
+    refused_as_damaged(order, blobs, f"attempt {KEY}", f"committed by {member}")
+
+
+@pytest.mark.parametrize("length", [0, 17, ATTEMPT.layout.total_bytes - 1])
+def test_an_update_that_lost_its_end_is_damaged(length: int) -> None:
+    blobs = MemoryBlobs()
+    order = order_of(TRAIN, ATTEMPT, blobs)
+    del blobs._spools[KEY, D].content[length:]
+    refused_as_damaged(order, blobs, f"committed by {D}")
+
+
+def test_an_evaluate_round_is_no_less_careful() -> None:
+    nothing = np.empty(0, "<f4")
+    updates = {name: SiloUpdate(deltas=nothing, evaluate_weight=1.0, evaluate_means=[0.5]) for name in (A, B, C)}
+    blobs = MemoryBlobs()
+    order = order_of(EVALUATE, attempt_of(EVALUATE, encoding=Encoding.U64, updates=updates), blobs)
+    blobs._spools[KEY, B].content[-1] ^= 1  # the loss of one silo
+    refused_as_damaged(order, blobs, f"committed by {B}")
+
+
+def test_nothing_is_added_to_a_model_with_a_changed_byte() -> None:
+    blobs = MemoryBlobs()
+    order = order_of(TRAIN, ATTEMPT, blobs)
+    content = bytearray(blobs._models[TRAIN.spec.initial_model])
+    content[-1] ^= 1
+    blobs._models[TRAIN.spec.initial_model] = bytes(content)
+    refused_as_damaged(order, blobs, f"model {TRAIN.spec.initial_model}")
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
 
 
 def test_jobs_are_done_together() -> None:
