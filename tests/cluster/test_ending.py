@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 ENDS_WITHIN_S = 8.0
 SMALL = 10
+LARGE = 25_000_000
 MEDIUM = 2_500_000  # 10 MB down; 20 MB up in a job's first masked round
 
 
@@ -127,3 +128,17 @@ def test_a_second_signal_ends_a_coordinator_that_drains(tmp_path: Path) -> None:
         link.bytes_per_s = None
         federation.start_coordinator()
         federation.finish(job)  # type: ignore[arg-type] # as above
+
+
+@pytest.mark.long
+def test_a_coordinator_leaves_a_fold_to_its_next_start(tmp_path: Path) -> None:
+    federation, initial = constant_federation(tmp_path, parameters=LARGE)
+    with federation:
+        job = running_job(federation, initial)
+        coordinator = federation.process("coordinator")
+        coordinator.wait_for("round_moved", round=1, phase="folding")
+        assert told_to_end(coordinator) < ENDS_WITHIN_S
+        assert '"phase": "committed"' not in (tmp_path / "coordinator.log").read_text()
+        federation.start_coordinator()
+        (committed,) = rounds_of(federation.finish(job))  # type: ignore[arg-type] # as above
+    assert committed["survivors"] == list(MEMBERS)

@@ -16,14 +16,14 @@ import pytest
 from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
 from participant.rpc.channel import dial
-from shared.ids import parse_job_id
+from shared.ids import JobId, parse_job_id
 from shared.protocol.messages import Heartbeat
 from shared.wire.transfer import UploadOpen, encode_data, encode_upload_open
 from tests.support.credentials import Consortium
 from tests.support.fake_participant import TRANSFER, Talk, fake_participant
 from tests.support.federation import CONSILO, Federation, job_spec, rounds_of, write_toml
 from tests.support.links import MEMBERS, VICTIM, constant_federation, linked
-from tests.support.live_coordinator import live_coordinator
+from tests.support.live_coordinator import OPERATOR, live_coordinator
 from tests.support.proxy import FaultProxy
 
 pytestmark = [pytest.mark.cluster]
@@ -170,7 +170,8 @@ def test_a_watch_and_an_upload_that_are_quiet_are_not_forgotten(tmp_path: Path) 
                         await upload.done_writing()
                         await upload
                     await participant.commit(attempt)
-                    assert await watching == "completed"
+                    await live.thread.call(live.conductor.desk.abort_job, JobId("heart-1"), "seen enough", OPERATOR)
+                    assert await watching == "aborted"
                     beats.cancel()
 
     asyncio.run(scenario())
