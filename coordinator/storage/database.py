@@ -239,7 +239,9 @@ def _connect(engine: sa.Engine, path: Path) -> sa.Connection:
         return engine.connect()
     except DBAPIError as error:
         if isinstance(error.orig, sqlite3.OperationalError):
-            raise StorageError(f"the database {path} cannot be opened: {_cause(error)}{_remedy(error)}") from error
+            raise StorageError(
+                f"the database {path} cannot be opened: {_cause(error)}: see whether its disk is full, or read-only"
+            ) from error
         raise ConfigError(f"expected a Consilo database at {path}: {_cause(error)}; name another file") from error
     except sqlite3.DatabaseError as error:
         raise ConfigError(f"expected a Consilo database at {path}: {error}; name another file") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from shared.errors import ConfigError, StorageError
@@ -37,8 +38,11 @@ class ProcessLock:
         except OSError as error:
             os.close(self._fd)
             raise StorageError(f"cannot lock {path} ({error.strerror}): keep {guards} on a local disk") from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)  # for the message above, nothing depends on it
+        with suppress(
+            OSError
+        ):  # for the message above, nothing depends on it: a full disk is said by whom it matters to
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Let go. Calling it again does nothing."""
