@@ -122,12 +122,12 @@ def restore(config: Path, source: Path, *, as_json: bool) -> None:
         clock=clock,
     )
     restored = restore_backup(order)
-    shown: dict[str, object] = {
-        "data_dir": str(order.data_dir),
-        **_said(restored.manifest),
-        "ends_at_start": list(restored.open_jobs),
-    }
-    emit(shown, as_json=as_json, render=lambda: facts(shown.items()))
+    shown = {"data_dir": str(order.data_dir), **_said(restored.manifest)}
+    emit(
+        {**shown, "ends_at_start": list(restored.open_jobs)},
+        as_json=as_json,
+        render=lambda: facts([*shown.items(), ("ends_at_start", ", ".join(restored.open_jobs) or "no job")]),
+    )
 
 
 def _said(manifest: BackupManifest) -> dict[str, object]:
