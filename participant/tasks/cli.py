@@ -7,7 +7,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from participant.tasks.contract import (
     TrainingDone,
 )
 from participant.tasks.entry import check_search_path, parse_entry
-from participant.tasks.rehearsal import Rehearsal, TensorMove, rehearse
+from participant.tasks.rehearsal import Interruption, Rehearsal, TensorMove, rehearse
 from participant.tasks.runner import TaskRunner
 from participant.tasks.seeding import SEED_MAX, init_seed
 from shared.config import load_config
@@ -108,12 +108,16 @@ def init_model(*, out: Path, seed: int, as_json: bool, **source: Any) -> None:
     help="A job file: its [training], metrics and seed are used.",
 )
 @click.option("--training", multiple=True, metavar="KEY=VALUE", help="One key of the job's [training] table.")
+@click.option(
+    "--interrupt", is_flag=True, help="Train once more, killed after the first round.save, and go on from it."
+)
 @json_option
 def try_task(
     *,
     model: Path | None,
     job: Path | None,
     training: tuple[str, ...],
+    interrupt: bool,
     seed: int,
     as_json: bool,
     **source: Any,
@@ -144,6 +148,7 @@ def try_task(
                 folder=Path(folder),
                 deadline_s=DEADLINE_S,
                 progress=lambda fraction: bar.update(line, completed=fraction),
+                interrupt=interrupt,
             )
         )
     emit(_as_json(definition, plan.seed, done), as_json=as_json, render=lambda: _as_tables(definition, done))
@@ -243,6 +248,7 @@ def _as_json(definition: TaskDefinition, seed: int, done: Rehearsal) -> dict[str
         "evaluate_before": _evaluation(done.before),
         "evaluate_after": _evaluation(done.after),
         "update": [_move(move) for move in done.moves],
+        "interruption": None if done.interruption is None else asdict(done.interruption),
     }
 
 
@@ -270,6 +276,7 @@ def _as_tables(definition: TaskDefinition, done: Rehearsal) -> RenderableType:
             ("model", f"{ready.tensors} tensors, {ready.parameters} parameters in an update"),
             ("manifest", ready.manifest_digest),
             ("keeps state", "yes" if done.training.state is not None else "no"),
+            *([] if done.interruption is None else [("interrupted", _interruption(done.interruption))]),
         ]
     )
     results: list[tuple[str, EvaluationDone | TrainingDone]] = [
@@ -293,6 +300,14 @@ def _as_tables(definition: TaskDefinition, done: Rehearsal) -> RenderableType:
         ],
     )
     return Group(head, measured, moved)
+
+
+def _interruption(found: Interruption) -> str:
+    if not found.saves:
+        return "the task saves nothing: a training that is interrupted starts over"
+    if found.same_update:
+        return "killed after its first save, it went on to the same update, bit for bit"
+    return "killed after its first save, it went on to another update: not all that training depends on is saved"
 
 
 def _short(value: float | None) -> float | None:

@@ -1,24 +1,31 @@
 """`consilo task try`: one round of one silo, on its own data, with nobody else.
 
 It goes the way of a real round (the same process, seeds, files and checks) with the job's part made up: evaluate the
-initial model, train from it, add the update to it as a federation of one would, evaluate again.
+initial model, train from it, add the update to it as a federation of one would, evaluate again. Asked for, it also
+trains once more, kills the process when the task has saved for the first time, and lets the training go on from that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from participant.tasks.contract import (
+    CheckpointPlace,
     EvaluationDone,
     EvaluationOutcome,
+    NoteKind,
     Progress,
     RoundContext,
     TaskFailed,
     TaskReady,
     TrainingDone,
+    TrainingOutcome,
 )
 from participant.tasks.runner import TaskRunner
 from shared.casts import narrow, widen
@@ -47,6 +54,18 @@ class Rehearsal:
     training: TrainingDone
     after: EvaluationDone
     moves: tuple[TensorMove, ...]
+    interruption: Interruption | None = None
+    """None when none was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interruption:
+    """What came of a training that was killed after its first save and made to go on."""
+
+    saves: int
+    """How often the task saved, in both halves; 0 when it was never killed, because it saves nothing."""
+    same_update: bool
+    """Whether the update is that of the training which was not interrupted, bit for bit."""
 
 
 async def rehearse(
@@ -57,8 +76,12 @@ async def rehearse(
     folder: Path,
     deadline_s: float,
     progress: Progress,
+    interrupt: bool = False,
 ) -> Rehearsal:
-    """Run it in `folder`, from `model` or from a new one. Raises TaskError: reason and message of what failed."""
+    """Run it in `folder`, from `model` or from a new one; `interrupt`: with an interruption.
+
+    Raises TaskError: reason and message of what failed.
+    """
     try:
         ready = await runner.start(deadline_s=deadline_s)
         if isinstance(ready, TaskFailed):
@@ -86,9 +109,49 @@ async def rehearse(
         evaluated = await runner.evaluate(
             context=context, model=trained, state_in=training.state, deadline_s=deadline_s
         )
-        return Rehearsal(ready=ready, before=before, training=training, after=_done(evaluated), moves=moves)
+        done = Rehearsal(ready=ready, before=before, training=training, after=_done(evaluated), moves=moves)
+        if not interrupt:
+            return done
+        interruption = await _interrupted(
+            runner, context=context, model=model, undisturbed=training, deadline_s=deadline_s
+        )
+        return replace(done, interruption=interruption)
     finally:
         await runner.stop()
+
+
+async def _interrupted(
+    runner: TaskRunner, *, context: RoundContext, model: Path, undisturbed: TrainingDone, deadline_s: float
+) -> Interruption:
+    folder = undisturbed.update.parent
+    saves, kills_left, update = 0, 1, folder / "update-interrupted"
+
+    def noted(kind: NoteKind, _detail: str) -> None:
+        nonlocal saves, kills_left
+        saves += kind is NoteKind.SAVED
+        if kind is NoteKind.SAVED and kills_left and runner.pid is not None:
+            kills_left -= 1
+            with suppress(ProcessLookupError):
+                os.killpg(runner.pid, signal.SIGKILL)
+
+    async def train() -> TrainingOutcome:
+        return await runner.train(
+            context=context,
+            model=model,
+            state_in=None,
+            update_out=update,
+            state_out=folder / "state-interrupted",
+            deadline_s=deadline_s,
+            checkpoint=CheckpointPlace(folder / "checkpoint", "this trial"),
+            noted=noted,
+        )
+
+    outcome = await train()
+    if saves:
+        outcome = await train()
+    if isinstance(outcome, TaskFailed):
+        raise _error(outcome)
+    return Interruption(saves=saves, same_update=update.read_bytes() == undisturbed.update.read_bytes())
 
 
 def apply_update(model: Path, update: Path, out: Path) -> tuple[TensorMove, ...]:

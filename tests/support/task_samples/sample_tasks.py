@@ -99,7 +99,8 @@ class Saving(Task):
         saved = round.restore()
         if saved is not None:
             model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
+            if not round.training.get("forgets"):
+                optimizer.load_state_dict(saved["optimizer"])
             first = saved["step"]
         for step in range(first, 10):
             optimizer.zero_grad()
