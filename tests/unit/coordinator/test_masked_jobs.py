@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import cycle
 
 import pytest
 from prometheus_client import generate_latest
@@ -19,8 +20,9 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.planning import MISSES_MAX
 from coordinator.registry import Enrolled
 from coordinator.retention import KEEP_ALL
-from coordinator.round.effects import Folded, Replied, UploadOffered
+from coordinator.round.effects import Folded, FoldFailed, Replied, UploadOffered
 from coordinator.round.frame import RoundFrame
+from coordinator.round.gathering import RECONNECT_WINDOW_S
 from coordinator.round.phases import RoundState, Uploading
 from coordinator.round.surroundings import FoldOrder, Surroundings
 from coordinator.round_log import RoundLog
@@ -32,8 +34,16 @@ from shared.errors import LateError, PeerError
 from shared.identity import Identity, Role
 from shared.ids import Digest, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec
-from shared.protocol.messages import AttemptAnswer, AttemptStart, RoundBroadcast, RoundPlan, Sealed
-from shared.reasons import AbortReason, AttemptAbortReason, DropReason, JobState, Purpose
+from shared.protocol.messages import (
+    AttemptAnswer,
+    AttemptStart,
+    Decline,
+    RoundBroadcast,
+    RoundPlan,
+    Sealed,
+    plan_digest,
+)
+from shared.reasons import AbortReason, AttemptAbortReason, ConsentRule, DropReason, JobState, Purpose
 from shared.update import Encoding
 from tests.support.masked_silo import MaskedSilo
 from tests.support.rounds import (
@@ -53,6 +63,7 @@ from tests.support.rounds import (
 )
 
 JOB = JobId("heart-1")
+RESTARTED_AFTER = 20  # messages, in the middle of the first round
 OPERATOR = Identity("hearts.example", Role.OPERATOR, "olga")
 
 
@@ -67,10 +78,12 @@ def manifest(*members: ParticipantId) -> Consortium:
 class Federation:
     """A conductor over storage that outlives it, and four silos that answer all that they hear."""
 
-    def __init__(self, *, consortium: Consortium | None, keep_versions: int = KEEP_ALL) -> None:
+    def __init__(
+        self, *, consortium: Consortium | None, keep_versions: int = KEEP_ALL, clock: ManualClock | None = None
+    ) -> None:
         self.keep_versions = keep_versions
         self.store, self.blobs = MemoryStore(), MemoryBlobs()
-        self.clock = ManualClock(start=datetime(2026, 11, 22, tzinfo=UTC))
+        self.clock = clock or ManualClock(start=datetime(2026, 11, 22, tzinfo=UTC))
         self.audit = AuditLog(sign=partial(COORDINATOR_KEY.sign, "audit"), clock=self.clock)
         self.metrics = CoordinatorMetrics(build=BuildInfo("test", "test", "test"))
         self.waiting: deque[tuple[ParticipantId, RoundBroadcast]] = deque()
@@ -148,6 +161,9 @@ class Federation:
                 self._fold(self.orders.popleft())
             elif self.orders:
                 return
+
+    def deliver_next(self) -> None:
+        self._deliver(*self.waiting.popleft())
 
     def _deliver(self, member: ParticipantId, message: RoundBroadcast) -> None:
         silo = self._silo(member, message)
@@ -358,3 +374,130 @@ def test_one_that_left_an_attempt_sends_no_update_to_it() -> None:
     federation.waiting = deque(waiting for waiting in federation.waiting if waiting[0] != A)
     federation.run(rounds=1)
     assert federation.summaries[0]["dropped"] == {A: DropReason.ATTEMPT_LEFT}
+
+
+def test_who_declines_is_logged_with_the_rule() -> None:
+    federation = Federation(consortium=manifest(*MEMBERS))
+    federation.submit(make_masked_spec())
+    federation.connect()
+    assert federation.frame is not None
+    said = Decline(federation.frame.key, plan_digest(federation.frame.plan), ConsentRule.JOB_NOT_APPROVED)
+    with capture_logs() as lines:
+        federation.conductor.received(B, f"session-{B}", said)
+    declined = [line for line in lines if line["event"] == "round_declined"]
+    assert [(line["participant"], line["round"], line["rule"]) for line in declined] == [(B, 1, "job_not_approved")]
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+class _JumpingClock(ManualClock):
+    """Somebody sets the machine's clock, by hours and back, each time that it is read."""
+
+    def __init__(self) -> None:
+        super().__init__(start=datetime(2026, 11, 22, tzinfo=UTC))
+        self._jumps = cycle(timedelta(hours=hours) for hours in (0, 7, -30, 900, -3, 12_000))
+
+    def now(self) -> datetime:
+        return super().now() + next(self._jumps)
+
+
+def _deadlines(clock: ManualClock) -> tuple[list[float], list[Mapping[str, object]]]:
+    """Of a whole job, after each message; a message takes a quarter of a second, and a restart is in the middle."""
+    federation = Federation(consortium=manifest(*MEMBERS), clock=clock)
+    federation.submit(make_masked_spec(rounds=2))
+    federation.connect()
+    seen: list[float] = []
+    while federation.waiting or federation.orders:
+        if federation.waiting:
+            federation.deliver_next()
+        else:
+            federation._fold(federation.orders.popleft())
+        clock.advance(0.25)
+        if federation.conductor.next_tick <= clock.monotonic():
+            federation.conductor.tick()
+        seen.append(federation.conductor.next_deadline)
+        if len(seen) == RESTARTED_AFTER:
+            federation.conductor.note_timers()
+            federation.restart(manifest(*MEMBERS))
+            federation.connect()
+    assert federation.conductor.desk.job_view(JOB).record.state is JobState.COMPLETED
+    return seen, federation.summaries
+
+
+def test_a_clock_that_jumps_changes_no_deadline_in_any_phase() -> None:
+    steady = _deadlines(ManualClock(start=datetime(2026, 11, 22, tzinfo=UTC)))
+    assert len(set(steady[0])) > 10, "each wait has its own"
+    assert _deadlines(_JumpingClock()) == steady
+
+
+def test_a_clock_that_jumps_ends_no_round_early_or_late() -> None:
+    clock = _JumpingClock()
+    federation = Federation(consortium=manifest(*MEMBERS), clock=clock)
+    federation.submit(make_masked_spec(deadline_s=600.0))
+    federation.connect()
+    for _ in range(599):
+        clock.advance(1.0)
+        federation.conductor.tick()
+    assert not federation.summaries
+    clock.advance(1.0)
+    federation.conductor.tick()
+    assert federation.summaries[0]["reason"] == AbortReason.BELOW_QUORUM
+
+
+def test_a_process_that_ends_notes_what_is_left_for_the_next_one() -> None:
+    federation = Federation(consortium=manifest(*MEMBERS))
+    federation.submit(make_masked_spec(deadline_s=600.0))
+    federation.connect()
+    federation.clock.advance(123.0)
+    federation.conductor.note_timers()
+    federation.clock.advance(1e6)
+    federation.restart(manifest(*MEMBERS))
+    assert federation.conductor.next_deadline == federation.clock.monotonic() + 477.0 + RECONNECT_WINDOW_S
+
+
+# --- after a total that may have been opened --------------------------------------------------------------------------
+
+
+def test_a_damaged_update_ends_its_round_and_the_next_one_asks_the_same_members() -> None:
+    """Everybody had opened by then: on that model they open no other total."""
+    federation = Federation(consortium=manifest(*MEMBERS))
+    federation.submit(make_masked_spec(rounds=1))
+    federation.connect()
+    federation.waiting = deque(waiting for waiting in federation.waiting if waiting[0] != D)
+    while not federation.orders:
+        if not federation.waiting:
+            federation.clock.advance(5.0)  # the grace
+            federation.conductor.tick()
+        federation.deliver_next()
+    order = federation.orders.popleft()
+    federation.waiting.clear()
+    federation.conductor.fold_ended(order.frame.key, FoldFailed(AbortReason.DAMAGED, "a spool"))
+    assert federation.summaries[0]["reason"] == AbortReason.DAMAGED
+    assert federation.summaries[0]["opened"] == [A, B, C]
+    assert federation.frame is not None
+    assert federation.frame.bound == (A, B, C)
+    plans = [
+        member for member, said in federation.waiting if isinstance(said, Sealed) and isinstance(said.value, RoundPlan)
+    ]
+    assert plans == [A, B, C], "the fourth is not asked"
+    federation.run()
+    assert [record.outcome for record in federation.store.rounds(JOB)] == ["damaged", "committed", "committed"]
+
+
+def test_a_round_that_changed_nothing_binds_the_next_one_to_its_survivors() -> None:
+    federation = Federation(consortium=manifest(*MEMBERS))
+    federation.submit(make_masked_spec(rounds=2))
+    federation.connect()
+    while not federation.orders:
+        federation.deliver_next()
+    order = federation.orders.popleft()
+    same = order.frame.plan.value.model
+    totals = dict.fromkeys(order.frame.statistics.names, 3.0)
+    federation.conductor.fold_ended(order.frame.key, Folded(same, 3.0, Digest.of(b"sum"), totals, (0,)))
+    assert federation.frame is not None
+    assert federation.frame.bound == order.frame.spec.members
+    while not federation.orders:
+        federation.deliver_next()
+    federation._fold(federation.orders.popleft())
+    assert federation.frame.bound == (), "the model is another one"
