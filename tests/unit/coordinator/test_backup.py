@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -14,6 +17,7 @@ import pytest
 
 from coordinator.audit import verify_lines
 from coordinator.backup import MANIFEST_FILE, BackupManifest, BackupOrder, make_backup
+from coordinator.checks import _data_folder
 from coordinator.restoring import Restored, RestoreOrder, restore
 from coordinator.startup import AUDIT_FILE, DATABASE_FILE, RESTORING_FILE, Records, open_records
 from coordinator.storage.interface import COMMITTED, JobRecord, JournalEntry, ModelRecord, RoundCommit, SetBack
@@ -26,6 +30,7 @@ from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.reasons import JobState, Purpose
 from tests.support.rounds import COORDINATOR_KEY, A, key_of
 
+ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 23, 6, 30, tzinfo=UTC)
 MADE_AT = "2026-11-23T06:30:00Z"
 JOB, OVER = JobId("heart-2"), JobId("heart-1")
@@ -353,6 +358,38 @@ def test_a_restore_that_ends_at_any_step_leaves_what_nobody_starts_from_and_can_
         take_up(backup, target)
         with _opened(target) as records:
             assert len(records.store.set_backs()) == 1
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from coordinator.restoring import RestoreOrder, restore
+from shared.clock import SystemClock
+from tests.support.rounds import COORDINATOR_KEY
+
+def step(name):
+    if name == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+restore(RestoreOrder(source=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), signing_key=COORDINATOR_KEY,
+    clock=SystemClock()), step=step)
+"""
+
+
+@pytest.mark.parametrize("moment", [AUDIT_FILE, "mark", "end"])
+def test_a_process_that_is_killed_in_a_restore_leaves_what_can_be_repeated(
+    backup: Path, tmp_path: Path, moment: str
+) -> None:
+    target = tmp_path / "restored"
+    command = [sys.executable, "-c", _KILLED, str(backup), str(target), moment]
+    assert subprocess.run(command, cwd=ROOT, check=False, timeout=60.0).returncode == -signal.SIGKILL
+    with pytest.raises(ConfigError, match="interrupted"), _opened(target):
+        pass
+    with pytest.raises(ConfigError, match="Run `consilo coordinator restore` again"):
+        _data_folder(target)  # as `consilo coordinator check` looks at it
+    take_up(backup, target)
+    with _opened(target) as records:
+        assert len(records.store.set_backs()) == 1
 
 
 @contextmanager
