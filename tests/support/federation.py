@@ -77,12 +77,16 @@ class Process:
 
     def wait_for(self, event: str, **fields: object) -> dict[str, Any]:
         """The next log line with this event and these fields."""
+        return self.wait_for_any(event, **fields)
+
+    def wait_for_any(self, *events: str, **fields: object) -> dict[str, Any]:
+        """The next log line with one of these events."""
         while True:
             line = self._lines.get(timeout=START_LIMIT_S)
-            if line["event"] == event and all(line.get(name) == value for name, value in fields.items()):
+            if line["event"] in events and all(line.get(name) == value for name, value in fields.items()):
                 return line
             if line["event"] == "process_ended":
-                raise AssertionError(f"ended before {event}; it said:\n{self._log.read_text()[-4000:]}")
+                raise AssertionError(f"ended before {events}; it said:\n{self._log.read_text()[-4000:]}")
 
     def ask_to_stop(self) -> None:
         """SIGTERM, once: a second one would end it at once."""

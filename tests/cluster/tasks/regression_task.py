@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,18 +45,25 @@ def train_locally(model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, learnin
 
 
 class RegressionTask(Task):
-    """Options: `silo`, `rows`, `fail_in_rounds` (in which this silo's training crashes)."""
+    """Options: `silo`, `rows`, `fail_in_rounds` (in which this silo's training crashes), `name` and `ledger` (a file to
+    which each training writes a line when it begins). A job's [training] table may say `crash`: for names, the rounds
+    in which they crash.
+    """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self.x, self.y = rows_of(int(options["silo"]), int(options["rows"]))
         self.failing = set(options.get("fail_in_rounds", []))
+        self.name = options.get("name", "")
 
     def build_model(self) -> nn.Module:
         return build()
 
     def train(self, model: nn.Module, round: Round) -> TrainResult:  # noqa: A002 - what it is
-        if round.number in self.failing:
+        if "ledger" in self.options:
+            with Path(self.options["ledger"]).open("a") as ledger:
+                ledger.write(f"{round.job_id} {round.number}\n")
+        if round.number in self.failing or round.number in round.training.get("crash", {}).get(self.name, []):
             raise RuntimeError("this silo is not well today")
         loss = train_locally(model, self.x, self.y, learning_rate=float(round.training["learning_rate"]))
         return TrainResult(weight=len(self.x), metrics={"loss": loss})
