@@ -17,15 +17,14 @@ next round is made of (planning), which round a caller means (jobs), whether a s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from coordinator.audit import AuditLog
 from coordinator.cohort import assess
 from coordinator.desk import Desk
-from coordinator.intake import Intake, UploadId
-from coordinator.jobs import Jobs, QueuedJob, RunningJob
+from coordinator.intake import Intake
+from coordinator.jobs import Jobs, QueuedJob, RunningJob, UploadGrant
 from coordinator.older_copy import Head, OlderCopy
 from coordinator.planning import History, Planning
 from coordinator.pruning import Pruning
@@ -55,22 +54,11 @@ from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
 from shared.job import parse_jobspec
 from shared.protocol.messages import Envelope, Progress, RoundReply
 from shared.reasons import JobState
-from shared.update import UpdateLayout
 from shared.wire.sealed import Signer
 
 TROUBLE_RETRY_S = 5.0  # between two tries of a job that cannot go on, when nothing else happens
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class UploadGrant:
-    """Leave to send an update in an attempt."""
-
-    upload: UploadId
-    layout: UpdateLayout
-    committed: bool
-    """Whether this participant's update is in already."""
 
 
 class Conductor:
@@ -144,16 +132,14 @@ class Conductor:
     @property
     def next_tick(self) -> float:
         """When `tick` is due (monotonic seconds; infinity for never)."""
-        return min((self.next_deadline, *(driver.next_tick for driver in self._jobs.drivers())))
+        return min(self.next_deadline, self._jobs.next_tick)
 
     @property
     def next_deadline(self) -> float:
         """When something goes on at the latest, whatever comes."""
         if self._older.pending:
             return float("-inf")
-        retries = (job.retry_at for job in self._jobs.running.values())
-        deadlines = (driver.deadline for driver in self._jobs.drivers())
-        return min((*retries, *deadlines), default=float("inf"))
+        return self._jobs.next_deadline
 
     def note_timers(self) -> None:
         """The process ends: note what is left of every wait. Raises DurabilityUnknown alone."""
@@ -213,9 +199,7 @@ class Conductor:
 
     def may_upload(self, participant: ParticipantId, key: AttemptKey) -> UploadGrant:
         """Whether a participant may send its update. Raises LateError, PhaseError or UnknownError."""
-        state = self._jobs.uploading(participant, key)
-        committed = participant in state.contributions
-        return UploadGrant(UploadId(key, participant), state.layout, committed)
+        return self._jobs.grant(participant, key)
 
     def offer_upload(self, participant: ParticipantId, key: AttemptKey, envelope: Envelope, update: Digest) -> Digest:
         """A complete update, proven on disk to be `update`, with its signed word. Returns what is acknowledged."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from coordinator.intake import UploadId
 from coordinator.planning import History
 from coordinator.round.driver import RoundDriver
 from coordinator.round.phases import Uploading
@@ -20,6 +21,7 @@ from shared.errors import LateError, PeerError, PhaseError, UnknownError, Unreac
 from shared.ids import AttemptKey, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec, parse_jobspec
 from shared.protocol.messages import RoundAborted, RoundResult, Sealed
+from shared.update import UpdateLayout
 from shared.wire.sealed import decode_envelope, reopen
 
 
@@ -44,6 +46,16 @@ class RunningJob:
     trouble: str = ""
     retry_at: float = float("inf")
     progress: dict[ParticipantId, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadGrant:
+    """Leave to send an update in an attempt."""
+
+    upload: UploadId
+    layout: UpdateLayout
+    committed: bool
+    """Whether this participant's update is in already."""
 
 
 class Jobs:
@@ -102,7 +114,25 @@ class Jobs:
         envelope = decode_envelope(record.result)
         return reopen(RoundResult, envelope) if record.outcome == COMMITTED else reopen(RoundAborted, envelope)
 
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def next_deadline(self) -> float:
+        """When a round goes on, or a job is tried again, at the latest (monotonic seconds; infinity for never)."""
+        retries = (job.retry_at for job in self.running.values())
+        return min((*retries, *(driver.deadline for driver in self.drivers())), default=float("inf"))
+
+    @property
+    def next_tick(self) -> float:
+        """When one of the rounds wants a tick, for a note of what is left or for its deadline."""
+        return min((driver.next_tick for driver in self.drivers()), default=float("inf"))
+
     # --- uploads ------------------------------------------------------------------------------------------------------
+
+    def grant(self, participant: ParticipantId, key: AttemptKey) -> UploadGrant:
+        """Leave for an upload; raises as `uploading`."""
+        state = self.uploading(participant, key)
+        return UploadGrant(UploadId(key, participant), state.layout, participant in state.contributions)
 
     def uploading(self, participant: ParticipantId, key: AttemptKey) -> Uploading:
         """The attempt in which a participant may send its update.

@@ -19,8 +19,9 @@ from typing import Protocol
 import structlog
 
 from coordinator.conducting import ConductorThread
-from coordinator.conductor import Conductor, UploadGrant
+from coordinator.conductor import Conductor
 from coordinator.intake import Intake, UploadId
+from coordinator.jobs import UploadGrant
 from coordinator.rpc.authorization import Call, TooMuch
 from coordinator.rpc.bulk import Bulk, next_frame
 from coordinator.rpc.server import Handlers, Incoming
