@@ -86,6 +86,7 @@ class CoordinatorMetrics:
             "sessions_superseded", "Sessions replaced by a newer one of the same identity."
         )
         self._ended = self._counter("sessions_refused", "Sessions that the coordinator refused or ended.", "reason")
+        self._foreign = self._counter("heads_refused", "Results that a participant showed and that another key signed.")
         self._lost = self._counter(
             "results_lost", "Results that a participant showed and that are not on record: the records were set back."
         )
@@ -144,6 +145,9 @@ class CoordinatorMetrics:
 
     def session_ended(self, reason: str) -> None:
         self._ended.labels(reason).inc()
+
+    def heads_refused(self, count: int) -> None:
+        self._foreign.inc(count)
 
     def result_lost(self) -> None:
         self._lost.inc()

@@ -108,12 +108,10 @@ class SessionService:
         """What the participant verified, as this coordinator signed it: is all of it on record?"""
         shown = opening.hello.heads
         heads = own_heads(shown, verifier=self._host.signing_key.verifying_key)
-        for _ in range(len(shown) - len(heads)):
-            self._counters.refused(call.method, IdentityError.__name__)
-        if len(heads) < len(shown):
-            _log.info(
-                "heads_of_others", count=len(shown) - len(heads), meaning="another coordinator or key signed them"
-            )
+        others = len(shown) - len(heads)
+        if others:
+            self._counters.heads_refused(others)
+            _log.info("heads_of_others", count=others, meaning="another coordinator or key signed them")
         for _ in range(await self._thread.call(self._conductor.heads_shown, call.participant, heads)):
             self._counters.result_lost()
 

@@ -47,6 +47,10 @@ class SessionCounter(Protocol):
         """The coordinator ended a session: the value of a RefusalReason."""
         ...
 
+    def heads_refused(self, count: int) -> None:
+        """A participant showed results that another key than this coordinator's signed."""
+        ...
+
     def result_lost(self) -> None:
         """A participant showed a result that this coordinator signed and has no more."""
         ...

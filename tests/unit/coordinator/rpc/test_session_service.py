@@ -108,7 +108,7 @@ def test_heads_of_others_are_counted_and_a_lost_one_of_its_own_is_said(consortiu
             talk = participant.talk()
             await talk.say(participant.hello(heads=(foreign, own)))
             await talk.expect(Welcome)  # nobody is kept out for what it shows
-        await live.until(lambda: live.count("refused_total", method="Session", error="IdentityError") == 2)
+        assert live.count("heads_refused_total") == 2
         assert live.count("results_lost_total") == 1
         assert len(live.store.set_backs()) == 1
 
