@@ -88,7 +88,8 @@ class OlderCopy:
 
     def end_jobs(self) -> None:
         """End every open job. After an error the rest is done by calling it again."""
-        why = "; ".join(found.why for found in self._known if not found.ended)
+        first, *more = [found.why for found in self._known if not found.ended]
+        why = f"{first} (and {len(more)} more)" if more else first
         specs = [(job, each.spec) for job, each in self._jobs.running.items()]
         specs += [(job, each.spec) for job, each in self._jobs.queued.items()]
         ended = [(job, self._planning.take_up_to_abort(job, spec).history.model) for job, spec in specs]

@@ -29,6 +29,7 @@ from shared.identity import Identity, Role
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
 from shared.protocol.messages import RoundAborted, RoundBroadcast, RoundPlan, RoundResult, Sealed
 from shared.reasons import AbortReason, JobState, Purpose
+from shared.wire.fields import TEXT_MAX_CHARS
 from shared.wire.sealed import encode_envelope, seal
 from tests.support.rounds import (
     COORDINATOR_KEY,
@@ -224,6 +225,13 @@ def test_what_was_lost_with_it_ends_nothing_whenever_it_is_shown(machine: Machin
     assert machine.state_of(JobId("heart-2")) is JobState.RUNNING
     assert machine.kinds()[before:] == ["result_lost", "result_lost"]
     assert machine.conductor.heads_shown(B, [result(GONE, 9), result(HEART, 5)]) == 0
+
+
+def test_the_reason_of_a_job_stays_short_whatever_is_shown(machine: Machine) -> None:
+    assert machine.conductor.heads_shown(A, [result(HEART, number) for number in range(2, 18)]) == 16
+    reason = machine.store.job(HEART).reason
+    assert "(and 15 more)" in reason
+    assert len(reason) < TEXT_MAX_CHARS
 
 
 def test_a_second_set_back_is_found_too(machine: Machine) -> None:
