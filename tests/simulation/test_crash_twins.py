@@ -43,8 +43,7 @@ _JOURNAL = "tests/unit/participant/test_participant_journal.py"
 ELSEWHERE: dict[str, str] = {
     "promote_model": _STORE, "prune_models": _STORE, "note_set_back": _STORE, "end_set_backs": _STORE,
     "append_audit": _STORE,
-    "discard": _BLOBS, "drop_attempt": _BLOBS, "model_location": _BLOBS, "published": _BLOBS, "remove_model": _BLOBS,
-    "spooled": _BLOBS,
+    "discard": _BLOBS, "drop_attempt": _BLOBS, "model_location": _BLOBS, "remove_model": _BLOBS,
     "allow_repeat": _JOURNAL, "state_round": _JOURNAL, "stop_job": _JOURNAL,
 }  # fmt: skip
 
