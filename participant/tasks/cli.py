@@ -303,7 +303,7 @@ def _as_tables(definition: TaskDefinition, done: Rehearsal) -> RenderableType:
 
 
 def _interruption(found: Interruption) -> str:
-    if not found.saves:
+    if not found.saved:
         return "the task saves nothing: a training that is interrupted starts over"
     if found.same_update:
         return "killed after its first save, it went on to the same update, bit for bit"

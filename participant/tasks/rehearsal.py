@@ -62,8 +62,8 @@ class Rehearsal:
 class Interruption:
     """What came of a training that was killed after its first save and made to go on."""
 
-    saves: int
-    """How often the task saved, in both halves; 0 when it was never killed, because it saves nothing."""
+    saved: bool
+    """Whether the task saved anything; if not, it was never killed."""
     same_update: bool
     """Whether the update is that of the training which was not interrupted, bit for bit."""
 
@@ -124,13 +124,12 @@ async def _interrupted(
     runner: TaskRunner, *, context: RoundContext, model: Path, undisturbed: TrainingDone, deadline_s: float
 ) -> Interruption:
     folder = undisturbed.update.parent
-    saves, kills_left, update = 0, 1, folder / "update-interrupted"
+    saved, update = False, folder / "update-interrupted"
 
     def noted(kind: NoteKind, _detail: str) -> None:
-        nonlocal saves, kills_left
-        saves += kind is NoteKind.SAVED
-        if kind is NoteKind.SAVED and kills_left and runner.pid is not None:
-            kills_left -= 1
+        nonlocal saved
+        if kind is NoteKind.SAVED and not saved and runner.pid is not None:
+            saved = True
             with suppress(ProcessLookupError):
                 os.killpg(runner.pid, signal.SIGKILL)
 
@@ -147,11 +146,12 @@ async def _interrupted(
         )
 
     outcome = await train()
-    if saves:
+    if saved:
+        await runner.stop()  # it may have been quicker than the signal, and is dead now or will be
         outcome = await train()
     if isinstance(outcome, TaskFailed):
         raise _error(outcome)
-    return Interruption(saves=saves, same_update=update.read_bytes() == undisturbed.update.read_bytes())
+    return Interruption(saved=saved, same_update=update.read_bytes() == undisturbed.update.read_bytes())
 
 
 def apply_update(model: Path, update: Path, out: Path) -> tuple[TensorMove, ...]:

@@ -59,9 +59,7 @@ def test_a_training_is_interrupted_once_and_goes_on(tmp_path: Path) -> None:
     saving = ["--entry", "sample_tasks:Saving", *SAMPLE[2:], "--training", f"steps={tmp_path / 'steps'}"]
     tried = call("try", *saving, "--interrupt", "--json")
     assert tried.exit_code == 0, tried.exception
-    found = json.loads(tried.stdout)["interruption"]
-    assert found["same_update"] is True
-    assert found["saves"] >= 3, "one before it was killed at the earliest"
+    assert json.loads(tried.stdout)["interruption"] == {"saved": True, "same_update": True}
     shown = call("try", *saving, "--training", "forgets=true", "--interrupt")
     assert "another update" in " ".join(shown.stdout.split())
     shown = call("try", *SAMPLE, "--interrupt")
