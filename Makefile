@@ -6,6 +6,10 @@ PYTHON ?= python3
 PIP_ARGS ?=
 # More arguments for pytest, for example ARGS="-k session".
 ARGS ?=
+# Of `make faults`: how many, drawn from which seed, and the number of a single one of them (all when it is empty).
+N ?= 500
+SEED ?= 1
+ONLY ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +21,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PYTEST := $(BIN)/python -m pytest -v --numprocesses 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check format protos docs bench clean
+.PHONY: help demo test test-long faults check format protos docs bench clean
 
 help: ## Show this list
 	@echo "Consilo: make TARGET"
@@ -31,6 +35,9 @@ test: $(DEV_STAMP) ## Run the tests
 
 test-long: $(DEV_STAMP) ## Run the tests, the long ones too
 	@$(PYTEST) --long $(ARGS)
+
+faults: $(DEV_STAMP) ## Draw N faults by SEED on real processes (ONLY=k: the k-th alone), and look after each
+	@$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 check: $(DEV_STAMP) ## Format, lint, types, architecture, generated code, samples, documentation
 	@$(BIN)/python tools/check.py
