@@ -11,6 +11,7 @@ other peers. Everything refused is counted and logged against the identity of th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -102,6 +103,16 @@ class TooMuch(Exception):  # noqa: N818 - a limit, said by the wall as RESOURCE_
     """A caller has as many calls of this kind open as it may have."""
 
 
+BULK = frozenset(
+    {
+        "/consilo.v1.TransferService/FetchModel",
+        "/consilo.v1.TransferService/UploadUpdate",
+        "/consilo.v1.OperationsService/PutModel",
+        "/consilo.v1.OperationsService/ExportModel",
+    }
+)
+
+
 class Wall:
     """Lets calls in, and turns errors into statuses."""
 
@@ -115,6 +126,14 @@ class Wall:
         self._allowlist = allowlist
         self._counter = counter
         self._on_unknown = on_unknown
+        self._bulk: set[asyncio.Task[object]] = set()
+        self._cutting = False
+
+    def cut_transfers(self) -> None:
+        """End all bulk streams, which may take hours, with an error that says to try again. This server ends."""
+        self._cutting = True
+        for task in self._bulk:
+            task.cancel()
 
     @asynccontextmanager
     async def admit(self, method: str, context: Context) -> AsyncIterator[Call]:
@@ -125,9 +144,18 @@ class Wall:
             _log.warning("caller_refused", method=method, address=context.peer(), reason=str(error))
             await self._abort(method, context, error)
             raise  # never reached: `_abort` raises
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a handler runs in one
+        if method in BULK:
+            self._bulk.add(task)
         with log_context(peer=caller.identity.uri, method=method):
             try:
                 yield self._let_in(method, caller)
+            except asyncio.CancelledError:
+                if not (self._cutting and method in BULK):
+                    raise
+                task.uncancel()  # ours: gRPC would log its own with a traceback
+                await self._abort(method, context, UnreachableError("the coordinator is shutting down"))
             except aio.AbortError:
                 raise
             except FederationError as error:
@@ -145,6 +173,8 @@ class Wall:
                 _log.exception("internal_error")
                 self._counter.refused(method, "InternalError")
                 await context.abort(grpc.StatusCode.INTERNAL, BUG)
+            finally:
+                self._bulk.discard(task)
 
     def _let_in(self, method: str, caller: Caller) -> Call:
         roles = MATRIX.get(method, frozenset())

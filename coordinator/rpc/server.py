@@ -88,6 +88,7 @@ class CoordinatorServer:
         """`services` by name, such as `SessionService`. Raises RuntimeError when they do not fit the wire."""
         self._server = aio.server(options=OPTIONS)
         self._credentials = credentials
+        self._wall = wall
         for handler in bind(services, wall):
             self._server.add_generic_rpc_handlers((handler,))
 
@@ -109,7 +110,8 @@ class CoordinatorServer:
         return tuple(bound)
 
     async def stop(self, *, grace_s: float) -> None:
-        """Refuse new calls at once; cut what is still open after the grace."""
+        """Refuse new calls and end bulk streams at once; cut what is still open after the grace."""
+        self._wall.cut_transfers()
         await self._server.stop(grace_s)
 
 

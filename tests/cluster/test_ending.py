@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.federation import Federation, Process, job_spec, rounds_of
-from tests.support.links import MEMBERS, VICTIM, constant_federation, linked
+from tests.support.links import MEMBERS, VICTIM, assert_no_traceback, constant_federation, linked
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -46,6 +46,7 @@ def test_a_silo_that_dealt_shares_finishes_what_the_others_wait_for(tmp_path: Pa
         federation.start_participant(VICTIM)
         (committed,) = rounds_of(federation.finish(job))  # type: ignore[arg-type] # a parsed id is a str
     assert committed["survivors"] == list(MEMBERS)
+    assert_no_traceback(tmp_path)
     assert "attempt_not_finished" not in (tmp_path / f"{VICTIM}.log").read_text()
 
 
@@ -70,6 +71,7 @@ def test_a_silo_that_cannot_finish_in_time_goes_all_the_same(tmp_path: Path) -> 
         federation.start_participant(VICTIM)
         (committed,) = rounds_of(federation.finish(job))  # type: ignore[arg-type] # as above
     assert committed["survivors"] == list(MEMBERS)
+    assert_no_traceback(tmp_path)
 
 
 def test_training_is_ended_and_the_coordinator_knows_at_once(tmp_path: Path) -> None:
@@ -108,6 +110,7 @@ def test_a_coordinator_ends_in_the_middle_of_transfers(tmp_path: Path, phase: st
         federation.start_coordinator()
         (committed,) = rounds_of(federation.finish(job))  # type: ignore[arg-type] # as above
     assert committed["survivors"] == list(MEMBERS)
+    assert_no_traceback(tmp_path)
     assert link.bytes_to_target < 1.25 * 2 * 4 * MEDIUM
 
 
@@ -142,3 +145,4 @@ def test_a_coordinator_leaves_a_fold_to_its_next_start(tmp_path: Path) -> None:
         federation.start_coordinator()
         (committed,) = rounds_of(federation.finish(job))  # type: ignore[arg-type] # as above
     assert committed["survivors"] == list(MEMBERS)
+    assert_no_traceback(tmp_path)

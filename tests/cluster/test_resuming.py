@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.federation import job_spec, rounds_of
-from tests.support.links import VICTIM, constant_federation, linked
+from tests.support.links import VICTIM, assert_no_traceback, constant_federation, linked
 from tests.support.proxy import FaultProxy
 
 pytestmark = [pytest.mark.cluster]
@@ -68,6 +68,7 @@ def test_an_upload_over_a_link_that_is_cut(tmp_path: Path, parameters: int, cuts
         sent = link.bytes_to_target - before
         (committed,) = rounds_of(federation.finish(job))
     assert committed["survivors"] == list(MEMBERS)
+    assert_no_traceback(tmp_path)
     assert report(8 * parameters, cuts, sent) <= SENT_LIMIT
 
 
@@ -119,3 +120,4 @@ def test_a_byte_that_flips_while_the_coordinator_is_down_costs_one_resend(tmp_pa
         again.wait_for("update_damaged")
         (committed,) = rounds_of(federation.finish(job))
     assert committed["survivors"] == list(MEMBERS)
+    assert_no_traceback(tmp_path)

@@ -22,7 +22,7 @@ from shared.wire.transfer import UploadOpen, encode_data, encode_upload_open
 from tests.support.credentials import Consortium
 from tests.support.fake_participant import TRANSFER, Talk, fake_participant
 from tests.support.federation import CONSILO, Federation, job_spec, rounds_of, write_toml
-from tests.support.links import MEMBERS, VICTIM, constant_federation, linked
+from tests.support.links import MEMBERS, VICTIM, assert_no_traceback, constant_federation, linked
 from tests.support.live_coordinator import OPERATOR, live_coordinator
 from tests.support.proxy import FaultProxy
 
@@ -66,6 +66,7 @@ def test_a_peer_that_stops_answering_is_noticed_in_time(tmp_path: Path) -> None:
         coordinator.go_on()
         with federation.operations() as operations:
             operations.abort_job(job, "seen enough")
+    assert_no_traceback(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,7 @@ def test_a_session_that_has_nothing_to_say_is_not_forgotten(
         job = federation.submit("study-1", job_spec(MEMBERS, initial, rounds=1, metrics=()), initial)
         (committed,) = rounds_of(federation.finish(job))
     assert committed["survivors"] == list(MEMBERS)
+    assert_no_traceback(tmp_path)
     assert (tmp_path / f"{VICTIM}.log").read_text().count('"event": "session_open"') == 1
 
 
@@ -114,6 +116,7 @@ def test_a_watch_goes_on_when_the_coordinator_is_back(tmp_path: Path) -> None:
             watch.kill()
             watch.communicate()
     assert watch.returncode == 0
+    assert_no_traceback(tmp_path)
     finished = [told["round"] for line in map(json.loads, out.splitlines()) for told in line["finished"]]
     assert finished == [1, 2, 3], "each once, and the closing one after them"
 

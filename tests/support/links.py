@@ -38,3 +38,9 @@ def linked(federation: Federation, member: str = VICTIM) -> Iterator[FaultProxy]
         assert direct in text
         config.write_text(text.replace(direct, f"coordinators = {json.dumps([f'localhost:{link.port}'])}"))
         yield link
+
+
+def assert_no_traceback(folder: Path) -> None:
+    """No daemon of a federation said one: a link that breaks, or a peer that ends, is nothing to trace."""
+    said = [log.name for log in folder.glob("*.log") if "Traceback" in log.read_text()]
+    assert said == []
