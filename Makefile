@@ -17,8 +17,9 @@ DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 
 # Two processes: on two cores the suite takes little more than half the time. loadscope keeps a module's tests together,
-# so that what a module sets up once is set up once.
-PYTEST := $(BIN)/python -m pytest -v --numprocesses 2 --dist loadscope
+# so that what a module sets up once is set up once. Not reordered: modules of few and long tests would come last, and one
+# process would idle; in the order of their folders the quick ones of tests/unit do.
+PYTEST := $(BIN)/python -m pytest -v --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long faults check format protos docs bench clean

@@ -23,7 +23,7 @@ from tests.support.federation import Federation, Process, job_spec, rounds_of
 from tests.support.links import constant_federation
 from tests.support.small_disk import SmallDisk, small_disk
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 PARAMETERS = 300_000  # a model of 1.2 MB, an update of 2.4 MB in the first round and 1.2 MB after it
 DISK_BYTES = 48 << 20

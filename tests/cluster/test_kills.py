@@ -24,7 +24,7 @@ from tests.support.doomed_coordinator import DECIDED
 from tests.support.federation import Federation, Process, job_spec, rounds_of
 from tests.support.hurried_daemon import HURRY, hurried
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 ROWS = {"hospital-a": 24, "hospital-b": 40, "hospital-c": 64, "hospital-d": 16}
 *OTHERS, SLOW, VICTIM = ROWS
