@@ -6,7 +6,9 @@ Real processes. The backup is made in the middle of a masked round, while one si
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -144,9 +146,11 @@ def test_a_folder_that_was_set_back_by_hand_is_recognised_by_what_silos_verified
     initial, copy = tmp_path / "initial.safetensors", tmp_path / "copy"
     with federation:
         up_to_the_open_round(federation, initial)
-        federation.kill("coordinator")
+        process = federation.process("coordinator")
+        os.kill(process.pid, signal.SIGSTOP)  # as a snapshot of the machine would find it
+        process.wait_until_stopped()
         shutil.copytree(federation.data, copy)
-        federation.start_coordinator()
+        process.go_on()
         on_to_the_lost_round(federation)
         shutil.rmtree(federation.data)
         shutil.copytree(copy, federation.data)
