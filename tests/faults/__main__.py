@@ -32,9 +32,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", type=int, help="the number of one draw of that seed, alone")
     parser.add_argument("--report", type=Path, help="write the table to this file, as Markdown")
     parser.add_argument("--folder", type=Path, help="where federations live; a temporary folder unless said")
+    parser.add_argument("--no-mounts", action="store_true", help="do as if no disk could be mounted")
     parser.add_argument(_INSIDE, action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    if not chosen.inside and _may_unshare():
+    if not (chosen.inside or chosen.no_mounts) and _may_unshare():
         inside = [*_unshare(), sys.executable, "-m", "tests.faults", _INSIDE, *arguments]
         return subprocess.run(inside, check=False).returncode
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="consilo-faults-"))

@@ -63,7 +63,7 @@ PHASES: dict[tuple[Mode, Side], tuple[str, ...]] = {
 WITH_SPOOL: dict[tuple[Mode, Side], frozenset[str]] = {
     (Mode.MASKED, Side.COORDINATOR): frozenset({"Received", "Confirming", "Unmasking"}),
     (Mode.MASKED, Side.PARTICIPANT): frozenset({"Ready", "Advertised", "Shared", "Uploading"}),
-    (Mode.PLAIN, Side.COORDINATOR): frozenset({"Received", "Folding"}),
+    (Mode.PLAIN, Side.COORDINATOR): frozenset({"Received"}),
     (Mode.PLAIN, Side.PARTICIPANT): frozenset({"Ready", "Uploading"}),
 }
 

@@ -100,7 +100,7 @@ class FaultProxy:
     # --- faults -------------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
-        """Reset every connection, and refuse new ones until `heal`."""
+        """Reset every connection, and refuse new ones until `heal`. What `cut_after` appointed is taken back."""
         self._do(self._cut())
 
     def heal(self) -> None:
@@ -140,6 +140,7 @@ class FaultProxy:
             self._listener = await asyncio.start_server(self._accepted, sock=listener, limit=CHUNK_BYTES)
 
     async def _cut(self) -> None:
+        self._strike_at = None
         if self._listener is not None:
             self._listener.close()
             self._listener = None

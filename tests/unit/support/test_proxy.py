@@ -218,6 +218,15 @@ def test_a_link_is_cut_at_the_byte_that_was_named(link: FaultProxy, echo: Echo) 
         dial(link)
 
 
+def test_a_cut_takes_back_the_one_that_was_appointed(link: FaultProxy) -> None:
+    struck = link.cut_after(1000)
+    link.cut()
+    link.heal()
+    with dial(link) as connection:
+        ask(connection, b"x" * 5000)
+    assert not struck.is_set()
+
+
 def test_nobody_at_the_target_is_a_reset(echo: Echo) -> None:
     nobody = socket.create_server(("127.0.0.1", 0))
     address = nobody.getsockname()
