@@ -2,11 +2,13 @@
 
 *To prune* a version is to mark its record, with an audit entry, and to remove its file afterwards. A crash in between
 leaves a file of a pruned version, which the next start sweeps. *To sweep*, once at each start and before any round goes
-on, is to remove what earlier processes left: models that no record names, spools of rounds that are over and of
-attempts before an open round's last one. What a round goes on with is never in it: its model is on record, its spools
-are of its last attempt, and a fold that was published and not committed is done again and publishes the same bytes.
+on, is to remove what earlier processes left: files of pruned versions, spools of rounds that are over and of attempts
+before an open round's last one. What a round goes on with is never in it: its spools are of its last attempt.
 
-In a data folder whose records are an older copy, models that no record names stay: they may be what was lost.
+A model that no record names is what a fold published and nobody committed; or it is a version whose record was lost,
+because somebody set the database back and left the models. Only silos know which. So such models wait for the first
+commit after the start: by then a quorum of silos has shown its heads, and where these prove that the records are an
+older copy, the models stay.
 
 A version is not pruned while a fold is under way. It may just be making the same bytes again, and its record would
 then name a file that is gone. The commit that the fold leads to is the next occasion.
@@ -25,7 +27,7 @@ from coordinator.audit import AuditLog
 from coordinator.retention import KEEP_ALL, JobVersions, prunable
 from coordinator.round.effects import AttemptBegun
 from coordinator.round.journal import decode_record
-from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, RoundRecord, Store, StoredSpool
+from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, RoundRecord, Store, StoredModel, StoredSpool
 from shared.errors import DurabilityUnknown, FederationError, UnknownError, WireError
 from shared.ids import AttemptNumber, Digest, JobId, RoundKey
 from shared.job import parse_jobspec
@@ -49,6 +51,7 @@ class Pruning:
         self._keep_versions = keep_versions
         self._versions: dict[JobId, tuple[Digest, ...]] = {}
         self._marked: list[Digest] = []  # pruned on record, their files not yet removed
+        self._strays: list[StoredModel] = []  # found at the start, named by no record then
 
     def start(self) -> None:
         """Sweep, then prune. Raises DurabilityUnknown alone."""
@@ -63,6 +66,9 @@ class Pruning:
                 self._versions[ended.key.job] += _made(ended)
         if not folding:
             self.prune()
+            if ended.outcome == COMMITTED:
+                with _harmless("sweep"):
+                    self._remove_strays()
 
     def prune(self) -> None:
         """Prune what the policy does not keep. Raises DurabilityUnknown alone."""
@@ -99,18 +105,31 @@ class Pruning:
     # --- sweeping -----------------------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        pruned = {model.digest: model.pruned for model in self._store.models()}
-        stray = not self._store.set_backs()  # whether a model that no record names goes
-        strays = [model for model in self._blobs.published() if pruned.get(model.digest, stray)]
+        recorded = {model.digest: model.pruned for model in self._store.models()}
+        published = self._blobs.published()
+        self._strays = [model for model in published if model.digest not in recorded]
+        pruned = [model for model in published if recorded.get(model.digest, False)]
         spools = self._unneeded(self._blobs.spooled())
-        for model in strays:
+        for model in pruned:
             self._blobs.remove_model(model.digest)
         for key in dict.fromkeys(spool.key for spool in spools):
             self._blobs.drop_attempt(key)
         left = self._blobs.leftovers
-        if strays or spools or left.files:
-            size = sum(model.size for model in strays) + sum(spool.size for spool in spools) + left.size
-            _log.info("storage_swept", models=len(strays), spools=len(spools), staged=left.files, bytes=size)
+        if pruned or spools or left.files:
+            size = sum(model.size for model in pruned) + sum(spool.size for spool in spools) + left.size
+            _log.info("storage_swept", models=len(pruned), spools=len(spools), staged=left.files, bytes=size)
+
+    def _remove_strays(self) -> None:
+        if not self._strays or self._store.set_backs():
+            return
+        recorded = {model.digest for model in self._store.models()}
+        strays = [model for model in self._strays if model.digest not in recorded]  # it may have been made again
+        for model in strays:
+            self._blobs.remove_model(model.digest)
+        self._strays = []
+        if strays:
+            size = sum(model.size for model in strays)
+            _log.info("storage_swept", models=len(strays), spools=0, staged=0, bytes=size)
 
     def _unneeded(self, spools: Sequence[StoredSpool]) -> list[StoredSpool]:
         needed_from = {key: self._needed_from(key) for key in {spool.key.round for spool in spools}}
