@@ -19,6 +19,8 @@ WEIGHTS = {
     "reconnect": 1,
     "restart_silo": 2,
     "crash": 3,
+    "die": 3,
+    "die_silo": 2,
     "fault": 3,
     "wait": 3,
     "decline": 1,

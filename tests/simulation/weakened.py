@@ -26,6 +26,7 @@ from shared.update import Encoding, UpdateHeader
 from tests.simulation.settings import Parts, PlantedBug
 from tests.simulation.shown import as_shown
 from tests.simulation.weakened_masking import MASKED_BUGS
+from tests.simulation.weakened_restarts import RESTART_BUGS
 
 # --- double count: what is committed twice is counted twice -----------------------------------------------------------
 
@@ -187,4 +188,5 @@ BUGS: dict[str, PlantedBug] = {
     "forgotten fsync": PlantedBug(forgotten_fsync, frozenset({"acknowledged-durable"})),
     "wrong survivor": PlantedBug(wrong_survivor, frozenset({"sum-over-survivors", "survivors"})),
     **MASKED_BUGS,
+    **RESTART_BUGS,
 }

@@ -25,25 +25,16 @@ from tests.simulation.hostile import hostile_word
 from tests.simulation.settings import JOB, Convicted, Parts, Shape, hold
 from tests.simulation.silo import Silo
 from tests.simulation.steps import Federation
+from tests.simulation.verbs import COORDINATOR_VERBS, PARTICIPANT_VERBS
 
 Operation = tuple[str, int, int]
 
-VERBS = (
-    "journal", "commit_round", "abort_round", "open_round", "set_job_state", "journal_of", "rounds", "drop_spools",
-    "sync", "append", "spool", "publish", "stage", "allocate", "write_at", "read_at", "truncate", "model", "jobs",
-    "audit_entries",
-)  # fmt: skip
-WRITES = frozenset(VERBS) - {"journal_of", "rounds", "read_at", "model", "jobs", "audit_entries"}
 SECONDS = (0.5, 4.0, 5.5, 16.0, 61.0, 601.0)  # a moment, the grace, the reconnect window, both deadlines
 OUTAGES_S = (16.0, 61.0, 61.0, 601.0)
-JOURNAL_VERBS = (
-    "record_plan", "record_update", "record_attempt", "record_opening", "record_end", "totals", "open_rounds",
-    "history",
-)  # fmt: skip
-JOURNAL_READS = frozenset({"totals", "open_rounds", "history"})
 PHASES = ("advertising", "sharing", "uploading", "confirming", "unmasking", "folding")
 UNTIL_STEPS_MAX = 150
 EXPONENTS = (0, 3, 6, -2, None, 40)  # log2 of what a silo trains; None is nothing at all, and 40 fits no encoding
+_FAULTS = tuple(Fault)  # to a call that only reads they are all the same
 UPLOAD_CALLS_MAX = 6  # status, two chunks, the end, the commitment, and one to spare
 
 
@@ -115,9 +106,16 @@ class World(Federation):
 
     def do_fault(self, a: int, b: int) -> None:
         """A storage call to come will fail."""
-        verb = VERBS[a % len(VERBS)]
-        faults = list(Fault) if verb in WRITES else [Fault.FAILED_NOT_PERSISTED]
-        self.host.faults.inject(verb, faults[b % len(faults)], after=b // 3 % 4)
+        verb = COORDINATOR_VERBS[a % len(COORDINATOR_VERBS)]
+        self.host.faults.inject(verb, _FAULTS[b % len(_FAULTS)], after=b // 3 % 4)
+
+    def do_die(self, a: int, b: int) -> None:
+        """The coordinator is killed at a boundary to come, in the middle of whatever it does then."""
+        self.host.faults.die_after(a % 64)
+
+    def do_die_silo(self, a: int, b: int) -> None:
+        """A silo is, at a boundary of its own."""
+        self._silo(a).faults.die_after(b)
 
     def do_wait(self, a: int, b: int) -> None:
         self.clock.advance(SECONDS[a % len(SECONDS)])
@@ -225,9 +223,8 @@ class World(Federation):
 
     def do_journal_fault(self, a: int, b: int) -> None:
         """A call of a participant's journal will fail."""
-        verb = JOURNAL_VERBS[b % len(JOURNAL_VERBS)]
-        faults = [Fault.FAILED_NOT_PERSISTED] if verb in JOURNAL_READS else list(Fault)
-        self._silo(a).faults.inject(verb, faults[b // 8 % len(faults)], after=a // 8 % 3)
+        verb = PARTICIPANT_VERBS[b % len(PARTICIPANT_VERBS)]
+        self._silo(a).faults.inject(verb, _FAULTS[a // 8 % len(_FAULTS)], after=a // 24 % 3)
 
     def do_twice(self, a: int, b: int) -> None:
         """The next frame in one direction comes twice."""
