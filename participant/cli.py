@@ -139,7 +139,7 @@ def allow(job: str | None, config_path: Path, *, undo: bool, yes: bool, as_json:
         raise ConfigError(f"{path} does not exist: this silo has taken part in nothing that could be repeated")
     if job is None and (undo or yes):
         raise click.UsageError("which job? Give its id")
-    with contextlib.closing(SqliteJournal(path)) as journal:
+    with contextlib.closing(SqliteJournal(path, may_migrate=False)) as journal:
         if job is not None:
             _change_allowance(journal, _job_id(job), undo=undo, yes=yes)
         rows = [(each, "policy.allowed_repeats") for each in settings.policy.allowed_repeats]
@@ -185,6 +185,7 @@ class _Caution:
 def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str | _Caution]]]:
     from participant.app import JOURNAL_FILE, check_identity, lock_folder
     from participant.journal import SqliteJournal
+    from participant.journal_file import OlderJournalError
     from participant.marker import doubt_about, marker_path
     from participant.membership import check_consortium
     from participant.tasks.catalogue import task_definitions
@@ -217,8 +218,11 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str |
                     "`consilo participant confirm-journal --help`"
                 )
             return "none yet"
-        with contextlib.closing(SqliteJournal(path)) as found:
-            doubt = doubt_about(found, settings.signing.key)
+        try:
+            with contextlib.closing(SqliteJournal(path, may_migrate=False)) as found:
+                doubt = doubt_about(found, settings.signing.key)
+        except OlderJournalError:
+            return "of an older version: the next start of the daemon copies it and brings it up to date"
         if doubt is not None:
             raise ConfigError(f"{doubt.detail}: see `consilo participant confirm-journal --help`")
         return "the one that the signing key was used with"

@@ -127,12 +127,18 @@ class Journal(Protocol):
 class SqliteJournal:
     """The journal in a file."""
 
-    def __init__(self, path: Path, *, on_opening: Callable[[SqliteJournal], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        may_migrate: bool = True,
+        on_opening: Callable[[SqliteJournal], None] | None = None,
+    ) -> None:
         """Opens, brings up to date or creates, and raises, as `JournalFile`.
 
         `on_opening` is called after an opening is on record and before `record_opening` returns.
         """
-        self._file = JournalFile(path)
+        self._file = JournalFile(path, may_migrate=may_migrate)
         self._on_opening = on_opening
 
     def name(self) -> JournalName:

@@ -40,13 +40,21 @@ class JournalName:
     generation: int
 
 
+class OlderJournalError(ConfigError):
+    """A journal of an older version, opened by somebody who may not bring it up to date."""
+
+
 class JournalFile:
     """The open file."""
 
-    def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(self, path: Path, *, may_migrate: bool = True, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         """Opens, brings up to date or creates. Raises ConfigError for a file of a newer version, StorageError for one
         that cannot be read or brought up to date, DurabilityUnknown when nobody knows whether it was.
+
+        `may_migrate`: who does not hold the data folder must not, since a daemon of the older version may be at work in
+        the file; then an older one raises OlderJournalError.
         """
+        self._may_migrate = may_migrate
         try:
             self._database = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s
@@ -70,6 +78,11 @@ class JournalFile:
             raise ConfigError(
                 f"the journal {path} has schema version {version}, this program knows {SCHEMA_VERSION}: "
                 "run the version of Consilo that wrote it, or a newer one"
+            )
+        if version < SCHEMA_VERSION and not self._may_migrate:
+            raise OlderJournalError(
+                f"the journal {path} has schema version {version}, this program writes {SCHEMA_VERSION}: "
+                "start the daemon of this version first, which brings the journal up to date"
             )
         if version < SCHEMA_VERSION:
             self._migrate(path, version)

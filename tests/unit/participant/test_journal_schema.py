@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from participant.journal import SqliteJournal
-from participant.journal_file import JournalName
+from participant.journal_file import JournalName, OlderJournalError
 from participant.journal_schema import SCHEMA_VERSION
 from participant.round.phases import Measured, Opening, SpooledUpdate
 from shared.errors import StorageError
@@ -81,6 +81,17 @@ def test_the_copy_is_private_as_it_was_and_has_no_reply_that_nobody_would_delete
     kept = copy.stat().st_mtime_ns
     SqliteJournal(path).close()
     assert copy.stat().st_mtime_ns == kept, "once is enough"
+
+
+def test_who_does_not_hold_the_folder_leaves_an_older_journal_as_it_is(tmp_path: Path) -> None:
+    path = version_1(tmp_path)
+    with pytest.raises(OlderJournalError, match=r"has schema version 1, this program writes 2: start the daemon"):
+        SqliteJournal(path, may_migrate=False)
+    assert not list(tmp_path.glob("*.before-*")), "a daemon of the older version may be at work in it"
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT schema_version FROM meta").fetchall() == [(1,)]
+    SqliteJournal(path).close()
+    SqliteJournal(path, may_migrate=False).close()
 
 
 def test_a_journal_that_cannot_be_copied_stays_as_it_is(tmp_path: Path) -> None:
