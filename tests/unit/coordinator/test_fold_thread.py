@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from coordinator.fold_thread import RETRIES, FoldThread
+from coordinator.fold_thread import SAID_EVERY, FoldThread
 from coordinator.folding import run_fold
 from coordinator.round.effects import Folded, FoldFailed
 from coordinator.round.frame import RoundFrame
@@ -37,6 +38,8 @@ from tests.support.models import model_bytes, random_tensors
 from tests.support.rounds import key_of
 
 MEMBER = ParticipantId("hospital-a")
+PATIENCE_S = 0.1
+TRIES = 100  # a millisecond apart
 KEY = AttemptKey(RoundKey(JobId("heart-1"), RoundNumber(1)), AttemptNumber(1))
 
 
@@ -116,7 +119,9 @@ def _fold(errors: list[Exception]) -> _Reports:
     blobs, reports = _FlakyBlobs(), _Reports()
     order = _order(blobs)
     blobs.errors = errors
-    folds = FoldThread(blobs=blobs, report=reports.report, on_unknown=reports.unknown.append, retry_s=0.001)
+    folds = FoldThread(
+        blobs=blobs, report=reports.report, on_unknown=reports.unknown.append, retry_s=0.001, patience_s=PATIENCE_S
+    )
     folds.start(order)
     if not any(isinstance(error, DurabilityUnknown) for error in errors):
         assert reports.came.wait(5)
@@ -131,13 +136,41 @@ def test_a_fold_is_reported() -> None:
     assert outcome.weight_total == 2
 
 
-def test_storage_gets_some_more_tries() -> None:
-    (outcome,) = _fold([StorageError("full") for _ in range(RETRIES)]).outcomes
+def test_a_disk_that_refuses_is_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
+    (outcome,) = _fold([StorageError("full") for _ in range(TRIES - 1)]).outcomes
     assert isinstance(outcome, Folded)
+    said = capfd.readouterr().err.count("fold_storage_failed")
+    assert said == -(-(TRIES - 1) // SAID_EVERY), "not once for each try"
+
+
+def test_a_fold_that_waits_for_its_disk_is_passed_by_others() -> None:
+    blobs, heard = _SlowBlobs(), threading.Semaphore(0)
+    blobs.go_on.set()
+    first = _order(blobs)
+    second_key = AttemptKey(RoundKey(JobId("lung-1"), RoundNumber(1)), AttemptNumber(1))
+    with closing(blobs.spool(KEY, MEMBER)) as spool, closing(spool.reader()) as reader:
+        content = bytes(reader.read_at(0, reader.size))
+    with closing(blobs.spool(second_key, MEMBER)) as other:
+        other.append(memoryview(content))
+    outcomes: list[RoundKey] = []
+
+    def report(key: RoundKey, outcome: Folded | FoldFailed) -> None:
+        assert isinstance(outcome, Folded)
+        outcomes.append(key)
+        heard.release()
+
+    blobs.faults.inject("spool", Fault.FAILED_NOT_PERSISTED)
+    folds = FoldThread(blobs=blobs, report=report, on_unknown=lambda _: None, retry_s=0.05)
+    folds.start(first)
+    folds.start(replace(first, attempt=second_key))
+    assert heard.acquire(timeout=5)
+    assert heard.acquire(timeout=5)
+    assert folds.close(wait_s=5)
+    assert outcomes == [second_key.round, KEY.round]
 
 
 @pytest.mark.parametrize(
-    "errors", [[StorageError("full") for _ in range(RETRIES + 1)], [ZeroDivisionError()]], ids=["full", "bug"]
+    "errors", [[StorageError("full") for _ in range(TRIES)], [ZeroDivisionError()]], ids=["full", "bug"]
 )
 def test_what_does_not_fold_ends_the_round_with_a_reason(errors: list[Exception]) -> None:
     assert _fold(errors).outcomes == [FoldFailed(AbortReason.FOLD_FAILED)]
