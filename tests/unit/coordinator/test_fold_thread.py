@@ -203,7 +203,7 @@ def test_closing_does_not_wait_for_a_disk_that_somebody_may_clear() -> None:
     blobs, reports = _FlakyBlobs(), _Reports()
     order = _order(blobs)
     blobs.errors = [StorageError("full")]
-    folds = FoldThread(blobs=blobs, report=reports.report, on_unknown=reports.unknown.append, retry_s=3600)
+    folds = FoldThread(blobs=blobs, report=reports.report, on_unknown=reports.unknown.append, retry_s=1000)
     folds.start(order)
     assert blobs.asked.wait(5)
     assert folds.close(wait_s=5)
