@@ -1,10 +1,11 @@
 """How a daemon is told to end: the first SIGTERM or SIGINT asks it to, a second one ends it at once.
 
-The second one does not depend on anything that may hang: it is not handed to the event loop, which may be waiting for a
-thread, and it closes nothing. That is safe because both daemons are written so that `kill -9` is: what was promised is
-on disk, and nothing else matters. For the same reason a daemon that does not come to its end (a disk that does not
-answer) is ended after `LIMIT_S`, with exit code 0 and a line that says so: whoever supervises it would kill it soon
-after, and whoever waits for it waits no longer.
+Neither depends on anything that may hang. What Python does with a signal it does on the main thread, when that gets to
+it, and there a disk that does not answer may hold the event loop. So the number of each signal, which the interpreter
+writes to a descriptor before anything else, is read by a thread of its own. A second one closes nothing. That is safe
+because both daemons are written so that `kill -9` is: what was promised is on disk, and nothing else matters. For the
+same reason a daemon that does not come to its end is ended after `LIMIT_S`, with exit code 0 and a line that says so:
+whoever supervises it would kill it soon after, and whoever waits for it waits no longer.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
+from contextlib import suppress
 
 import structlog
 
@@ -28,20 +30,30 @@ _log = structlog.get_logger(__name__)
 
 def when_told_to_end(asked: Callable[[signal.Signals], None], *, limit_s: float = LIMIT_S) -> None:
     """Call `asked` on the running event loop at the first signal. From the main thread."""
-    loop = asyncio.get_running_loop()
+    loop, told = asyncio.get_running_loop(), threading.Event()
 
-    def first(number: signal.Signals) -> None:
-        for each in _SIGNALS:
-            signal.signal(each, _end_at_once)  # in place of the loop's: it would wait for the loop
+    def heard(number: int) -> None:
+        if told.is_set():
+            os._exit(128 + number)
+        told.set()
         threading.Thread(target=_end_after, args=(limit_s,), name="end", daemon=True).start()
-        asked(number)
+        with suppress(RuntimeError):  # a loop that is closed: the process is at its end already
+            loop.call_soon_threadsafe(asked, signal.Signals(number))
 
     for number in _SIGNALS:
-        loop.add_signal_handler(number, first, number)
+        loop.add_signal_handler(number, heard, number)  # taken back with the loop; the loop itself hears of none
+    writer, reader = socket.socketpair()
+    writer.settimeout(0)
+    threading.Thread(target=_listen, args=(reader, writer, heard), name="signals", daemon=True).start()
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)  # in place of the loop's
 
 
-def _end_at_once(number: int, _frame: FrameType | None) -> None:
-    os._exit(128 + number)
+def _listen(reader: socket.socket, _writer: socket.socket, heard: Callable[[int], None]) -> None:
+    """Both ends are held here, so that they stay open as long as the process."""
+    while numbers := reader.recv(16):
+        for number in numbers:
+            if number in _SIGNALS:
+                heard(number)
 
 
 def _end_after(limit_s: float) -> None:

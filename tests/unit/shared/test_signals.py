@@ -22,6 +22,8 @@ async def main():
     asked = asyncio.Event()
     when_told_to_end(lambda number: asked.set(), limit_s=float(sys.argv[2]))
     print("ready", flush=True)
+    if sys.argv[1] == "before":
+        time.sleep(60)
     await asked.wait()
     print("asked", flush=True)
     if sys.argv[1] == "loop":
@@ -34,7 +36,9 @@ async def main():
 configure_logging(style="json", level="info")
 asyncio.run(main())
 """
-HANGS = ["loop", "thread", "executor"]
+LATER = ["loop", "thread", "executor"]
+HANGS = ["before", *LATER]
+"""Where it hangs: on the loop before it is told to end, or somewhere afterwards."""
 
 
 @contextmanager
@@ -69,12 +73,21 @@ def test_one_that_hangs_is_ended_after_its_limit(hangs: str) -> None:
         assert "ended_with_work_left" in process.stderr.read()
 
 
-@pytest.mark.parametrize("hangs", HANGS)
+@pytest.mark.parametrize("hangs", LATER)
 def test_a_second_signal_ends_one_that_hangs_at_once(hangs: str) -> None:
     with running(hangs, 30.0) as process:
         process.terminate()
         assert said(process) == "asked"
         time.sleep(0.05)  # into the place where it hangs; before it, the end is the same
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 128 + signal.SIGINT
+
+
+def test_nor_does_a_second_one_wait_for_a_loop_that_never_heard_the_first() -> None:
+    with running("before", 30.0) as process:
+        time.sleep(0.05)  # into its sleep
+        process.terminate()
+        time.sleep(0.2)  # of two at once only one might arrive
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 128 + signal.SIGINT
 
