@@ -12,8 +12,8 @@ round is planned every open job ends. That is noted first, with an entry in the 
 next start if a crash comes between. What goes on is a new job, from any model that is on record.
 
 Each lost result is noted once, or every new session would end jobs again. After the records were found to be older, a
-lost result of a job that is unknown here, or that ended because of it, is a part of what was lost then: it is noted,
-and ends nothing. Otherwise a silo could keep it for a moment of its choice.
+lost result of a job that is unknown here, or over, is a part of what was lost then: it is noted, and ends nothing.
+Otherwise a silo could keep it for a moment of its choice.
 
 `restore` notes the same in the folder that it makes, so that a start after it does not wait for anybody's head.
 """
@@ -28,15 +28,17 @@ from coordinator.audit import AuditLog
 from coordinator.jobs import Jobs
 from coordinator.planning import Planning
 from coordinator.storage.interface import COMMITTED, SetBack, Store
-from shared.errors import PeerError, UnknownError
+from shared.errors import PeerError, UnknownError, WireError
 from shared.identity import VerifyingKey
 from shared.ids import Digest, JobId, ParticipantId
+from shared.job import JobSpec
 from shared.protocol.messages import SIGNER_COORDINATOR, Envelope, RoundResult, Sealed
 from shared.reasons import AbortReason, JobState
 from shared.wire.sealed import decode_envelope, open_sealed
 
 Head = Sealed[RoundResult]
 
+_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
 _log = structlog.get_logger(__name__)
 
 
@@ -92,14 +94,27 @@ class OlderCopy:
         why = f"{first} (and {len(more)} more)" if more else first
         specs = [(job, each.spec) for job, each in self._jobs.running.items()]
         specs += [(job, each.spec) for job, each in self._jobs.queued.items()]
-        ended = [(job, self._planning.take_up_to_abort(job, spec).history.model) for job, spec in specs]
-        for job, model in ended:
-            advice = f'submit a new job under another id, with initial = "model:{model}"'
-            self._end_job(job, AbortReason.RESTORED, f"{why}; {advice}")
-            _log.warning("job_ended", job=job, reason=AbortReason.RESTORED, why=why, advice=advice)
+        ended = [job for job, spec in specs if self._end(job, spec, why)]
         self._store.end_set_backs()
         self._known = list(self._store.set_backs())
-        _log.error("older_records", why=why, jobs_ended=sorted(job for job, _ in ended))
+        _log.error("older_records", why=why, jobs_ended=sorted(ended))
+
+    def _end(self, job: JobId, spec: JobSpec, why: str) -> bool:
+        """Whether a job ended. One whose open round cannot be read does not: nothing can be said of that round, it does
+        not go on either, and the others must not wait for it.
+        """
+        advice = "submit a new job under another id"
+        try:
+            advice += f', with initial = "model:{self._planning.take_up_to_abort(job, spec).history.model}"'
+        except WireError:
+            _log.warning("job_cannot_be_read", job=job, meaning="which model it had come to is not known")
+        try:
+            self._end_job(job, AbortReason.RESTORED, f"{why}; {advice}")
+        except WireError as error:
+            _log.error("job_not_ended", job=job, reason=str(error), why=why)
+            return False
+        _log.warning("job_ended", job=job, reason=AbortReason.RESTORED, why=why, advice=advice)
+        return True
 
     # --- heads --------------------------------------------------------------------------------------------------------
 
@@ -134,8 +149,6 @@ class OlderCopy:
         _log.error("result_lost", **facts, ends_jobs=not explained)
 
     def _lost_with_others(self, head: Head) -> bool:
-        """A part of what was found to be lost before."""
+        """A part of what was found to be lost before: a job that is still open would be a second loss."""
         record = self._jobs.known(head.value.key.job)
-        if record is None:
-            return bool(self._known)
-        return record.state is JobState.ABORTED and record.reason.startswith(AbortReason.RESTORED)
+        return bool(self._known) and (record is None or record.state in _OVER)

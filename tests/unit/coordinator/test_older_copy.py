@@ -21,7 +21,7 @@ from coordinator.registry import Enrolled
 from coordinator.round.phases import Recruiting, RoundState
 from coordinator.round.surroundings import FoldOrder, Surroundings
 from coordinator.storage.faults import Fault, FaultPlan
-from coordinator.storage.interface import ModelRecord, RoundCommit, SetBack
+from coordinator.storage.interface import JournalEntry, ModelRecord, RoundCommit, SetBack
 from coordinator.storage.memory import MemoryBlobs, MemoryStore
 from shared.clock import ManualClock
 from shared.errors import DurabilityUnknown, StorageError
@@ -225,6 +225,36 @@ def test_what_was_lost_with_it_ends_nothing_whenever_it_is_shown(machine: Machin
     assert machine.state_of(JobId("heart-2")) is JobState.RUNNING
     assert machine.kinds()[before:] == ["result_lost", "result_lost"]
     assert machine.conductor.heads_shown(B, [result(GONE, 9), result(HEART, 5)]) == 0
+
+
+def test_nor_does_what_was_lost_of_a_job_that_a_person_ended_before_it_was_found(machine: Machine) -> None:
+    machine.conductor.desk.abort_job(HEART, "the folder was set back", OPERATOR)
+    assert machine.conductor.heads_shown(A, [result(HEART, 5)]) == 1
+    assert machine.state_of(LUNG) is JobState.ABORTED
+    machine.submit(JobId("heart-2"))
+    machine.connect(*MEMBERS)
+    before = len(machine.kinds())
+    for number in (4, 3, 2):
+        assert machine.conductor.heads_shown(B, [result(HEART, number)]) == 1
+    assert machine.state_of(JobId("heart-2")) is JobState.RUNNING
+    assert machine.kinds()[before:] == ["result_lost"] * 3
+
+
+def test_a_round_that_cannot_be_read_keeps_nobody_else(machine: Machine) -> None:
+    """Its job cannot go on either; the others end, and new ones run."""
+    machine.store.journal(RoundKey(HEART, RoundNumber(1)), JournalEntry("of another program", b"{}"))
+    machine.start(crashed=True)
+    with capture_logs() as logs:
+        assert machine.conductor.heads_shown(A, [result(LUNG, 3)]) == 1
+    assert (machine.state_of(HEART), machine.state_of(LUNG)) == (JobState.RUNNING, JobState.ABORTED)
+    assert [entry["job"] for entry in logs if entry["event"] == "job_not_ended"] == [HEART]
+    assert machine.conductor.next_deadline > machine.clock.monotonic()
+    assert "cannot go on" in machine.conductor.desk.job_view(HEART).waits_for
+    machine.submit(JobId("lung-2"), elements=9, members=OTHERS)
+    machine.connect(*OTHERS)
+    assert machine.state_of(JobId("lung-2")) is JobState.RUNNING
+    machine.connect(*MEMBERS)
+    assert machine.outside.said(RoundPlan).count(A) == 1  # before it was set back
 
 
 def test_the_reason_of_a_job_stays_short_whatever_is_shown(machine: Machine) -> None:
