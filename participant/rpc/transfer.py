@@ -15,7 +15,7 @@ import grpc.aio
 
 from participant.protect import Chunk, UpdateChunks
 from participant.rpc.channel import dial, error_of
-from shared.errors import ConflictError, ModelError, StorageError
+from shared.errors import ConflictError, ModelError, StorageError, UnreachableError
 from shared.ids import AttemptKey, Digest
 from shared.protocol.messages import Envelope
 from shared.tensors import FileReader, file_digest
@@ -57,7 +57,8 @@ class Transfers:
     async def fetch_model(self, model: Digest, size: int, partial: Path) -> None:
         """Bring the whole model into `partial`, verified. What came before a failure is kept and not sent again.
 
-        Raises UnreachableError, UnknownError, StorageError, or ModelError when the bytes are not the announced model.
+        Raises UnreachableError, UnknownError, StorageError, or ModelError when the bytes that came in this call are not
+        the announced model; when some were kept from before it, all of them are dropped: UnreachableError.
         """
         held = await asyncio.to_thread(_size_of, partial)
         if held < size:
@@ -65,6 +66,8 @@ class Transfers:
         digest, total = await asyncio.to_thread(_digest_of, partial)
         if digest != model or total != size:
             await asyncio.to_thread(_remove, partial)
+            if held:  # what a loss of power does to bytes that were never synced is not the coordinator's doing
+                raise UnreachableError(f"what was kept of model {model} is damaged: it is fetched again")
             raise ModelError(f"the coordinator sent another model than the announced {model}: got {digest}")
 
     async def _append(self, model: Digest, held: int, size: int, partial: Path) -> None:

@@ -20,8 +20,10 @@ from shared.wire.transfer import (
     UploadStatus,
     data_view,
     decode_commit_request,
+    decode_fetch_model,
     decode_upload_frame,
     encode_commit_response,
+    encode_data,
     encode_upload_response,
     encode_upload_status,
 )
@@ -100,6 +102,12 @@ class FakeTransferService:
     received: list[bytes] = field(default_factory=list)
     commits: list[Envelope] = field(default_factory=list)
     told: Digest | None = None
+    model: bytes = b""
+    """What it sends of whatever model it is asked for."""
+
+    async def fetch(self, request: bytes, _context: object) -> AsyncIterator[bytes]:
+        self.offsets.append(decode_fetch_model(request).offset)
+        yield encode_data(memoryview(self.model)[self.offsets[-1] :])
 
     async def status(self, _request: bytes, _context: object) -> bytes:
         return encode_upload_status(UploadStatus(self.held, self.committed))
@@ -127,6 +135,7 @@ async def fake_transfers(service: FakeTransferService) -> AsyncIterator[grpc.aio
     """Serve it without TLS, which is not what is looked at. Gives a channel to it."""
     server = grpc.aio.server()
     methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "FetchModel": grpc.unary_stream_rpc_method_handler(service.fetch),
         "UploadStatus": grpc.unary_unary_rpc_method_handler(service.status),
         "UploadUpdate": grpc.stream_unary_rpc_method_handler(service.upload),
         "UploadCommit": grpc.unary_unary_rpc_method_handler(service.commit),

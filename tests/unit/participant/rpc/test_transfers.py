@@ -1,16 +1,17 @@
-"""Uploads over a real channel: what is sent, what is sent again, and how a broken source of chunks ends one."""
+"""Transfers over a real channel: what is sent, what is sent again, and how one ends whose bytes are wrong."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from participant.protect import Chunk, ResendDiffers
 from participant.rpc.transfer import Transfers
-from shared.errors import ConflictError, StorageError, TaskError
+from shared.errors import ConflictError, ModelError, StorageError, TaskError, UnreachableError
 from shared.ids import AttemptKey, AttemptNumber, Digest
 from shared.protocol.messages import Envelope
 from shared.update import CHUNK_BYTES, Encoding, UpdateLayout, update_digest
@@ -136,3 +137,41 @@ def test_an_upload_can_be_given_up() -> None:
                 await sending
 
     asyncio.run(scenario())
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+MODEL = b"the model"
+
+
+def fetch(service: FakeTransferService, partial: Path) -> None:
+    async def scenario() -> None:
+        async with fake_transfers(service) as channel:
+            calls = Transfers(channel=channel, address="here")
+            await asyncio.wait_for(calls.fetch_model(Digest.of(MODEL), len(MODEL), partial), LIMIT_S)
+
+    asyncio.run(scenario())
+
+
+def test_a_fetch_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    service, partial = FakeTransferService(model=MODEL), tmp_path / "model.part"
+    partial.write_bytes(MODEL[:4])
+    fetch(service, partial)
+    assert (service.offsets, partial.read_bytes()) == ([4], MODEL)
+
+
+@pytest.mark.parametrize("kept", [bytes(4), bytes(len(MODEL)), bytes(len(MODEL) + 1)])
+def test_what_was_kept_and_came_to_harm_is_fetched_again(tmp_path: Path, kept: bytes) -> None:
+    service, partial = FakeTransferService(model=MODEL), tmp_path / "model.part"
+    partial.write_bytes(kept)
+    with pytest.raises(UnreachableError, match="damaged"):
+        fetch(service, partial)
+    fetch(service, partial)
+    assert (service.offsets[-1], partial.read_bytes()) == (0, MODEL)
+
+
+def test_another_model_than_the_announced_one_is_not_asked_for_again(tmp_path: Path) -> None:
+    partial = tmp_path / "model.part"
+    with pytest.raises(ModelError):
+        fetch(FakeTransferService(model=bytes(len(MODEL))), partial)
+    assert not partial.exists()
