@@ -58,6 +58,7 @@ def test_a_hospital_that_is_killed_in_the_middle_is_back_in_the_next_round(tmp_p
     assert f"hospital-d was killed (SIGKILL) in round {ROUND}" in done.stderr
 
 
+@pytest.mark.long
 def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
     arguments = ("demo", "--participants", "2", "--rounds", "2", "--seed", "5", "--json")
     digests = [json.loads(consilo(*arguments, folder=tmp_path).stdout)["model_digest"] for _ in range(2)]

@@ -50,6 +50,7 @@ def test_a_silo_that_dealt_shares_finishes_what_the_others_wait_for(tmp_path: Pa
     assert "attempt_not_finished" not in (tmp_path / f"{VICTIM}.log").read_text()
 
 
+@pytest.mark.long
 def test_a_silo_that_cannot_finish_in_time_goes_all_the_same(tmp_path: Path) -> None:
     federation, initial = constant_federation(tmp_path, parameters=MEDIUM)
     with federation, linked(federation) as link:

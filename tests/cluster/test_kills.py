@@ -35,11 +35,13 @@ COORDINATOR_KILLED = [
     "Recruiting", "Advertising", "Sharing", "Uploading", "Confirming", "Unmasking", "Folding", DECIDED,
 ]  # fmt: skip
 
-BOTH = ["Sharing", "Confirming"]
+BOTH = ["Confirming", pytest.param("Sharing", marks=pytest.mark.long)]
 
 # In which state of a round a silo is killed (participant.round.phases).
 UNHARMED = ["Working", "Ready", "Advertised", "Shared", "Committed", "Confirmed", "Opened"]
 HARMED = "Uploading"  # its shares are dealt, and its update is not in
+SILO_KILLED = {"some": ["Working", "Shared", HARMED, "Committed", "Opened"]}
+SILO_KILLED["each"] = [*UNHARMED[:4], HARMED, *UNHARMED[4:]]
 
 
 class Hurried(Federation):
@@ -107,9 +109,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         for silo, (member, rows) in enumerate(ROWS.items())
     }
     # Totals over one model, of other silos than before: they are allowed by name here.
-    both = [f"both-{state.lower()}" for state in BOTH]
+    both = [f"both-{state}" for state in ("sharing", "confirming")]
     everybody = [f"everybody-{state}" for state in ("uploading", "ready", "shared", "opened")]
-    jobs = ["calm", "coordinator", "gracing", "silo", "crashing", *both, *everybody]
+    jobs = [
+        "calm",
+        "coordinator",
+        "gracing",
+        *(f"{kind}-{which}" for kind in ("silo", "crashing") for which in SILO_KILLED),
+        *both,
+        *everybody,
+    ]
     policy = {"allowed_repeats": jobs, "max_deadline_s": LONG_S}
     with Hurried(folder, entry="regression_task:RegressionTask", options=options, policy=policy) as federation:
         federation.start()
@@ -150,10 +159,11 @@ def test_a_coordinator_killed_while_it_waits_for_the_last_goes_on_waiting(study:
     study.require_undisturbed(job, study.finish(job, rounds=1), calm)
 
 
-def test_a_silo_killed_in_each_phase_is_in_the_total_or_named_as_missing(study: Study) -> None:
+@pytest.mark.parametrize("which", ["some", pytest.param("each", marks=pytest.mark.long)])
+def test_a_silo_killed_in_each_phase_is_in_the_total_or_named_as_missing(study: Study, which: str) -> None:
     """Compared with a job in which the same silo has no update in the same round."""
     federation = study.federation
-    states = [*UNHARMED[:4], HARMED, *UNHARMED[4:]]
+    states = SILO_KILLED[which]
     moments = [Moment(number, state, Blow.KILL) for number, state in enumerate(states, start=1)]
     harmed, committed = states.index(HARMED) + 1, states.index("Committed") + 1
     rounds = len(moments) + 1
@@ -164,7 +174,7 @@ def test_a_silo_killed_in_each_phase_is_in_the_total_or_named_as_missing(study: 
     # own update is in, and is never in the state Committed.
     slow = federation.start_doomed(SLOW, Moment(committed, "Uploading", Blow.STOP))
     victim = federation.start_doomed(VICTIM, moments[0])
-    job = study.submit("silo", rounds=rounds)
+    job = study.submit(f"silo-{which}", rounds=rounds)
     for moment, following in zip(moments, [*moments[1:], None], strict=True):
         victim.wait_until_killed()
         victim = federation.start_doomed(VICTIM, *([following] if following else []))
@@ -174,7 +184,7 @@ def test_a_silo_killed_in_each_phase_is_in_the_total_or_named_as_missing(study: 
     disturbed = study.finish(job, rounds=rounds)
 
     training = {**TRAINING, "crash": {VICTIM: [harmed]}}
-    reference = study.submit("crashing", rounds=rounds, quorum=len(ROWS) - 1, training=training)
+    reference = study.submit(f"crashing-{which}", rounds=rounds, quorum=len(ROWS) - 1, training=training)
     expected = study.finish(reference, rounds=rounds)
     assert [summary["survivors"] for summary in disturbed] == [
         [name for name in ROWS if name != VICTIM or number != harmed] for number in range(1, rounds + 1)
@@ -203,10 +213,8 @@ def test_coordinator_and_silo_killed_at_once(study: Study, calm: list[str], stat
     study.require_undisturbed(job, study.finish(job, rounds=2), calm)
 
 
-EVERYBODY = ["Uploading", *(pytest.param(state, marks=pytest.mark.long) for state in ("Ready", "Shared", "Opened"))]
-
-
-@pytest.mark.parametrize("state", EVERYBODY)
+@pytest.mark.long
+@pytest.mark.parametrize("state", ["Uploading", "Ready", "Shared", "Opened"])
 def test_all_silos_killed_at_once(study: Study, calm: list[str], state: str) -> None:
     federation = study.federation
     for name in ROWS:

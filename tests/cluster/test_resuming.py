@@ -76,7 +76,7 @@ def test_an_upload_over_a_link_that_is_cut(tmp_path: Path, parameters: int, cuts
 @pytest.mark.parametrize(
     ("parameters", "cuts"),
     [
-        pytest.param(10_000_000, 1, id="40 MB"),
+        pytest.param(10_000_000, 1, id="40 MB", marks=pytest.mark.long),
         pytest.param(100_000_000, 10, id="400 MB", marks=pytest.mark.long),
     ],
 )

@@ -137,6 +137,8 @@ class PlantedBug:
     invariants: frozenset[str]
     masked: bool = False
     """Whether it shows in masked jobs; else in plain ones."""
+    from_share: int = 0
+    """Where its search begins: a rare history is not looked for where it is known not to be."""
 
 
 class Convicted(AssertionError):  # noqa: N818 - says what happened to the history

@@ -240,7 +240,7 @@ MASKED_BUGS: dict[str, PlantedBug] = {
     "kept secrets": PlantedBug(kept_secrets, frozenset({"fresh-keys"}), masked=True),
     "forgotten openings": PlantedBug(forgotten_openings, frozenset({"opened-once"}), masked=True),
     "attempt after the bundle": PlantedBug(
-        attempt_after_the_bundle, frozenset({"opened-once", "honest-refused"}), masked=True
+        attempt_after_the_bundle, frozenset({"opened-once", "honest-refused"}), masked=True, from_share=4
     ),
     "mask left on": PlantedBug(mask_left_on, frozenset({"sum-over-survivors"}), masked=True),
     "both kinds of share": PlantedBug(both_kinds_of_share, frozenset({"one-kind"}), masked=True),
