@@ -35,6 +35,7 @@ from coordinator.storage.schema import SCHEMA_VERSION, create_schema, schema_ver
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 
 BUSY_TIMEOUT_S = 5.0  # a backup may hold the file this long; nobody else writes
+SHED_TIMEOUT_S = 0.1  # a backup reads for as long as its disk takes, and the end of each round would wait for it
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class Database:
         """
         path = _sqlite_path(url)
         self._calls = calls if calls is not None else FileCalls()
+        self._busy_timeout_s = busy_timeout_s
         self._unknown = False
         lock = ProcessLock(path=path.with_name(path.name + ".lock"), guards=f"the database {path}")
         with ExitStack() as closing:
@@ -127,13 +129,20 @@ class Database:
     def shed_deleted(self) -> None:
         """Nothing that was deleted stays in the write-ahead log, if nobody else reads; else the next time is in time.
 
-        Best effort: what was written is durable, and a write must not be said to have failed for this.
+        Best effort: what was written is durable, and a write must not be said to have failed for this. It does not wait
+        for who reads: the driver's thread has other rounds.
         """
+        self._wait_for_others(min(SHED_TIMEOUT_S, self._busy_timeout_s))
         try:
             self._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
             self._connection.rollback()  # SQLAlchemy's own transaction; SQLite has none
         except SQLAlchemyError:
             self._roll_back(self._connection.get_transaction())
+        finally:
+            self._wait_for_others(self._busy_timeout_s)
+
+    def _wait_for_others(self, at_most_s: float) -> None:
+        self._driver().execute(f"PRAGMA busy_timeout = {round(1000 * at_most_s)}").close()
 
     def _roll_back(self, transaction: sa.RootTransaction | None) -> None:
         """Best effort: without it the connection is of no more use, and the next verb says so."""

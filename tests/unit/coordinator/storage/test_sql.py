@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import resource
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from coordinator.storage.database import BUSY_TIMEOUT_S
 from coordinator.storage.interface import AuditEntry, JobRecord, JournalEntry, RoundAbort
 from coordinator.storage.sql import SqlStore
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
@@ -55,6 +57,25 @@ def test_the_database_is_durable_and_private(tmp_path: Path) -> None:
     finally:
         store.close()
         store.close()
+
+
+def test_the_end_of_a_round_does_not_wait_for_who_reads(tmp_path: Path) -> None:
+    """A backup, as long as the disk takes that it goes to; the next end finds the log to empty."""
+    path = tmp_path / "consilo.db"
+    wal = path.with_name("consilo.db-wal")
+    with closing(SqlStore(url=url(path))) as store, closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM audit").fetchall()
+        store.append_audit(AuditEntry(0, b"line"))
+        began = time.monotonic()
+        store._database.shed_deleted()
+        assert time.monotonic() - began < BUSY_TIMEOUT_S / 2
+        assert wal.stat().st_size > 0
+        reader.execute("COMMIT")
+        store._database.shed_deleted()
+        assert wal.stat().st_size == 0
+        timeout_ms = store._database._connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+        assert timeout_ms == 1000 * BUSY_TIMEOUT_S  # as ever for what has to wait
 
 
 def test_a_second_coordinator_is_refused_and_told_why(tmp_path: Path) -> None:
