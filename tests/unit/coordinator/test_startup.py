@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import startup
 from coordinator.checks import run_checks
 from coordinator.settings import CoordinatorSettings
-from coordinator.startup import check_consortium, check_identity, open_records
+from coordinator.startup import DATABASE_FILE, RESTORING_FILE, check_consortium, check_identity, open_records
+from coordinator.storage.files import FileBlobs
 from shared.clock import SystemClock
 from shared.config import load_config
 from shared.errors import ConfigError
@@ -35,6 +37,26 @@ def test_another_signing_key_is_refused_before_it_writes_a_line(tmp_path: Path) 
     with open_records(tmp_path / "data", signing_key=key_of("coordinator"), clock=clock) as records:
         assert records.audit.size == 1
     assert (tmp_path / "data" / "audit.log").read_bytes() == log
+
+
+def test_a_restore_that_began_and_was_killed_after_the_first_look_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(FileBlobs):
+        """Gets the folder's lock after a restore had it."""
+
+        def __init__(self, *, root: Path) -> None:
+            root.mkdir()
+            (root / RESTORING_FILE).touch()
+            super().__init__(root=root)
+
+    monkeypatch.setattr(startup, "FileBlobs", Late)
+    with (
+        pytest.raises(ConfigError, match="is not whole"),
+        open_records(tmp_path / "data", signing_key=key_of("coordinator"), clock=SystemClock()),
+    ):
+        pass
+    assert not (tmp_path / "data" / DATABASE_FILE).exists()
 
 
 def test_a_look_at_an_old_database_says_what_a_start_would_do_and_does_not_do_it(tmp_path: Path) -> None:
