@@ -116,7 +116,7 @@ def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> It
     with ExitStack() as closing:
         blobs = FileBlobs(root=data_dir)
         closing.callback(blobs.close)
-        require_whole(data_dir)  # now that no restore can begin here: one may have, and have ended, after the first look
+        require_whole(data_dir)  # now that no restore can begin here: one may have, after the first look
         store = SqlStore(url=f"sqlite:///{data_dir.absolute() / DATABASE_FILE}")
         closing.callback(store.close)
         file = AppendFile(path=data_dir / AUDIT_FILE)
