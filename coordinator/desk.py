@@ -144,8 +144,13 @@ class Desk:
     # --- models -------------------------------------------------------------------------------------------------------
 
     def has_model(self, model: Digest) -> bool:
-        """Whether a model is on record, with its file: one that was pruned may be brought again."""
-        return any(record.digest == model and not record.pruned for record in self._store.models())
+        """Whether a model is on record, with its file: one that was pruned, or is lost, may be brought again."""
+        try:
+            record = self._store.model(model)
+            self._blobs.model(model).close()
+        except UnknownError:
+            return False
+        return not record.pruned
 
     def promote_model(self, model: Digest, operator: Identity, *, promoted: bool) -> bool:
         """Keep a version whatever the retention says, or no more: True. It is so already: False. Raises UnknownError,

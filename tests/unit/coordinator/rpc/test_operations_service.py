@@ -157,6 +157,23 @@ def test_a_pruned_version_is_refused_with_that_reason_until_its_file_is_brought_
     _run(consortium, test)
 
 
+def test_a_version_whose_file_was_lost_is_taken_again(consortium: Consortium) -> None:
+    """As when the records were set back, and retention had removed it since."""
+    content = _model(10)
+
+    async def test(live: LiveCoordinator, channel: OperationsChannel) -> None:
+        def put() -> bool:
+            return wire.decode_put_model_response(channel.send("PutModel", iter(_put_frames(content))))
+
+        assert await asyncio.to_thread(put)
+        await live.thread.call(live.blobs.remove_model, Digest.of(content))
+        assert await asyncio.to_thread(put)
+        assert not await asyncio.to_thread(put)
+        live.blobs.model(Digest.of(content)).close()
+
+    _run(consortium, test)
+
+
 def test_what_no_model_may_be(consortium: Consortium) -> None:
     content = _model(10)
     chunk = encode_data(content)
