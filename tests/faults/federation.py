@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 90.0
 # The certificates' first day: a wall clock that is set back for days still finds them valid.
 BACKDATED = timedelta(days=5)
+KEPT_VERSIONS = 40  # of a job: more than are made between two looks, and they fit on the disk
 SENTINEL_LOSSES = (0.73915528, 0.61803399, 0.57721566, 0.91596559)
 """What each silo's task says of its data. No log has these digits."""
 
@@ -61,6 +62,8 @@ class FaultyFederation:
             links={silo: f"localhost:{link.port}" for silo, link in self.links.items()},
             now=datetime.now(UTC) - BACKDATED,
         )
+        with (folder / "coordinator.toml").open("a") as settings:
+            settings.write(f"\n[retention]\nkeep_versions = {KEPT_VERSIONS}\n")
         self.disks: dict[str, Disk] = {
             name: SmallDisk(self.data(name)) if small_disks else LimitedFiles(partial(self._pids, name))
             for name in (COORDINATOR, *SILOS)
