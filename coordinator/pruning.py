@@ -8,7 +8,7 @@ before an open round's last one. What a round goes on with is never in it: its s
 A model that no record names is what a fold published and nobody committed; or it is a version whose record was lost,
 because somebody set the database back and left the models. Only silos know which. So such models wait for the first
 commit after the start: by then a quorum of silos has shown its heads, and where these prove that the records are an
-older copy, the models stay.
+older copy, the models stay. Where the policy keeps everything, they stay as well.
 
 A version is not pruned while a fold is under way. It may just be making the same bytes again, and its record would
 then name a file that is gone. The commit that the fold leads to is the next occasion.
@@ -66,7 +66,7 @@ class Pruning:
                 self._versions[ended.key.job] += _made(ended)
         if not folding:
             self.prune()
-            if ended.outcome == COMMITTED:
+            if ended.outcome == COMMITTED and self._keep_versions != KEEP_ALL:
                 with _harmless("sweep"):
                     self._remove_strays()
 

@@ -20,14 +20,19 @@ knows what is on disk, and the process ends (DurabilityUnknown).
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+import structlog
+
 from participant.spooled import digest_pieces, digests_beside, root_of
 from shared.errors import DurabilityUnknown, StorageError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
+
+log = structlog.get_logger()
 
 ROOM_LEFT_BYTES = 64 * 1024 * 1024  # for the journal and the task's log, whatever a coordinator announces
 
@@ -56,6 +61,22 @@ class Spool:
         except OSError as error:
             raise StorageError(f"{partial} cannot be read: {error.strerror}") from error
         _require_room(self._models, max(0, size - held), "the model")
+
+    def has_model(self, digest: Digest) -> bool:
+        """Whether a model is here, and is what it was: no round starts from bytes that a disk changed. Reads all of it.
+        Raises StorageError.
+        """
+        path = self.model(digest)
+        try:
+            with path.open("rb", buffering=0) as file:
+                if hashlib.file_digest(file, "sha256").digest() == digest.raw:
+                    return True
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+        log.warning("model_changed", model=str(digest), detail=f"{path} has other bytes: it is fetched again")
+        return False
 
     def keep_model(self, digest: Digest) -> Path:
         """A fetched model was verified: give it its name, durably."""

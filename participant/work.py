@@ -232,7 +232,7 @@ class AsyncWork:
     async def _fetch(self, offer: Offer) -> None:
         means, plan = self._means, offer.plan.value
         means.spool.keep_only_models({plan.model, *(kept.plan.value.model for kept in means.journal.open_rounds())})
-        if means.spool.model(plan.model).exists():
+        if await asyncio.to_thread(means.spool.has_model, plan.model):
             return
         means.spool.require_room(plan.model, plan.model_bytes)
         partial = means.spool.partial_model(plan.model)

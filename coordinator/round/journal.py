@@ -87,9 +87,15 @@ def encode_record(record: Record) -> JournalEntry:
 
 
 def decode_record(entry: JournalEntry) -> Record:
-    """Read one of our own records. Raises WireError for a kind that this version does not write."""
-    body = json.loads(entry.body)
-    match entry.kind:
+    """Read one of our own records. Raises WireError for what this version does not write."""
+    try:
+        return _decoded(entry.kind, json.loads(entry.body))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WireError(f"a journal entry of kind {entry.kind!r} has a body that nobody wrote: {error!r}") from None
+
+
+def _decoded(kind: str, body: Any) -> Record:
+    match kind:
         case "member_out":
             return MemberOut(parse_participant_id(body["participant"]), DropReason(body["reason"]))
         case "range_missed":
@@ -118,7 +124,7 @@ def decode_record(entry: JournalEntry) -> Record:
             word = reopen(UnmaskShares, _envelope(body["word"]))
             return SharesRevealed(parse_participant_id(body["participant"]), word)
         case _:
-            raise WireError(f"a journal entry of kind {entry.kind!r} is not one that this version writes")
+            raise WireError(f"a journal entry of kind {kind!r} is not one that this version writes")
 
 
 def _entry(kind: str, **body: object) -> JournalEntry:

@@ -133,12 +133,12 @@ def test_a_disk_that_fails_while_room_is_made_costs_room_alone(verb: str) -> Non
     "verb", ["models", "set_backs", "published", "spooled", "round", "remove_model", "drop_attempt"]
 )
 def test_a_disk_that_fails_in_a_sweep_keeps_no_round_from_going_on(verb: str) -> None:
-    made = federation(keep_versions=0, rounds=2)
+    made = federation(keep_versions=9, rounds=2)
     made.run(rounds=1)
     publish(made, b"of nobody's concern")
     spool(made, AttemptKey(RoundKey(JOB, RoundNumber(1)), AttemptNumber(1)))
     on_blobs = verb in {"published", "spooled", "remove_model", "drop_attempt"}
-    pruning = Pruning(store=made.store, audit=made.audit, blobs=made.blobs, keep_versions=0)
+    pruning = Pruning(store=made.store, audit=made.audit, blobs=made.blobs, keep_versions=9)
     (made.blobs if on_blobs else made.store).faults.inject(verb, Fault.FAILED_NOT_PERSISTED)
     pruning.start()
     pruning.after(made.store.round(RoundKey(JOB, RoundNumber(1))), folding=False)
@@ -169,13 +169,22 @@ def spooled(made: Federation) -> list[AttemptKey]:
 
 
 def test_models_that_no_record_names_are_swept_with_the_first_commit_after_a_start() -> None:
-    made = federation(keep_versions=0, rounds=4)
+    made = federation(keep_versions=9, rounds=4)
     made.run(rounds=2)
     stray = publish(made, b"a fold that was never committed")
     crash(made)
     assert stray in {model.digest for model in made.blobs.published()}, "its record may have been lost"
     made.run()
     assert kept(made) == [0, 1, 2, 3, 4]
+
+
+def test_where_all_is_kept_they_are_kept_too() -> None:
+    made = federation(keep_versions=0, rounds=4)
+    made.run(rounds=2)
+    stray = publish(made, b"a fold that was never committed")
+    crash(made)
+    made.run()
+    assert stray in {model.digest for model in made.blobs.published()}
 
 
 def test_where_the_records_are_an_older_copy_such_models_stay() -> None:
@@ -252,7 +261,7 @@ def attempt_entries(made: Federation, key: RoundKey) -> list[AttemptBegun]:
 
 
 def test_what_was_swept_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    made = federation(keep_versions=0, rounds=2)
+    made = federation(keep_versions=9, rounds=2)
     made.run(rounds=1)
     publish(made, b"twelve bytes")
     spool(made, AttemptKey(RoundKey(JOB, RoundNumber(1)), AttemptNumber(1)))

@@ -40,6 +40,20 @@ def test_a_fetched_model_gets_its_name_when_it_is_verified(tmp_path: Path) -> No
     assert not spool.partial_model(digest).exists()
 
 
+def test_a_model_that_a_disk_changed_is_not_had(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    digest = Digest.of(b"a model")
+    assert not spool.has_model(digest)
+    spool.model(digest).write_bytes(b"a model")
+    assert spool.has_model(digest)
+    spool.model(digest).write_bytes(b"a modem")
+    assert not spool.has_model(digest)
+    spool.model(digest).unlink()
+    spool.model(digest).mkdir()
+    with pytest.raises(StorageError, match="cannot be read"):
+        spool.has_model(digest)
+
+
 def test_only_wanted_models_and_rounds_are_kept(tmp_path: Path) -> None:
     spool, wanted, stale = Spool(tmp_path), Digest.of(b"wanted"), Digest.of(b"stale")
     for digest in (wanted, stale):

@@ -127,3 +127,12 @@ def test_a_journal_that_cannot_be_is_a_bug() -> None:
     for records in ([contributed[0]], [fixed], [begun, *contributed, fixed, seen.records[1]]):
         with pytest.raises(RuntimeError, match="the journal"):
             restore(seen.frame, records, 0.0, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xff", b"[]", b"null", b"7", b"{}", b'{"participant": 7, "reason": 1}', b'{"participant": "hospital-a"}'],
+)
+def test_a_record_that_a_disk_changed_is_refused_by_name(body: bytes) -> None:
+    with pytest.raises(WireError, match="member_out"):
+        decode_record(JournalEntry("member_out", body))
