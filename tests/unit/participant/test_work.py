@@ -264,6 +264,19 @@ def test_a_model_that_cannot_be_had_is_a_reason(tmp_path: Path, error: Federatio
     assert worked(tmp_path, FakeTask(), FakeTransfers([error]), make_offer(), events=1) == [WorkFailed(reason)]
 
 
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_a_kept_model_is_fetched_again_where_the_disk_changed_it(tmp_path: Path, *, spoiled: bool) -> None:
+    offer = make_offer()
+    kept = Spool(tmp_path).model(offer.plan.value.model)
+    kept.write_bytes(initial_model())
+    if spoiled:
+        kept.write_bytes(initial_model()[:-1] + b"\xff")
+    transfers = FakeTransfers(model=initial_model(), fetch_errors=[UnreachableError("asked")])
+    assert isinstance(worked(tmp_path, FakeTask(), transfers, offer, events=2)[-1], WorkDone)
+    assert kept.read_bytes() == initial_model()
+    assert bool(transfers.fetch_errors) is not spoiled
+
+
 def test_an_unreachable_coordinator_is_tried_again(tmp_path: Path) -> None:
     transfers = FakeTransfers([UnreachableError("down"), IdentityError("the allow-list is being replaced")])
     assert isinstance(worked(tmp_path, FakeTask(), transfers, make_offer(), events=2)[-1], WorkDone)
