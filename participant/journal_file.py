@@ -66,7 +66,9 @@ class JournalFile:
             self._check_schema(path)
             self.shed_deleted()  # of an end that was committed before a crash, but not yet shed
         except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"the journal {path} cannot be opened: {error}") from error
+            raise StorageError(
+                f"the journal {path} cannot be opened: {error}: see whether its disk is full, read-only or failing"
+            ) from error
 
     def _check_schema(self, path: Path) -> None:
         tables = self._database.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchall()

@@ -43,8 +43,8 @@ _CAUSES = (
     (
         ("handshake", "ssl", "socket closed", "recvmsg", "connection reset"),
         (
-            "check this side's certificate: expired, of another CA or not on the allow-list? "
-            "A refused certificate looks like a closed connection"
+            "the connection was closed. One that was open before was cut, or the coordinator was ended; if none opens "
+            "at all, check this side's certificate: expired, of another CA or not on the allow-list?"
         ),
     ),
     (("timed out", "timeout", "deadline"), "no answer: is a firewall between here and there?"),
