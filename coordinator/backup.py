@@ -107,11 +107,15 @@ class BackupOrder:
 
 
 def make_backup(order: BackupOrder, *, step: Step = lambda _: None) -> BackupManifest:
-    """Raises ConfigError (a destination that is not empty), AuditError, StorageError or DurabilityUnknown; then the
-    destination has no `backup.json`.
+    """Raises ConfigError (a destination that is not empty, or is in the data folder), AuditError, StorageError or
+    DurabilityUnknown; then the destination has no `backup.json`.
     """
     made_at = order.now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     folder = order.destination
+    if folder.resolve().is_relative_to(order.data_dir.resolve()):
+        raise ConfigError(
+            f"{folder} is in the data folder {order.data_dir} and would be lost with it: name a folder on another disk"
+        )
     _make_empty(folder)
     step("records")
     files = _copy_records_and_models(order, step)

@@ -44,7 +44,8 @@ class Records:
     projection: AuditProjection
 
     def catch_up(self) -> None:
-        """Bring the audit file level with the database."""
+        """Bring the audit file level with the database. Raises DurabilityUnknown in a folder that was taken away."""
+        self.blobs.require_in_place()
         self.projection.project(self.store.audit_entries)
 
 

@@ -295,6 +295,10 @@ class FileBlobs:
         self._eraser.close()
         self._lock.close()
 
+    def require_in_place(self) -> None:
+        """Raises DurabilityUnknown when the data folder is not the one that was opened."""
+        self._lock.require_in_place()
+
     @property
     def leftovers(self) -> Leftovers:
         return self._leftovers

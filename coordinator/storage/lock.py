@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from shared.errors import ConfigError, StorageError
+from shared.errors import ConfigError, DurabilityUnknown, StorageError
 
 LOCK_FILE = "coordinator.lock"  # of a data folder
 
@@ -38,11 +38,25 @@ class ProcessLock:
         except OSError as error:
             os.close(self._fd)
             raise StorageError(f"cannot lock {path} ({error.strerror}): keep {guards} on a local disk") from error
-        with suppress(
-            OSError
-        ):  # for the message above, nothing depends on it: a full disk is said by whom it matters to
+        self._path, self._guards = path, guards
+        # For the message above; nothing depends on it, and a full disk is said by whom it matters to.
+        with suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def require_in_place(self) -> None:
+        """Raises DurabilityUnknown when the file under the lock's name is another one, or gone: somebody removed or
+        replaced the folder under this process, and nothing that is written there lasts.
+        """
+        try:
+            there = os.path.samestat(os.fstat(self._fd), self._path.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise DurabilityUnknown(
+                f"{self._guards} was removed or replaced while this process ran: put it back, or restore a backup, "
+                "before anything is started on an empty one"
+            )
 
     def close(self) -> None:
         """Let go. Calling it again does nothing."""

@@ -257,6 +257,8 @@ def test_a_backup_replaces_nothing(folder: Folder, tmp_path: Path) -> None:
     (tmp_path / "backup/letters").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty"):
         folder.back_up(tmp_path / "backup")
+    with pytest.raises(ConfigError, match=r"is in the data folder .* would be lost with it"):
+        folder.back_up(folder.path / "backup")
     with pytest.raises(ConfigError, match="which is not there"):
         Folder.back_up(_elsewhere(folder, tmp_path / "nowhere"), tmp_path / "other")
 

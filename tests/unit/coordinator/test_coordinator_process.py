@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -15,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from click.testing import CliRunner
 
 from coordinator.cli import coordinator
+from shared.errors import FederationError
 from shared.protocol.messages import Heartbeat
 from shared.reasons import RefusalReason
 from tests.support.credentials import Consortium
@@ -151,6 +154,26 @@ def test_it_starts_again_after_a_kill(deployed: Deployed) -> None:
         process.terminate()
         assert process.wait(ENDS_WITHIN_S) == 0
     assert (deployed.data / "audit.log").read_bytes().count(b"coordinator_started") == 3
+
+
+def test_a_data_folder_that_is_taken_away_ends_it_with_the_next_event(deployed: Deployed) -> None:
+    member, aside = deployed.consortium.participant("hospital-a"), deployed.folder / "aside"
+
+    async def come(port: int) -> None:
+        with contextlib.suppress(FederationError, grpc.RpcError):  # it may be gone before it answers
+            async with fake_participant(port, "hospital-a", member, deployed.consortium.coordinator()) as participant:
+                await participant.open()
+
+    with deployed.running() as (process, ready):
+        deployed.data.rename(aside)
+        asyncio.run(come(int(ready["listen"][0].rpartition(":")[2])))
+        said = _line(process, "durability_unknown")
+        assert f"{deployed.data} was removed or replaced while this process ran: put it back" in said["reason"]
+        assert process.wait(ENDS_WITHIN_S) == 1
+    aside.rename(deployed.data)
+    with deployed.running() as (process, _):
+        process.terminate()
+        assert process.wait(ENDS_WITHIN_S) == 0
 
 
 def test_what_keeps_it_from_starting_is_one_line(deployed: Deployed) -> None:
