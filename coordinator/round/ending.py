@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from coordinator.round.effects import Abort, Commit, Folded, Protection, Send
-from coordinator.round.members import dropped
+from coordinator.round.members import dropped, lefts
 from coordinator.round.phases import Aborted, Committed, Fit, Folding, Gracing, OpenState, Recruiting, Unmasking
 from coordinator.round.transition import Seal, Transition
 from shared.ids import ParticipantId
@@ -34,14 +34,17 @@ def folded(state: OpenState, result: Folded, seal: Seal) -> Transition:
     )
     return Transition(
         Committed(state.frame, result.next_model),
-        (Commit(sealed, dropped(state), result.totals, _protection(state)), *_tell_everyone(state, sealed)),
+        (
+            Commit(sealed, dropped(state), lefts(state), result.totals, _protection(state)),
+            *_tell_everyone(state, sealed),
+        ),
     )
 
 
 def abort(state: OpenState, reason: AbortReason, seal: Seal, late: Collection[ParticipantId] = ()) -> Transition:
     """No result; the model is what it was. `late` are those who did not answer in time, if that is why."""
     aborted = seal(RoundAborted(key=state.frame.key, plan=plan_digest(state.frame.plan), reason=reason))
-    ended = Abort(aborted, dropped(state, late), _protection(state), _opened(state))
+    ended = Abort(aborted, dropped(state, late), lefts(state), _protection(state), _opened(state))
     return Transition(Aborted(state.frame, reason), (ended, *_tell_everyone(state, aborted)))
 
 

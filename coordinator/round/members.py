@@ -58,7 +58,7 @@ def dropped(state: OpenState, late: Collection[ParticipantId] = ()) -> Mapping[P
 
 def _took_part(state: OpenState, member: ParticipantId) -> bool:
     told = state.conversations[member]
-    return told.phase in _kept_up(state) and isinstance(told.link, Present) and member not in _lefts(state)
+    return told.phase in _kept_up(state) and isinstance(told.link, Present) and member not in lefts(state)
 
 
 def _kept_up(state: OpenState) -> Collection[Phase]:
@@ -80,13 +80,14 @@ def _kept_up(state: OpenState) -> Collection[Phase]:
             assert_never(state)
 
 
-def _lefts(state: OpenState) -> Lefts:
+def lefts(state: OpenState) -> Lefts:
+    """Who left the attempt that runs, and for what check; a member whose update was in by then may be a survivor."""
     return {} if isinstance(state, Recruiting | Gracing) else state.lefts
 
 
 def _why_missing(state: OpenState, member: ParticipantId) -> DropReason:
     told = state.conversations[member]
-    if member in _lefts(state):
+    if member in lefts(state):
         return DropReason.ATTEMPT_LEFT
     match told.link:
         case NeverSeen():

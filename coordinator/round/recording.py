@@ -12,6 +12,7 @@ from coordinator.aggregation.fold import Totals
 from coordinator.checkpoints import describe_version
 from coordinator.round.effects import Abort, Commit, Protection
 from coordinator.round.frame import RoundFrame
+from coordinator.round.phases import Lefts
 from coordinator.round.surroundings import Surroundings
 from coordinator.scheduler import EndJob, FinishedRound, next_step
 from coordinator.storage.interface import COMMITTED, ModelRecord, RoundAbort, RoundCommit
@@ -20,6 +21,7 @@ from shared.job import canonical_json
 from shared.reasons import JobState, Purpose
 from shared.wire.sealed import encode_envelope
 
+LEFT = "left"  # in a round's summary, where somebody left the last attempt: the check that each of them named
 RANGE_MISS = "range_miss"  # in a round's summary
 OPENED = "opened"  # in that of a round without a result: whose total may have been opened
 SHARES = frozenset({"shares_fixed", "shares_revealed"})
@@ -40,6 +42,7 @@ def record_commit(
     facts = {
         "survivors": survivors,
         "dropped": dict(effect.dropped),
+        **_who_left(effect.left),
         "weight_total": result.weight_total,
         "metrics": Totals(effect.totals).means(),
         "model": str(frame.plan.value.model),
@@ -87,7 +90,12 @@ def record_abort(
     plan, aborted = frame.plan.value, effect.aborted.value
     after = FinishedRound(plan.key.number, plan.purpose, aborted.reason, plan.model)
     job = _job_after(frame, earlier, after)
-    facts = {"reason": aborted.reason, "dropped": dict(effect.dropped), **_told_of(effect.protection)}
+    facts = {
+        "reason": aborted.reason,
+        "dropped": dict(effect.dropped),
+        **_who_left(effect.left),
+        **_told_of(effect.protection),
+    }
     if effect.opened:
         facts[OPENED] = list(effect.opened)
     summary = {**facts, **durations}
@@ -117,6 +125,11 @@ def _job_after(frame: RoundFrame, earlier: Earlier, finished: FinishedRound) -> 
 def _names(frame: RoundFrame) -> dict[str, object]:
     plan = frame.plan.value
     return {"job": plan.key.job, "round": plan.key.number, "purpose": plan.purpose}
+
+
+def _who_left(left: Lefts) -> dict[str, object]:
+    """One word each out of a closed list, as the silo itself said it."""
+    return {LEFT: dict(left)} if left else {}
 
 
 def _told_of(protection: Protection) -> dict[str, object]:

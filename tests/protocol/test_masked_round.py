@@ -270,8 +270,27 @@ def test_one_that_left_and_says_so_again_costs_no_attempt() -> None:
     played.tell(A, played.silos[A].leaves(AttemptAbortReason.GONE))
     assert played.phase == "sharing"
     played.vanished.add(A)
-    assert isinstance(played.run(), Commit)
+    end = played.run()
+    assert isinstance(end, Commit)
+    assert (end.dropped, end.left) == ({A: DropReason.ATTEMPT_LEFT}, {A: AttemptAbortReason.BAD_ROSTER})
     assert played.lines.count("journal attempt_begun") == 1
+
+
+def test_who_left_the_last_attempt_is_named_with_the_check_where_it_ends_below_the_floor() -> None:
+    played = MaskedRound(frame_of(4, attempts=2))
+    played.until("sharing")
+    for member in (A, B):
+        played.tell(member, played.silos[member].leaves(AttemptAbortReason.BAD_ROSTER))
+    assert played.lines.count("journal attempt_begun") == 2
+    played.until("confirming")
+    said = {C: AttemptAbortReason.REPEATED_TOTAL, D: AttemptAbortReason.BAD_SURVIVORS}
+    for member, reason in said.items():
+        assert played.phase == "confirming"
+        played.tell(member, played.silos[member].leaves(reason))
+    assert isinstance(played.end, Abort)
+    assert played.end.aborted.value.reason is AbortReason.BELOW_FLOOR
+    assert played.end.left == said, "those of the attempt before are not in it"
+    assert played.end.dropped == dict.fromkeys(said, DropReason.ATTEMPT_LEFT)
 
 
 def test_one_that_left_takes_no_part_even_if_it_thinks_better_of_it() -> None:
@@ -293,7 +312,7 @@ def test_one_that_leaves_with_its_update_in_counts_and_is_not_waited_for() -> No
     end = played.run()
     assert isinstance(end, Commit)
     assert end.result.value.survivors == (1, 2, 3, 4)
-    assert end.dropped == {}
+    assert (end.dropped, end.left) == ({}, {A: AttemptAbortReason.GONE})
     assert played.opened_sums() == played.plain_sums()
 
 

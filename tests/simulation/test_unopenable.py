@@ -119,3 +119,8 @@ def test_the_silos_refuse_any_other_set() -> None:
     assert federation.run(STAYS, number=2).outcome == AbortReason.BELOW_FLOOR
     left = [line for line in LINES if "attempt_left" in line]
     assert any(AttemptAbortReason.REPEATED_TOTAL in line for line in left)
+    refused = _summary(federation, 2)["left"]
+    assert isinstance(refused, dict)
+    assert set(refused) < set(SURVIVORS)
+    assert set(refused.values()) == {AttemptAbortReason.REPEATED_TOTAL}
+    assert _summary(federation, 2)["dropped"] == dict.fromkeys(refused, DropReason.ATTEMPT_LEFT)

@@ -206,9 +206,9 @@ def line_of(effect: Effect) -> str:
             return f"acknowledge {short(participant)}"
         case StartFold(attempt, _, survivors, _):
             return f"fold attempt {attempt.attempt} of {' '.join(map(short, survivors))}"
-        case Commit(result, dropped, _, _):
+        case Commit(result, dropped):
             return f"commit {list(result.value.survivors)}{_reasons(dropped)}"
-        case Abort(aborted, dropped, _):
+        case Abort(aborted, dropped):
             return f"abort {aborted.value.reason}{_reasons(dropped)}"
         case _:
             assert_never(effect)

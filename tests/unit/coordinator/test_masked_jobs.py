@@ -373,7 +373,12 @@ def test_one_that_left_an_attempt_sends_no_update_to_it() -> None:
         federation.conductor.may_upload(A, key)
     federation.waiting = deque(waiting for waiting in federation.waiting if waiting[0] != A)
     federation.run(rounds=1)
-    assert federation.summaries[0]["dropped"] == {A: DropReason.ATTEMPT_LEFT}
+    recorded = json.loads(federation.store.rounds(JOB)[0].summary)
+    audited = [json.loads(entry.line.split(b" ", 1)[1]) for entry in federation.store.audit_entries(0)]
+    (ended,) = [body["data"] for body in audited if body["kind"] == "round_committed"]
+    for told in (federation.summaries[0], recorded, ended):
+        assert told["dropped"] == {A: DropReason.ATTEMPT_LEFT}
+        assert told["left"] == {A: AttemptAbortReason.BAD_SHARES}
 
 
 def test_who_declines_is_logged_with_the_rule() -> None:
