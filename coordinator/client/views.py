@@ -18,7 +18,7 @@ from coordinator.checkpoints import ModelDescription, TrainedModel, parse_descri
 from coordinator.storage.interface import COMMITTED
 from shared.errors import WireError
 from shared.job import JobSpec, first_complaint, jobspec_digest, parse_jobspec
-from shared.reasons import JobState, Purpose
+from shared.reasons import AttemptAbortReason, DropReason, JobState, Purpose
 from shared.terminal import facts, table
 from shared.wire.operations import JobDetail, JobStatus, LiveRound, ModelStatus, RoundStatus
 
@@ -40,6 +40,8 @@ class RoundSummary(BaseModel):
 
     survivors: tuple[str, ...] = ()
     dropped: dict[str, str] = {}
+    left: dict[str, str] = {}
+    """Who left the last attempt, and the check that each of them named."""
     encoding: str = ""
     """Of the words of an update; empty in rounds of an earlier version."""
     range_miss: bool = False
@@ -49,6 +51,14 @@ class RoundSummary(BaseModel):
     """`train.<metric>` over the round's training, `evaluate.<metric>` of the version that the round started from."""
     next_model: str = ""
     duration_s: float = 0.0
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Each member that is missing, with the reason in words; of one that left the attempt also for what."""
+        return [f"{name}: {self._why(name, reason)}" for name, reason in sorted(self.dropped.items())]
+
+    def _why(self, name: str, reason: str) -> str:
+        return f"{reason} ({self.left[name]})" if reason == DropReason.ATTEMPT_LEFT and name in self.left else reason
 
 
 def summary_of(finished: RoundStatus) -> RoundSummary:
@@ -161,6 +171,16 @@ def bound_to(detail: JobDetail) -> tuple[str, ...]:
     return bound
 
 
+def refused_to_repeat(detail: JobDetail) -> tuple[str, ...]:
+    """Who said last that it helped to open another total on the job's model, as long as no round made a new one."""
+    refused: tuple[str, ...] = ()
+    for finished in detail.rounds:
+        left = summary_of(finished).left
+        said = tuple(name for name, check in sorted(left.items()) if check == AttemptAbortReason.REPEATED_TOTAL)
+        refused = () if finished.outcome == COMMITTED else said or refused
+    return refused
+
+
 def committed_rounds(rounds: Iterable[RoundStatus]) -> int:
     """Rounds of training that made a version: those that the job counts."""
     return sum(finished.purpose is Purpose.TRAIN and finished.outcome == COMMITTED for finished in rounds)
@@ -227,7 +247,6 @@ def round_table(spec: JobSpec, rounds: Sequence[RoundStatus]) -> Table:
     rows = []
     for finished, summary in zip(rounds, summaries, strict=True):
         number = finished.key.number
-        left_out = ", ".join(f"{name}: {reason}" for name, reason in sorted(summary.dropped.items()))
         rows.append(
             (
                 f"{number} eval" if finished.purpose is Purpose.EVALUATE else number,
@@ -235,7 +254,7 @@ def round_table(spec: JobSpec, rounds: Sequence[RoundStatus]) -> Table:
                 f"{len(summary.survivors)}/{len(spec.members)}",
                 *(_metric(summary.metrics.get(f"{half}.{metric}")) for half, metric in names),
                 f"{summary.duration_s:.2f}",
-                *((left_out,) if somebody_out else ()),
+                *((", ".join(summary.left_out),) if somebody_out else ()),
             )
         )
     columns = ("round", "outcome", "in", *(f"{half}\n{metric}" for half, metric in names), "s")
@@ -267,9 +286,27 @@ def job_screen(detail: JobDetail, *, last: int | None = None) -> RenderableType:
         parts.append(round_table(spec, shown))
     if bound := bound_to(detail):
         parts.append(Text(f"A total of this model may have been opened: rounds on it ask {', '.join(bound)} alone."))
+    if refused := refused_to_repeat(detail):
+        parts.append(Text(_repeat_advice(detail.job, refused)))
     if detail.live is not None:
         parts.append(member_table(detail.live))
     return Group(*parts)
+
+
+def _repeat_advice(job: JobStatus, refused: Sequence[str]) -> str:
+    why = (
+        f"{', '.join(refused)} left an attempt (repeated_total): another total was opened on this model before. "
+        "Others that were in that one may refuse too; a round ends with the first who make it impossible."
+    )
+    if job.state in ENDED:
+        return (
+            f"{why} Start a job from another model or with the same members, or have a person at each of those silos "
+            "run `consilo participant allow JOB` with the id of the new job."
+        )
+    return (
+        f"{why} A person at each of those silos may run `consilo participant allow {job.job}`; its --help says what "
+        "that costs."
+    )
 
 
 def progress_screen(detail: JobDetail, *, last: int) -> RenderableType:
@@ -290,7 +327,7 @@ def round_line(spec: JobSpec, finished: RoundStatus) -> str:
         f"{len(summary.survivors)}/{len(spec.members)} in",
         *(f"{name} {_metric(value)}" for name, value in sorted(summary.metrics.items())),
         f"{summary.duration_s:.2f} s",
-        *(f"without {name}: {reason}" for name, reason in sorted(summary.dropped.items())),
+        *(f"without {named}" for named in summary.left_out),
     ]
     return ", ".join(parts)
 

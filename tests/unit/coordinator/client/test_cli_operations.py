@@ -16,6 +16,7 @@ from coordinator.audit import head_of
 from coordinator.checkpoints import describe_version
 from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
+from coordinator.client.views import summary_of
 from shared.errors import UnreachableError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
 from shared.job import MaskingSpec, StrategySpec, canonical_json, jobspec_digest, parse_jobspec
@@ -218,6 +219,46 @@ def test_whom_a_job_is_bound_to_is_shown_until_its_model_is_another_one(config: 
         assert said["finished"][1]["opened"] == ["hospital-a", "hospital-b"]
 
 
+def refused_round(number: int) -> RoundStatus:
+    """One that two silos left: one since it would be another total on the model, and one since it restarted."""
+    left = {"hospital-a": "repeated_total", "hospital-b": "gone"}
+    summary = {"reason": "below_floor", "dropped": dict.fromkeys(left, "attempt_left"), "left": left}
+    key = RoundKey(JOB, RoundNumber(number))
+    return RoundStatus(key=key, purpose=Purpose.TRAIN, outcome="below_floor", summary=canonical_json(summary))
+
+
+def test_for_what_a_silo_left_is_shown_and_what_to_do_about_a_repeated_total(
+    config: Path, fake: FakeOperations
+) -> None:
+    running = status(JOB, state=JobState.RUNNING)
+    rounds = (committed(JOB, 1), refused_round(2))
+    for state, finished, advice in (
+        (JobState.RUNNING, rounds, f"may run `consilo participant allow {JOB}`"),
+        (JobState.ABORTED, rounds, "run `consilo participant allow JOB` with the id of the new job"),
+        (JobState.RUNNING, (*rounds, committed(JOB, 3)), ""),  # of the new model nothing was opened
+    ):
+        fake.jobs[JOB] = JobDetail(job=replace(running, state=state), rounds=finished, live=None)
+        shown = " ".join(run(config, "job", "show", JOB).stdout.split())
+        assert ("hospital-a left an attempt (repeated_total)" in shown) is bool(advice)
+        assert ("participant allow" in shown) is bool(advice)
+        assert advice in shown
+        said = json.loads(run(config, "job", "show", JOB, "--json").stdout)
+        assert said["finished"][1]["left"] == {"hospital-a": "repeated_total", "hospital-b": "gone"}
+        assert said["finished"][0]["left"] == {}
+
+
+def test_for_what_a_silo_left_is_in_the_lines_of_a_watcher_and_in_the_table(config: Path, fake: FakeOperations) -> None:
+    detail = JobDetail(job=status(JOB, state=JobState.COMPLETED), rounds=(refused_round(1),), live=None)
+    fake.watched[JOB], fake.jobs[JOB] = [detail], detail
+    watched = run(config, "job", "watch", JOB).stdout
+    assert "without hospital-a: attempt_left (repeated_total), without hospital-b: attempt_left (gone)" in watched
+    (column,) = summary_of(refused_round(1)).left_out[:1]
+    assert column == "hospital-a: attempt_left (repeated_total)"
+    other = {"dropped": {"hospital-a": "revoked"}, "left": {"hospital-a": "gone"}}
+    summary = summary_of(replace(refused_round(1), summary=canonical_json(other)))
+    assert list(summary.left_out) == ["hospital-a: revoked"], "it is missing for another reason"
+
+
 def watch_of(end: JobState, reason: str = "") -> list[JobDetail]:
     running = status(JOB, state=JobState.RUNNING)
     return [
@@ -320,6 +361,9 @@ def test_what_is_kept_and_what_is_gone_is_shown(config: Path, fake: FakeOperatio
     made = run(config, "model", "promote", new[:8], "--json")
     assert json.loads(made.stdout) == {"model": new, "promoted": True, "changed": True}
     assert json.loads(run(config, "model", "promote", new, "--json").stdout)["changed"] is False
+    rows = [line.strip("│ ").split() for line in run(config, "model", "promote", new).stdout.splitlines()]
+    assert ["promoted", "│", "yes"] in rows
+    assert ["changed", "│", "no"] in rows
     listed = json.loads(run(config, "model", "list", "--json").stdout)
     assert [(found["promoted"], found["pruned"]) for found in listed] == [(False, True), (True, False)]
     table = run(config, "model", "list").stdout
