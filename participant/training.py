@@ -150,7 +150,8 @@ class _Notes:
             self.no_room = True
             self._patience.waits(detail)
             return
-        level = log.info if kind in {NoteKind.SAVED, NoteKind.RESTORED} else log.warning
+        # A task may save at each of its steps.
+        level = {NoteKind.SAVED: log.debug, NoteKind.RESTORED: log.info}.get(kind, log.warning)
         level(f"task_checkpoint_{kind}", job=self._key.job, round=self._key.number, detail=detail)
 
 

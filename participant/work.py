@@ -34,6 +34,7 @@ from participant.round.effects import (
     WorkFailed,
 )
 from participant.round.phases import Measured, Offer, Protection, SpooledUpdate
+from participant.round_log import log_sent
 from participant.spool import Spool
 from participant.tasks.contract import (
     TaskFailed,
@@ -55,9 +56,9 @@ from shared.errors import (
     UnreachableError,
 )
 from shared.ids import ParticipantId, RoundKey, TaskName
-from shared.protocol.messages import AttemptStart, Envelope, Sealed, attempt_digest
+from shared.protocol.messages import AttemptStart, Envelope, Sealed, UploadCommit, attempt_digest
 from shared.reasons import AttemptAbortReason, DropReason, Purpose
-from shared.wire.sealed import Signer
+from shared.wire.sealed import Signer, reopen
 
 log = structlog.get_logger()
 
@@ -276,6 +277,8 @@ class AsyncWork:
             log.warning("upload_impossible", job=key.job, round=key.number, reason=reason, detail=str(error))
             self._report(key, UploadImpossible(start, reason))
         else:
+            said = reopen(UploadCommit, commit).value
+            log_sent(attempt.value.key, said.update, outgoing.layout.total_bytes, protection)
             self._report(key, UploadAcknowledged(start, commit))
 
 

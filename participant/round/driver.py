@@ -57,6 +57,7 @@ from participant.round.phases import (
 from participant.round.records import Records, carried_in
 from participant.round.surroundings import Surroundings
 from participant.round.transition import Tools, Transition
+from participant.round_log import log_accepted, log_opened, log_over
 from shared.errors import ConflictError, PeerError, PhaseError
 from shared.ids import JobId, RoundKey
 from shared.job import jobspec_digest, parse_jobspec
@@ -104,6 +105,8 @@ class Driver:
             rule = self._records.declined_by(offer) if kept.opening is None else None
             going_on = resume(offer, kept.update, kept.attempt, kept.opening)
             self._apply(going_on if rule is None else take_back(offer, rule))
+            if rule is not None:
+                log_over(going_on.state, None)
 
     @property
     def open_rounds(self) -> tuple[RoundKey, ...]:
@@ -260,6 +263,9 @@ class Driver:
             if not isinstance(event, AttemptAnnounced):
                 raise
             self._refuse(state, event, error)
+            return
+        if not isinstance(state, Out) and any(isinstance(effect, RecordEnd) for effect in transition.effects):
+            log_over(state, event)
 
     def _refuse(self, state: RoundState, event: AttemptAnnounced, error: ConflictError) -> None:
         """The journal has another core of this round on record: not into this attempt."""
@@ -288,6 +294,7 @@ class Driver:
         match effect:
             case RecordPlan(offer):
                 journal.record_plan(offer.plan, jobspec_digest(offer.plan.value.jobspec))
+                log_accepted(offer)
             case RecordUpdate(offer, update):
                 journal.record_update(offer.key, update)
             case RecordAttempt(offer, attempt, core):
@@ -319,6 +326,7 @@ class Driver:
         """And say so when it is another total on a model: only an allowance leads here, and this is when it counts."""
         plan, other = offer.plan.value, how_another_total(opening.total, self._records.opened_before(offer))
         self._around.journal.record_opening(offer.key, plan.purpose, offer.spec.task, plan.model, opening)
+        log_opened(offer, opening)
         if other is not None:
             log.warning(
                 "repeat_opened", job=offer.key.job, round=offer.key.number, model=str(plan.model),

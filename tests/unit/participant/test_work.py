@@ -478,6 +478,51 @@ def test_an_upload_is_tried_until_it_is_acknowledged(tmp_path: Path) -> None:
     assert b"".join(transfers.sent)[:12] == bytes(12)
 
 
+def test_an_acknowledged_upload_is_told_once_with_what_left(tmp_path: Path) -> None:
+    with capture_logs() as logged:
+        _, transfers, attempt = uploaded(tmp_path, [UnreachableError("down")])
+    (line,) = [entry for entry in logged if entry["event"] == "update_sent"]
+    key = attempt.value.key
+    assert line == {
+        "event": "update_sent",
+        "log_level": "info",
+        "job": key.round.job,
+        "round": key.round.number,
+        "attempt": key.attempt,
+        "bytes": sum(map(len, transfers.sent)),
+        "update": str(update_digest(transfers.header, map(Digest.of, transfers.sent))),
+        "protection": "plain",
+    }
+
+
+def test_an_upload_that_was_not_acknowledged_is_not_told(tmp_path: Path) -> None:
+    with capture_logs() as logged:
+        uploaded(tmp_path, [ConflictError("other bytes")])
+    assert [entry["event"] for entry in logged] == ["upload_impossible"]
+
+
+def test_a_masked_upload_is_told_as_masked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        silo = MaskedUpload(tmp_path)
+        await silo.send(await silo.train())
+        await silo.shop.work.close()
+
+    with capture_logs() as logged:
+        asyncio.run(scenario())
+    assert [line["protection"] for line in logged if line["event"] == "update_sent"] == ["masked"]
+
+
+def test_what_a_task_saves_is_for_those_who_look_for_it(tmp_path: Path) -> None:
+    def saves(path: Path, noted: Noted) -> None:
+        path.write_bytes(b"at step 3")
+        noted(NoteKind.SAVED, "at step 3")
+
+    with capture_logs() as logged:
+        worked(tmp_path, FakeTask(crashes=[saves]), FakeTransfers(), make_offer(), events=2)
+    levels = {line["event"]: line["log_level"] for line in logged}
+    assert levels == {"task_checkpoint_saved": "debug", "task_restarts": "warning"}
+
+
 def test_a_plain_upload_is_committed_to_with_its_weight(tmp_path: Path) -> None:
     (event,), transfers, attempt = uploaded(tmp_path, [])
     assert isinstance(event, UploadAcknowledged)

@@ -276,6 +276,7 @@ def test_no_secret_of_a_round_is_logged() -> None:
     with capture_logs() as logs:
         daemon.to(Phase.COMMITTED)
         daemon.hears(daemon.cohort.delivery(1, 2, 3).delivery)
-    assert [line["what"] for line in logs] == ["equivocation"]
+    assert [line["event"] for line in logs] == ["round_accepted", "alarm"]
+    assert logs[1]["what"] == "equivocation"
     assert "Secret" not in repr(logs)
     assert not any(isinstance(value, bytes | Digest) for line in logs for value in line.values())
