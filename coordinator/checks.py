@@ -6,6 +6,7 @@ Nothing is made and nothing is changed: a data folder that is not there yet is f
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ from shared.config import split_address
 from shared.errors import ConfigError, FederationError, StorageError
 from shared.identity import Allowlist, Role
 
+# What a data folder should have free. The records and the audit log are small, but a round keeps an update of each
+# member and the model that it makes: four members with a model of 13 million parameters, at 4 bytes, need this much.
+ROOM_WANTED_BYTES = 256 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -38,11 +43,18 @@ class Finding:
     name: str
     ok: bool
     detail: str
+    warning: bool = False
+    """A coordinator would start with this, and a person should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Caution:
+    detail: str
 
 
 def run_checks(settings: CoordinatorSettings, clock: Clock) -> Iterator[Finding]:
     """Look at everything, in the order in which a start would meet it."""
-    checks: dict[str, Callable[[], str]] = {
+    checks: dict[str, Callable[[], str | _Caution]] = {
         "credentials": lambda: _credentials(settings, clock),
         "consortium": lambda: _consortium(settings, clock),
         "allow-list": lambda: _allowlist(settings),
@@ -54,9 +66,14 @@ def run_checks(settings: CoordinatorSettings, clock: Clock) -> Iterator[Finding]
     }
     for name, look in checks.items():
         try:
-            yield Finding(name, ok=True, detail=look())
+            found = look()
         except FederationError as error:
             yield Finding(name, ok=False, detail=str(error))
+            continue
+        if isinstance(found, _Caution):
+            yield Finding(name, ok=True, detail=found.detail, warning=True)
+        else:
+            yield Finding(name, ok=True, detail=found)
 
 
 def _credentials(settings: CoordinatorSettings, clock: Clock) -> str:
@@ -79,7 +96,7 @@ def _allowlist(settings: CoordinatorSettings) -> str:
     return f"participants: {roles.count(Role.PARTICIPANT)}, operators: {roles.count(Role.OPERATOR)}"
 
 
-def _data_folder(data_dir: Path) -> str:
+def _data_folder(data_dir: Path) -> str | _Caution:
     existing = data_dir
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -88,9 +105,16 @@ def _data_folder(data_dir: Path) -> str:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"coordinator.data_dir: {existing} cannot be written by this user: change its owner or mode")
     require_whole(data_dir)
-    filesystem = os.statvfs(existing)
-    free = f"{filesystem.f_bavail * filesystem.f_frsize / 1e9:.1f} GB free"
-    return f"{data_dir}, {free}" if existing == data_dir else f"{data_dir} will be made in {existing}, {free}"
+    free = shutil.disk_usage(existing).free
+    if not free:
+        raise ConfigError(f"coordinator.data_dir: the disk of {existing} is full: make room there, or use a larger one")
+    place = f"{data_dir}" if existing == data_dir else f"{data_dir} will be made in {existing}"
+    if free < ROOM_WANTED_BYTES:
+        return _Caution(
+            f"{place}, {free / 2**20:.1f} MiB free, expected {ROOM_WANTED_BYTES >> 20} MiB or more: a round keeps an "
+            "update of each member and a model. Make room there, or put coordinator.data_dir on a larger disk"
+        )
+    return f"{place}, {free / 1e9:.1f} GB free"
 
 
 def _database(data_dir: Path) -> str:

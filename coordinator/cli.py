@@ -15,6 +15,7 @@ from shared.terminal import emit, facts, json_option, table
 
 if TYPE_CHECKING:
     from coordinator.backup import BackupManifest
+    from coordinator.checks import Finding
 
 _config_option = click.option(
     "--config",
@@ -53,15 +54,24 @@ def check(ctx: click.Context, config: Path, *, as_json: bool) -> None:
     emit(
         {
             "ok": all(finding.ok for finding in findings),
-            "checks": [{"name": found.name, "ok": found.ok, "detail": found.detail} for found in findings],
+            "checks": [
+                {"name": found.name, "ok": found.ok, "warning": found.warning, "detail": found.detail}
+                for found in findings
+            ],
         },
         as_json=as_json,
         render=lambda: table(
-            ["check", "", "found"], [(found.name, "ok" if found.ok else "FAILED", found.detail) for found in findings]
+            ["check", "", "found"], [(found.name, _result(found), found.detail) for found in findings]
         ),
     )
     if not all(finding.ok for finding in findings):
         ctx.exit(1)
+
+
+def _result(found: Finding) -> str:
+    if not found.ok:
+        return "FAILED"
+    return "warning" if found.warning else "ok"
 
 
 @coordinator.command()

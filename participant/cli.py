@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from participant.settings import ParticipantSettings
 from shared.allocator import keep_memory
 from shared.config import load_config
 from shared.dumps import forbid_core_dumps
-from shared.errors import ConfigError, FederationError
+from shared.errors import ConfigError, FederationError, StorageError
 from shared.ids import JobId, parse_job_id
 from shared.log import configure_logging
 from shared.terminal import emit, json_option, table
@@ -205,9 +206,9 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str |
             return "no manifest is pinned under [consortium]: masked jobs are declined"
         return f"{found.name}, {found.participants} participants, digest {found.digest} as pinned"
 
-    def folder() -> str:
+    def folder() -> str | _Caution:
         with lock_folder(settings.participant.data_dir):
-            return f"{settings.participant.data_dir} is writable and free"
+            return _room_in(settings.participant.data_dir)
 
     def journal() -> str:
         path = settings.participant.data_dir / JOURNAL_FILE
@@ -251,6 +252,22 @@ def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str |
     for name, definition in task_definitions(settings).items():
         checks.append((f"task {name}", lambda definition=definition: task(definition)))  # type: ignore[misc]
     return checks
+
+
+def _room_in(data_dir: Path) -> str | _Caution:
+    from participant.spool import ROOM_LEFT_BYTES
+
+    try:
+        free = shutil.disk_usage(data_dir).free
+    except OSError as error:
+        raise StorageError(f"{data_dir} cannot be looked at: {error.strerror}") from error
+    if free < ROOM_LEFT_BYTES:
+        return _Caution(
+            f"{data_dir} has {free / 2**20:.1f} MiB free, and the daemon leaves {ROOM_LEFT_BYTES >> 20} MiB free: "
+            "models and updates would wait for room until their rounds are over. Make room there, or put "
+            "participant.data_dir on a larger disk"
+        )
+    return f"{data_dir} is writable, no daemon uses it, {free / 1e9:.1f} GB free"
 
 
 def _marker_of(signing_key: Path) -> str | _Caution:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from coordinator import startup
 from coordinator.checks import run_checks
+from coordinator.cli import coordinator
 from coordinator.settings import CoordinatorSettings
 from coordinator.startup import DATABASE_FILE, RESTORING_FILE, check_consortium, check_identity, open_records
 from coordinator.storage.files import FileBlobs
@@ -18,6 +21,7 @@ from shared.identity import Role
 from tests.support.credentials import Consortium
 from tests.support.migration_crash import make_database
 from tests.support.rounds import key_of
+from tests.support.small_disk import SmallDisk, small_disk
 from tests.unit.coordinator.storage.test_migrations import VERSION_1
 
 
@@ -69,6 +73,33 @@ def test_a_look_at_an_old_database_says_what_a_start_would_do_and_does_not_do_it
     assert found["database"].ok
     assert found["audit log"].ok
     assert database.read_bytes() == before
+
+
+@pytest.mark.parametrize("size", [None, 128 << 20, 1 << 20])
+def test_a_data_folder_without_room_is_not_simply_fine(tmp_path: Path, size: int | None) -> None:
+    folder = tmp_path / "disk"
+    with small_disk(folder, size=size) if size else contextlib.nullcontext() as disk:
+        folder.mkdir(exist_ok=True)
+        settings = _settings(Consortium(tmp_path / "pki"), folder, manifest=None)
+        if size == 1 << 20:
+            assert isinstance(disk, SmallDisk)
+            disk.fill()
+        found = next(found for found in run_checks(settings, SystemClock()) if found.name == "data folder")
+        shown = CliRunner().invoke(coordinator, ["check", "--config", str(folder / "coordinator.toml")])
+    (row,) = [line for line in shown.stdout.splitlines() if "data folder" in line]
+    if size is None:
+        assert (found.ok, found.warning) == (True, False)
+        assert "GB free" in found.detail
+        assert "│ ok" in row
+    elif size == 128 << 20:
+        assert (found.ok, found.warning) == (True, True)
+        assert "MiB free, expected 256 MiB or more" in found.detail
+        assert "│ warning" in row
+    else:
+        assert not found.ok
+        assert "is full: make room" in found.detail
+        assert "│ FAILED" in row
+        assert shown.exit_code == 1
 
 
 def _settings(consortium: Consortium, folder: Path, *, manifest: Path | None) -> CoordinatorSettings:

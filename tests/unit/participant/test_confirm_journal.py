@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from participant.journal import SqliteJournal
 from participant.marker import doubt_about, marker_path, take_into_use
 from participant.metrics import ParticipantMetrics
 from participant.settings import ParticipantSettings
+from participant.spool import ROOM_LEFT_BYTES
 from shared.config import load_config
 from shared.errors import ConfigError
 from shared.job import jobspec_digest
 from tests.support.credentials import Consortium
 from tests.support.rounds import make_plan, make_spec
+from tests.support.small_disk import small_disk
 
 NAME = "hospital-a"
 PLAN = make_plan(make_spec())
@@ -172,3 +175,13 @@ def test_a_daemon_with_its_own_journal_goes_on(silo: Silo) -> None:
     daemon, logs = asyncio.run(begun(silo))
     assert logs == []
     assert not daemon._policy().journal_doubtful
+
+
+def test_check_says_how_much_room_is_free_and_warns_below_what_the_daemon_leaves(tmp_path: Path) -> None:
+    roomy = Silo(tmp_path / "roomy").checked("data folder")
+    assert (roomy["ok"], roomy["warning"]) == (True, False)
+    assert re.search(r"is writable, no daemon uses it, [0-9.]+ GB free$", roomy["detail"])
+    with small_disk(tmp_path / "small", size=ROOM_LEFT_BYTES // 2):
+        tight = Silo(tmp_path / "small").checked("data folder")
+    assert (tight["ok"], tight["warning"]) == (True, True)
+    assert re.search(r" has [0-9.]+ MiB free, and the daemon leaves 64 MiB free: .* Make room there", tight["detail"])
