@@ -53,7 +53,8 @@ def promote(*, operations: Operations, digest: str, undo: bool, as_json: bool) -
     found = operations.find_model(digest)
     changed = operations.promote_model(found.model, promoted=not undo)
     made = {"model": str(found.model), "promoted": not undo, "changed": changed}
-    emit(made, as_json=as_json, render=lambda: facts(made.items()))
+    said = [(name, ("yes" if value else "no") if isinstance(value, bool) else value) for name, value in made.items()]
+    emit(made, as_json=as_json, render=lambda: facts(said))
 
 
 @model.command()

@@ -361,6 +361,9 @@ def test_what_is_kept_and_what_is_gone_is_shown(config: Path, fake: FakeOperatio
     made = run(config, "model", "promote", new[:8], "--json")
     assert json.loads(made.stdout) == {"model": new, "promoted": True, "changed": True}
     assert json.loads(run(config, "model", "promote", new, "--json").stdout)["changed"] is False
+    rows = [line.strip("│ ").split() for line in run(config, "model", "promote", new).stdout.splitlines()]
+    assert ["promoted", "│", "yes"] in rows
+    assert ["changed", "│", "no"] in rows
     listed = json.loads(run(config, "model", "list", "--json").stdout)
     assert [(found["promoted"], found["pruned"]) for found in listed] == [(False, True), (True, False)]
     table = run(config, "model", "list").stdout
