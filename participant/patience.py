@@ -35,6 +35,8 @@ class Patience:
         self._key = key
         self._ends = ends
         self._said: float | None = None
+        self.refused = ""
+        """What the disk said last, while it refuses; else empty."""
 
     async def through(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do it, again and again while the disk refuses. Raises StorageError when the time is over."""
@@ -52,6 +54,7 @@ class Patience:
 
     def waits(self, detail: str) -> None:
         """The disk refused once more."""
+        self.refused = detail
         now = self._clock.monotonic()
         if self._said is None or now - self._said >= DISK_SAID_S:
             self._said = now
@@ -63,4 +66,4 @@ class Patience:
     def _goes_on(self) -> None:
         if self._said is not None:
             log.info("disk_goes_on", job=self._key.job, round=self._key.number)
-            self._said = None
+            self._said, self.refused = None, ""

@@ -207,6 +207,8 @@ class AsyncWork:
         except StorageError as error:
             raise NoUpdate(DropReason.DISK, str(error)) from None
         except TimeoutError:
+            if patience.refused:  # the time ran out between two tries
+                raise NoUpdate(DropReason.DISK, patience.refused) from None
             raise NoUpdate(DropReason.MODEL_UNAVAILABLE, f"not fetched within {plan.deadline_s:g} s") from None
         except (PeerError, ModelError) as error:
             raise NoUpdate(DropReason.MODEL_UNAVAILABLE, str(error)) from None

@@ -222,6 +222,11 @@ class Workshop:
         return [(await asyncio.wait_for(self.events.get(), LIMIT_S))[1] for _ in range(count)]
 
 
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def worked(folder: Path, task: FakeTask, transfers: FakeTransfers, offer: Offer, *, events: int) -> Sequence[Event]:
     async def scenario() -> Sequence[Event]:
         shop = Workshop(folder, task, transfers)
@@ -435,6 +440,22 @@ def test_a_disk_that_refuses_to_the_deadline_takes_the_silo_out(tmp_path: Path) 
     offer = make_offer(deadline_s=1.0)
     transfers = FakeTransfers([StorageError("full") for _ in range(1000)])
     assert worked(tmp_path, FakeTask(), transfers, offer, events=1) == [WorkFailed(DropReason.DISK)]
+
+
+def test_a_disk_that_refuses_when_the_time_runs_out_is_the_reason(tmp_path: Path) -> None:
+    """In the middle of a try, too: there the model is not what was missing."""
+
+    class Slow(FakeTransfers):
+        async def fetch_model(self, model: Digest, size: int, partial: Path) -> None:
+            if not self.fetch_errors:
+                await asyncio.Event().wait()
+            await super().fetch_model(model, size, partial)
+
+    offer = make_offer(deadline_s=1.0)
+    happened = worked(_folder(tmp_path / "disk"), FakeTask(), Slow([StorageError("full")]), offer, events=1)
+    assert happened == [WorkFailed(DropReason.DISK)]
+    happened = worked(_folder(tmp_path / "model"), FakeTask(), Slow(), offer, events=1)
+    assert happened == [WorkFailed(DropReason.MODEL_UNAVAILABLE)]
 
 
 def test_a_training_that_waits_for_room_to_its_deadline_failed_for_the_disk(tmp_path: Path) -> None:
