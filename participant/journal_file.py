@@ -25,6 +25,7 @@ from typing import Any
 import structlog
 
 from participant.journal_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
+from shared.durable import sync_path
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 
 log = structlog.get_logger()
@@ -168,9 +169,9 @@ def _keep_copy(database: sqlite3.Connection, path: Path) -> Path:
             made.execute("PRAGMA journal_mode=MEMORY")
             made.execute("PRAGMA secure_delete=ON")
             made.execute("UPDATE openings SET reply = x''")
-        _sync(fresh)
+        sync_path(fresh)
         fresh.replace(copy)
-        _sync(path.parent)
+        sync_path(path.parent)
     except (OSError, sqlite3.Error) as error:
         fresh.unlink(missing_ok=True)
         raise StorageError(
@@ -178,11 +179,3 @@ def _keep_copy(database: sqlite3.Connection, path: Path) -> Path:
             f"date ({error}): make room there, or make the folder writable"
         ) from error
     return copy
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import structlog
 
 from participant.journal_file import JournalName
+from shared.durable import sync_path
 from shared.errors import ConfigError
 
 log = structlog.get_logger()
@@ -163,8 +164,4 @@ def _write(path: Path, name: JournalName) -> None:
     finally:
         os.close(descriptor)
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_path(path.parent)

@@ -29,6 +29,7 @@ from pathlib import Path
 import structlog
 
 from participant.spooled import digest_pieces, digests_beside, root_of
+from shared.durable import sync_path
 from shared.errors import DurabilityUnknown, StorageError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 
@@ -107,7 +108,7 @@ class Spool:
         _keep_only(folder, {kept})
         try:
             for path in (folder, folder.parent, self._rounds):  # what the task saves must be found again
-                _sync(path)
+                sync_path(path)
         except OSError as error:
             raise DurabilityUnknown(f"the folder {folder} may or may not be on disk: {error.strerror}") from error
 
@@ -139,9 +140,9 @@ class Spool:
         """What the task wrote is on disk on return. Raises DurabilityUnknown."""
         try:
             for path in self._folder(key).iterdir():
-                _sync(path)
-            _sync(self._folder(key))
-            _sync(self._folder(key).parent)
+                sync_path(path)
+            sync_path(self._folder(key))
+            sync_path(self._folder(key).parent)
         except OSError as error:
             raise DurabilityUnknown(f"the update of {key} may or may not be on disk: {error.strerror}") from error
 
@@ -209,7 +210,7 @@ def _keep_only(folder: Path, wanted: Collection[Path]) -> None:
 
 def _rename_durably(source: Path, target: Path) -> Path:
     try:
-        _sync(source)
+        sync_path(source)
     except OSError as error:
         raise DurabilityUnknown(f"{source} may or may not be on disk: {error.strerror}") from error
     try:
@@ -217,15 +218,7 @@ def _rename_durably(source: Path, target: Path) -> Path:
     except OSError as error:
         raise StorageError(f"{source} cannot be renamed to {target}: {error.strerror}") from error
     try:
-        _sync(target.parent)
+        sync_path(target.parent)
     except OSError as error:
         raise DurabilityUnknown(f"{target} may or may not be on disk: {error.strerror}") from error
     return target
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from coordinator.storage.interface import AuditEntry
 from coordinator.storage.schema import SCHEMA_VERSION
+from shared.durable import sync_path
 from shared.errors import ConfigError, StorageError
 from shared.ids import Digest
 
@@ -50,11 +51,7 @@ def copy_database(source: Path, target: Path, *, plan: str, shares: Collection[s
             _require_this_schema(database, source)
             _copy_tables(database, {"plan": plan, "shares": json.dumps(sorted(shares))})
             database.execute("COMMIT")
-        fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_path(target)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"the database {source} cannot be copied to {target}: {error}") from error
 

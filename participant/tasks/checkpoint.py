@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torch import Tensor, uint8
 from participant.tasks.contract import CheckpointPlace, NoteKind
 from participant.tasks.generators import generator_states, set_generator_states
 from participant.tasks.task_state import decode_state, encode_state, read_tensors, write_tensors
+from shared.durable import sync_path
 from shared.errors import StorageError, TaskError
 
 Note = Callable[[NoteKind, str], None]
@@ -49,9 +49,9 @@ class TaskCheckpoint:
         aside = path.with_name(path.name + ".new")
         try:
             write_tensors(tensors, metadata, aside)
-            _sync(aside)
+            sync_path(aside)
             aside.replace(path)
-            _sync(path.parent)
+            sync_path(path.parent)
         except (OSError, SafetensorError) as error:
             _remove(aside)
             self._note(NoteKind.NOT_SAVED, f"{path}: {error}")
@@ -93,14 +93,6 @@ def _seal(bound_to: str, tree: str, tensors: Mapping[str, Tensor]) -> str:
     for _, tensor in sorted(tensors.items()):
         seal.update(tensor.reshape(-1).view(uint8).numpy().data)
     return seal.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

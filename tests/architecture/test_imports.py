@@ -106,7 +106,9 @@ SEES_NOTHING_BUT: dict[str, tuple[str, ...]] = {
     ),
     "shared.merkle": ("shared.ids",),
 }  # fmt: skip
-SHARED_ADAPTERS = ("shared.clock", "shared.config", "shared.entropy", "shared.log", "shared.terminal", "shared.tls")
+SHARED_ADAPTERS = (
+    "shared.clock", "shared.config", "shared.durable", "shared.entropy", "shared.log", "shared.terminal", "shared.tls",
+)  # fmt: skip
 
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
 LONG_LINES = 300  # time to think of a wall
