@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from shared.control import AS_SUBMITTED, JobControl
 from shared.ids import ParticipantId, TaskName
 from shared.job import JobSpec
 
@@ -18,17 +19,18 @@ class Assessment:
     """Which of those that are asked could start now, and what keeps the others."""
 
     spec: JobSpec
+    quorum: int
     bound: tuple[ParticipantId, ...]
     able: frozenset[ParticipantId]
     absent: tuple[ParticipantId, ...]
     without_task: tuple[ParticipantId, ...]
 
     def enough(self) -> bool:
-        return len(self.able) >= (len(self.bound) or self.spec.round.quorum)
+        return len(self.able) >= (len(self.bound) or self.quorum)
 
     def explain(self) -> str:
         """Why the job waits, for `consilo job show`. Members are named: who reads it runs the coordinator."""
-        parts = [f"{len(self.able)} of quorum {self.spec.round.quorum}"]
+        parts = [f"{len(self.able)} of quorum {self.quorum}"]
         if self.bound:
             asked = ", ".join(self.bound)
             parts = [f"{len(self.able)} of {len(self.bound)}: of this model a total over {asked} may have been opened"]
@@ -39,11 +41,14 @@ class Assessment:
         return "; ".join(parts)
 
 
-def assess(spec: JobSpec, offers: Offers, bound: tuple[ParticipantId, ...] = ()) -> Assessment:
+def assess(
+    spec: JobSpec, offers: Offers, bound: tuple[ParticipantId, ...] = (), *, control: JobControl = AS_SUBMITTED
+) -> Assessment:
     """Sort those that the job's next round asks by whether they are connected and offer its task: all members, or those
-    that it is `bound` to.
+    that it is `bound` to. The quorum is that of the round, which the job's `control` may have changed.
     """
     asked = bound or spec.members
     absent = tuple(member for member in asked if member not in offers)
     without = tuple(member for member in asked if member in offers and spec.task not in offers[member])
-    return Assessment(spec, bound, frozenset(asked) - set(absent) - set(without), absent, without)
+    able = frozenset(asked) - set(absent) - set(without)
+    return Assessment(spec, control.quorum_of(spec), bound, able, absent, without)

@@ -17,6 +17,7 @@ next round is made of (planning), which round a caller means (jobs), whether a s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -24,9 +25,9 @@ from coordinator.audit import AuditLog
 from coordinator.cohort import assess
 from coordinator.desk import Desk
 from coordinator.intake import Intake
-from coordinator.jobs import Jobs, QueuedJob, RunningJob, UploadGrant
+from coordinator.jobs import Jobs, RunningJob, UploadGrant
 from coordinator.older_copy import Head, OlderCopy
-from coordinator.planning import History, Planning
+from coordinator.planning import Planning
 from coordinator.pruning import Pruning
 from coordinator.registry import Enrolled, Registry
 from coordinator.replies import open_upload_commit
@@ -45,13 +46,13 @@ from coordinator.round.effects import (
 from coordinator.round.phases import Folding
 from coordinator.round.surroundings import Surroundings
 from coordinator.round_log import log_who_leaves
-from coordinator.scheduler import EndJob, next_step, startable
-from coordinator.storage.interface import Blobs, Store
+from coordinator.scheduler import Candidate, EndJob, next_step, startable
+from coordinator.storage.interface import AuditEntry, Blobs, JobRecord, Store
 from shared.consortium import Consortium
+from shared.control import Pause
 from shared.errors import ConfigError, DurabilityUnknown, FederationError, LateError, UnknownError
 from shared.identity import VerifyingKey
 from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
-from shared.job import parse_jobspec
 from shared.protocol.messages import Envelope, Progress, RoundReply
 from shared.reasons import JobState
 from shared.wire.sealed import Signer
@@ -106,12 +107,8 @@ class Conductor:
         """Read what is true, make room, and go on with every open round."""
         self._pruning.start()
         for record in self._store.jobs():
-            spec = parse_jobspec(record.spec)
             self._forget_last_round(record.job)
-            if record.state is JobState.QUEUED:
-                self._jobs.queued[record.job] = QueuedJob(record, spec)
-            elif record.state is JobState.RUNNING:
-                self._jobs.running[record.job] = RunningJob(record, spec, History(spec.initial_model), read=False)
+            self._jobs.put(record)
         self._older.start()
         self._go_on()
 
@@ -241,17 +238,22 @@ class Conductor:
             self._continue_job(job)
         offers = self._registry.offers()
         obstacles = {name: self._planning.obstacle(job.spec) for name, job in self._jobs.queued.items()}
-        queued = [(name, job.spec) for name, job in self._jobs.queued.items() if not obstacles[name]]
-        start, waits_for = startable(queued, [job.spec for job in self._jobs.running.values()], offers)
+        queued = self._jobs.queued.items()
+        candidates = [Candidate(name, job.spec, job.record.control) for name, job in queued if not obstacles[name]]
+        running = {name: job.spec for name, job in self._jobs.running.items()}
+        start, waits_for = startable(candidates, running, offers)
         self._jobs.waits_for = {**waits_for, **{name: why for name, why in obstacles.items() if why}}
         for name in start:
-            waiting = self._jobs.queued[name]
-            entry = self._audit.entry("job_started", {"job": name})
-            self._store.set_job_state(name, JobState.RUNNING, "", entry)
-            self._audit.accept(entry)
-            del self._jobs.queued[name]  # not before: a failed write leaves the job where it was
-            self._jobs.running[name] = RunningJob(waiting.record, waiting.spec, History(waiting.spec.initial_model))
+            self._move(
+                self._jobs.queued[name].record, JobState.RUNNING, self._audit.entry("job_started", {"job": name})
+            )
             self._continue_job(self._jobs.running[name])
+
+    def _move(self, record: JobRecord, state: JobState, entry: AuditEntry) -> None:
+        """To another state; a failed write leaves the job where it was."""
+        self._store.set_job_state(record.job, state, "", entry)
+        self._audit.accept(entry)
+        self._jobs.put(replace(record, state=state, reason=""))
 
     def _continue_job(self, job: RunningJob) -> None:
         try:
@@ -275,11 +277,15 @@ class Conductor:
             return
         upcoming = next_step(job.spec, job.history.finished)
         if isinstance(upcoming, EndJob):
-            self._jobs.running.pop(job.record.job, None)
+            self._jobs.drop(job.record.job)
+            return
+        if job.record.pause is not None:
+            self._set_aside(job.record, job.record.pause)
             return
         if obstacle := self._planning.obstacle(job.spec):
             raise ConfigError(f"the job cannot run here: {obstacle}")
-        if not assess(job.spec, self._registry.offers(), job.history.bound).enough():
+        control = job.record.control
+        if not assess(job.spec, self._registry.offers(), job.history.bound, control=control).enough():
             return
         frame = self._planning.next_round(job.record, job.spec, job.history, upcoming)
         job.read = False  # a round that was opened and not begun is found in the store
@@ -290,6 +296,11 @@ class Conductor:
             around=self._around,
         )
         job.read = True
+
+    def _set_aside(self, record: JobRecord, pause: Pause) -> None:
+        """A job that was to pause after its round, and has none open now. Its members are free for others."""
+        entry = self._audit.entry("job_paused", {"job": record.job, "by": pause.by, "reason": pause.reason})
+        self._move(record, JobState.PAUSED, entry)
 
     def _close_round(self, job: RunningJob, driver: RoundDriver) -> None:
         record = self._store.round(driver.frame.key)

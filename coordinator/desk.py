@@ -13,12 +13,12 @@ then, and nothing may be said of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from coordinator.checkpoints import describe_initial
 from coordinator.cohort import assess
 from coordinator.intake import Intake
-from coordinator.jobs import Jobs, QueuedJob, RunningJob
+from coordinator.jobs import Jobs, RunningJob
 from coordinator.planning import Planning
 from coordinator.registry import Registry
 from coordinator.retention import pruned
@@ -26,8 +26,9 @@ from coordinator.round.driver import RoundDriver
 from coordinator.round.effects import AbortAsked
 from coordinator.round.phases import RoundState
 from coordinator.round.surroundings import Surroundings
-from coordinator.storage.interface import Blobs, JobRecord, ModelRecord, RoundRecord, Staged
-from shared.errors import ConflictError, UnknownError
+from coordinator.storage.interface import AuditEntry, Blobs, JobRecord, ModelRecord, RoundRecord, Staged
+from shared.control import ControlChange, Pause
+from shared.errors import ConflictError, UnknownError, WireError
 from shared.identity import Identity
 from shared.ids import Digest, JobId, ParticipantId
 from shared.job import jobspec_digest, parse_jobspec
@@ -45,6 +46,14 @@ class JobView:
     live: RoundState | None
     progress: Mapping[ParticipantId, int]
     """How far members say that they are in the live round, in percent; only those whose policy lets them say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteeredView:
+    """A job after somebody asked for something, and whether that changed anything."""
+
+    view: JobView
+    changed: bool
 
 
 class Desk:
@@ -83,7 +92,7 @@ class Desk:
                 job=job,
                 spec=spec_bytes,
                 submitted_by=submitter.uri,
-                submitted_at=self._around.clock.now().isoformat(timespec="seconds"),
+                submitted_at=self._now(),
                 state=JobState.QUEUED,
                 reason="",
             )
@@ -91,7 +100,7 @@ class Desk:
             entry = self._audit.entry("job_submitted", facts)
             if self._store.submit_job(record, entry):
                 self._audit.accept(entry)
-            self._jobs.queued[job] = QueuedJob(record, spec)
+            self._jobs.put(record)
             self._go_on()
         elif known.spec != spec_bytes:
             raise ConflictError(f"job {job} exists with another specification: choose another id")
@@ -99,9 +108,7 @@ class Desk:
 
     def abort_job(self, job: JobId, reason: str, operator: Identity) -> JobView:
         """End a job now. Raises UnknownError, or ConflictError for one that has ended."""
-        record = self._store.job(job)
-        if record.state in {JobState.COMPLETED, JobState.ABORTED}:
-            raise ConflictError(f"job {job} is {record.state} already")
+        self._require_going(job)
         asked = self._audit.entry("job_abort_asked", {"job": job, "by": operator.uri, "reason": reason})
         self._store.append_audit(asked)  # first: whatever is aborted from here on, the log says who asked
         self._audit.accept(asked)
@@ -120,26 +127,86 @@ class Desk:
         entry = self._audit.entry("job_aborted", {"job": job})
         self._store.set_job_state(job, JobState.ABORTED, f"{why}: {detail}" if detail else str(why), entry)
         self._audit.accept(entry)
-        self._jobs.running.pop(job, None)
-        self._jobs.queued.pop(job, None)
+        self._jobs.drop(job)
 
-    def jobs(self) -> Sequence[JobRecord]:
-        """All jobs, those that are over too."""
-        return self._store.jobs()
+    def pause_job(self, job: JobId, reason: str, operator: Identity) -> SteeredView:
+        """Plan no further round of a job; an open one goes to its end. Raises UnknownError or ConflictError."""
+        record = self._require_going(job)
+        if record.pause is not None:
+            return SteeredView(self.job_view(job), changed=False)
+        pause = Pause(by=operator.uri, at=self._now(), reason=reason)
+        facts = {"job": job, "by": pause.by, "reason": reason}
+        if record.state is JobState.QUEUED:
+            state, entry = JobState.PAUSED, self._audit.entry("job_paused", facts)
+        else:  # the conductor says when it is paused: now, or once the round that is open is over
+            state, entry = JobState.RUNNING, self._audit.entry("job_pause_asked", facts)
+        return self._hold(record, pause, state, entry)
+
+    def resume_job(self, job: JobId, operator: Identity) -> SteeredView:
+        """Let a job go on: back to its place in the queue, or before it was paused. Raises as `pause_job`."""
+        record = self._require_going(job)
+        if record.pause is None:
+            return SteeredView(self.job_view(job), changed=False)
+        entry = self._audit.entry("job_resumed", {"job": job, "by": operator.uri})
+        state = JobState.QUEUED if record.state is JobState.PAUSED else record.state
+        return self._hold(record, None, state, entry)
+
+    def _hold(self, record: JobRecord, pause: Pause | None, state: JobState, entry: AuditEntry) -> SteeredView:
+        self._store.hold_job(record.job, pause, state, entry)
+        self._audit.accept(entry)
+        self._jobs.put(replace(record, pause=pause, state=state))
+        self._go_on()
+        return SteeredView(self.job_view(record.job), changed=True)
+
+    def control_job(self, job: JobId, change: ControlChange, operator: Identity) -> SteeredView:
+        """Other rules for the rounds planned from now on. Raises as `pause_job`, and WireError for what the job does
+        not allow.
+        """
+        record = self._require_going(job)
+        control = record.control.changed(change)
+        if control == record.control:
+            return SteeredView(self.job_view(job), changed=False)
+        if complaint := control.complaint(parse_jobspec(record.spec)):
+            raise WireError(f"job {job}: {complaint}")
+        facts = {"job": job, "by": operator.uri, **asdict(control)}
+        entry = self._audit.entry("job_controlled", facts)
+        self._store.control_job(job, control, entry)
+        self._audit.accept(entry)
+        self._jobs.put(replace(record, control=control))
+        self._go_on()
+        return SteeredView(self.job_view(job), changed=True)
+
+    def _require_going(self, job: JobId) -> JobRecord:
+        record = self._store.job(job)
+        if record.state in {JobState.COMPLETED, JobState.ABORTED}:
+            raise ConflictError(f"job {job} is {record.state} already")
+        return record
+
+    def _now(self) -> str:
+        return self._around.clock.now().isoformat(timespec="seconds")
+
+    def jobs(self) -> Sequence[tuple[JobRecord, str]]:
+        """All jobs, those that are over too, and what each of them waits for."""
+        return [(record, self._waits_for(record.job)) for record in self._store.jobs()]
 
     def job_view(self, job: JobId) -> JobView:
         """Raises UnknownError."""
-        record = self._store.job(job)
-        waits_for, live = self._jobs.waits_for.get(job, ""), None
-        running = self._jobs.running.get(job)
-        if running is not None and running.driver is not None:
-            live = running.driver.state
-        if running is not None and running.trouble:
-            waits_for = f"cannot go on: {running.trouble}"
-        elif running is not None and running.driver is None:
-            waits_for = assess(running.spec, self._registry.offers(), running.history.bound).explain()
+        record, running = self._store.job(job), self._jobs.running.get(job)
+        live = running.driver.state if running is not None and running.driver is not None else None
         progress = dict(running.progress) if running is not None else {}
-        return JobView(record, waits_for, self._store.rounds(job), live, progress)
+        return JobView(record, self._waits_for(job), self._store.rounds(job), live, progress)
+
+    def _waits_for(self, job: JobId) -> str:
+        """What keeps a queued job from its start, or a running one from its next round; empty when nothing does."""
+        running = self._jobs.running.get(job)
+        if running is None:
+            return self._jobs.waits_for.get(job, "")
+        if running.trouble:
+            return f"cannot go on: {running.trouble}"
+        if running.driver is not None:
+            return ""
+        control = running.record.control
+        return assess(running.spec, self._registry.offers(), running.history.bound, control=control).explain()
 
     # --- models -------------------------------------------------------------------------------------------------------
 

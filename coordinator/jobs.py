@@ -21,13 +21,14 @@ from shared.errors import LateError, PeerError, PhaseError, UnknownError, Unreac
 from shared.ids import AttemptKey, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec, parse_jobspec
 from shared.protocol.messages import RoundAborted, RoundResult, Sealed
+from shared.reasons import JobState
 from shared.update import UpdateLayout
 from shared.wire.sealed import decode_envelope, reopen
 
 
 @dataclass(frozen=True, slots=True)
-class QueuedJob:
-    """A job that waits for its turn."""
+class IdleJob:
+    """A job of which no round is run: it waits for its turn, or is paused."""
 
     record: JobRecord
     spec: JobSpec
@@ -41,7 +42,7 @@ class RunningJob:
     spec: JobSpec
     history: History
     driver: RoundDriver | None = None
-    read: bool = True
+    read: bool = False
     """Whether `history` and `driver` are what the store says."""
     trouble: str = ""
     retry_at: float = float("inf")
@@ -63,8 +64,11 @@ class Jobs:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._places: dict[JobId, int] = {}
         self.running: dict[JobId, RunningJob] = {}
-        self.queued: dict[JobId, QueuedJob] = {}
+        self.queued: dict[JobId, IdleJob] = {}
+        """In the order of submission."""
+        self.paused: dict[JobId, IdleJob] = {}
         self.waits_for: Mapping[JobId, str] = {}
         """Why each queued job waits."""
 
@@ -74,6 +78,40 @@ class Jobs:
             return self._store.job(job)
         except UnknownError:
             return None
+
+    # --- the table ----------------------------------------------------------------------------------------------------
+
+    def put(self, record: JobRecord) -> None:
+        """Put a job where its record says that it is; one that comes for the first time stands behind all others."""
+        job, running = record.job, self.running.get(record.job)
+        if running is not None and record.state is JobState.RUNNING:
+            running.record = record
+            return
+        self._places.setdefault(job, len(self._places))
+        self.drop(job)
+        spec = parse_jobspec(record.spec)
+        match record.state:
+            case JobState.QUEUED:
+                idle = sorted([*self.queued.values(), IdleJob(record, spec)], key=self._place)
+                self.queued = {each.record.job: each for each in idle}
+            case JobState.PAUSED:
+                self.paused[job] = IdleJob(record, spec)
+            case JobState.RUNNING:
+                self.running[job] = RunningJob(record, spec, History(spec.initial_model))
+            case _:
+                pass  # it is over
+
+    def drop(self, job: JobId) -> None:
+        """A job that is over is no more in the table."""
+        for table in (self.running, self.queued, self.paused):
+            table.pop(job, None)
+
+    def specs(self) -> Mapping[JobId, JobSpec]:
+        """Of all jobs that are not over."""
+        return {job: each.spec for table in (self.running, self.queued, self.paused) for job, each in table.items()}
+
+    def _place(self, idle: IdleJob) -> int:
+        return self._places[idle.record.job]
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 

@@ -92,9 +92,7 @@ class OlderCopy:
         """End every open job. After an error the rest is done by calling it again."""
         first, *more = [found.why for found in self._known if not found.ended]
         why = f"{first} (and {len(more)} more)" if more else first
-        specs = [(job, each.spec) for job, each in self._jobs.running.items()]
-        specs += [(job, each.spec) for job, each in self._jobs.queued.items()]
-        ended = [job for job, spec in specs if self._end(job, spec, why)]
+        ended = [job for job, spec in self._jobs.specs().items() if self._end(job, spec, why)]
         self._store.end_set_backs()
         self._known = list(self._store.set_backs())
         _log.error("older_records", why=why, jobs_ended=sorted(ended))

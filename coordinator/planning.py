@@ -109,7 +109,8 @@ class Planning:
             model=upcoming.model,
             model_bytes=model_bytes,
             previous_result=history.previous_result,
-            deadline_s=spec.round.deadline_s,
+            deadline_s=record.control.deadline_of(spec),
+            control=record.control,
         )
         sealed = seal(plan, signer=self._signer, index=0)
         return self._frame(spec, sealed, self._index_of(upcoming.model), history)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from coordinator.cohort import Offers, assess
+from shared.control import AS_SUBMITTED, JobControl
 from shared.ids import Digest, JobId, ParticipantId, RoundNumber
 from shared.job import JobSpec
 from shared.reasons import AbortReason, JobState, Purpose
@@ -69,21 +70,32 @@ def next_step(spec: JobSpec, rounds: Sequence[FinishedRound]) -> NextStep:
     return RunRound(RoundNumber(len(rounds) + 1), purpose, model)
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A job that waits for its turn."""
+
+    job: JobId
+    spec: JobSpec
+    control: JobControl = AS_SUBMITTED
+
+
 def startable(
-    queued: Iterable[tuple[JobId, JobSpec]], running: Iterable[JobSpec], offers: Offers
+    queued: Iterable[Candidate], running: Mapping[JobId, JobSpec], offers: Offers
 ) -> tuple[Sequence[JobId], Mapping[JobId, str]]:
     """The jobs that may start now, in order, and for each other one why it waits."""
-    busy: set[ParticipantId] = {member for spec in running for member in spec.members}
+    busy: dict[ParticipantId, JobId] = {member: job for job, spec in running.items() for member in spec.members}
     start: list[JobId] = []
     waiting: dict[JobId, str] = {}
-    for job, spec in queued:
-        assessment = assess(spec, offers)
-        taken = [member for member in spec.members if member in busy]
+    for candidate in queued:
+        members = candidate.spec.members
+        assessment = assess(candidate.spec, offers, control=candidate.control)
+        taken = [member for member in members if member in busy]
         if taken:
-            waiting[job] = "waits for a running job with " + ", ".join(taken)
+            holders = ", ".join(dict.fromkeys(busy[member] for member in taken))
+            waiting[candidate.job] = f"waits for {holders}, which has {', '.join(taken)}"
         elif not assessment.enough():
-            waiting[job] = assessment.explain()
+            waiting[candidate.job] = assessment.explain()
         else:
-            start.append(job)
-            busy.update(spec.members)
+            start.append(candidate.job)
+            busy.update(dict.fromkeys(members, candidate.job))
     return start, waiting

@@ -88,6 +88,7 @@ def require_consent(
     if spec.masking.masked:
         _require_known_members(policy, spec)
         _require_sound_masking(policy, spec)
+    _require_allowed_control(plan, spec)
     if plan.deadline_s > policy.max_deadline_s:
         too_long = f"{plan.deadline_s:g} s to train, policy.max_deadline_s is {policy.max_deadline_s:g}"
         raise _no(ConsentRule.TRAINING_TOO_LONG, too_long)
@@ -185,6 +186,18 @@ def _require_enough_colluding(policy: Policy, *, members: int, colluding: int) -
         expected, why = default_max_colluding(members), f"the default for {members} members"
     if colluding < expected:
         raise _no(ConsentRule.COLLUSION_TOO_LOW, f"masking.max_colluding is {colluding}, {why} is {expected}")
+
+
+def _require_allowed_control(plan: RoundPlan, spec: JobSpec) -> None:
+    """An operator may change some of a job while it runs, within what the job allows; the plan follows from that."""
+    if complaint := plan.control.complaint(spec):
+        raise _no(ConsentRule.CONTROL_OUT_OF_BOUNDS, f"revision {plan.control.revision} of its control: {complaint}")
+    expected = plan.control.deadline_of(spec)
+    if plan.deadline_s != expected:
+        raise _no(
+            ConsentRule.CONTROL_OUT_OF_BOUNDS,
+            f"the plan gives {plan.deadline_s:g} s to train, the job and its control {expected:g} s",
+        )
 
 
 def _require_same_job(plan: RoundPlan, history: JobHistory) -> None:

@@ -88,6 +88,7 @@ class ConsentRule(StrEnum):
     SURVIVORS_TOO_FEW = "survivors_too_few"
     JOB_STOPPED = "job_stopped"  # this silo found the coordinator's results wrong, and takes no further part
     JOB_NOT_APPROVED = "job_not_approved"  # the specification is none that this silo approved
+    CONTROL_OUT_OF_BOUNDS = "control_out_of_bounds"  # a plan that no control allowed by the job could have led to
 
 
 class AttemptAbortReason(StrEnum):
@@ -121,6 +122,8 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"  # running, until the round that is open now is over; shown, and never stored
+    PAUSED = "paused"
     COMPLETED = "completed"
     ABORTED = "aborted"
 

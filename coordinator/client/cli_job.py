@@ -1,4 +1,6 @@
-"""`consilo job`: submit, list, show, watch and abort jobs of a running coordinator, and what silos approve of one."""
+"""`consilo job`: submit, list, show, watch, pause, control and abort jobs of a running coordinator, and what silos
+approve of one.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,13 @@ from coordinator.client import watching
 from coordinator.client.connection import byte_progress, with_operations
 from coordinator.client.job_file import JobRequest, load_job_file
 from coordinator.client.operations import Operations
+from coordinator.client.standing import control_words, why
 from coordinator.client.views import (
     ENDED,
     detail_json,
     job_facts,
     job_json,
+    job_list_json,
     job_screen,
     job_table,
     masking_words,
@@ -25,9 +29,13 @@ from coordinator.client.views import (
     spec_of,
     specification_facts,
     specification_json,
+    steered_facts,
+    steered_json,
 )
+from shared.control import ControlChange
 from shared.entropy import Entropy, SystemEntropy
 from shared.ids import JobId, parse_job_id
+from shared.job import MEMBERS_MAX
 from shared.reasons import JobState
 from shared.terminal import emit, emit_line, json_option, stdout_console
 from shared.wire.operations import JobDetail, JobStatus
@@ -53,7 +61,7 @@ _JOB = click.argument("job", metavar="JOB", type=JobIdType())
 
 @click.group()
 def job() -> None:
-    """Submit, list, show, watch and abort jobs; print what silos approve."""
+    """Submit, list, show, watch, pause, control and abort jobs; print what silos approve."""
 
 
 @job.command()
@@ -92,9 +100,9 @@ def digest(*, file: Path, as_json: bool) -> None:
 @with_operations
 @json_option
 def list_jobs(*, operations: Operations, as_json: bool) -> None:
-    """List all jobs, in the order of submission."""
+    """List all jobs, in the order of submission; of a queued one also its place in the queue, and why it waits."""
     jobs = operations.jobs()
-    emit([job_json(status) for status in jobs], as_json=as_json, render=lambda: job_table(jobs))
+    emit(job_list_json(jobs), as_json=as_json, render=lambda: job_table(jobs))
 
 
 @job.command()
@@ -102,7 +110,7 @@ def list_jobs(*, operations: Operations, as_json: bool) -> None:
 @with_operations
 @json_option
 def show(*, operations: Operations, job: JobId, as_json: bool) -> None:
-    """Show a job, its rounds, and who was left out of each and why."""
+    """Show a job, what it waits for, its rounds, and who was left out of each and why."""
     detail = operations.job(job)
     emit(detail_json(detail, detail.rounds), as_json=as_json, render=lambda: job_screen(detail))
 
@@ -134,6 +142,55 @@ def abort(*, operations: Operations, job: JobId, reason: str, as_json: bool) -> 
     """End a job now. Versions that it made stay; an open round changes nothing."""
     status = operations.abort_job(job, reason)
     emit(job_json(status), as_json=as_json, render=lambda: job_facts(status))
+
+
+@job.command()
+@_JOB
+@click.option("--reason", default="", help="Why; it is shown with the job, and kept in the audit log.")
+@with_operations
+@json_option
+def pause(*, operations: Operations, job: JobId, reason: str, as_json: bool) -> None:
+    """Plan no further round of a job until it is resumed. An open round goes to its end first.
+
+    A paused job holds no members: other jobs may run with them. Pausing it again changes nothing.
+    """
+    steered = operations.pause_job(job, reason)
+    emit(steered_json(steered), as_json=as_json, render=lambda: steered_facts(steered))
+
+
+@job.command()
+@_JOB
+@with_operations
+@json_option
+def resume(*, operations: Operations, job: JobId, as_json: bool) -> None:
+    """Let a paused job go on: it takes its old place in the queue, and goes on from the model that it had come to.
+
+    Resuming a job that is not paused changes nothing.
+    """
+    steered = operations.resume_job(job)
+    emit(steered_json(steered), as_json=as_json, render=lambda: steered_facts(steered))
+
+
+@job.command()
+@_JOB
+@click.option("--deadline-s", type=click.FloatRange(min=0, min_open=True), help="Seconds to fetch, evaluate and train.")
+@click.option("--quorum", type=click.IntRange(min=1, max=MEMBERS_MAX), help="How many members must be Ready.")
+@click.option("--reset", is_flag=True, help="First of all, take back what was changed before.")
+@with_operations
+@json_option
+def control(
+    *, operations: Operations, job: JobId, deadline_s: float | None, quorum: int | None, reset: bool, as_json: bool
+) -> None:
+    """Change the deadline or the quorum of the rounds that are planned from now on; an open round keeps its own.
+
+    What is not given stays as it is. The quorum stays between the job's floor and its members, and every silo checks
+    that again. The audit log names who changed what.
+    """
+    change = ControlChange(reset=reset, deadline_s=deadline_s, quorum=quorum)
+    if change == ControlChange():
+        raise click.UsageError("expected what to change: --deadline-s, --quorum or --reset")
+    steered = operations.control_job(job, change)
+    emit(steered_json(steered), as_json=as_json, render=lambda: steered_facts(steered))
 
 
 def new_job_id(request: JobRequest, entropy: Entropy) -> JobId:
@@ -180,10 +237,12 @@ def _follow_in_lines(details: Iterable[JobDetail], *, as_json: bool) -> JobDetai
         else:
             spec = spec_of(detail.job)
             if last is None or detail.job.state is not last.job.state:
-                reason = f" ({detail.job.reason})" if detail.job.reason else ""
+                reason = f" ({why(detail.job)})" if why(detail.job) else ""
                 protection = f", {masking_words(spec)}" if last is None else ""
                 emit_line({}, as_json=False, text=f"{detail.job.job}: {detail.job.state}{protection}{reason}")
             for finished in fresh:
                 emit_line({}, as_json=False, text=round_line(spec, finished))
+            if last is not None and detail.job.control != last.job.control:
+                emit_line({}, as_json=False, text=f"{detail.job.job}: control {control_words(detail.job, spec)}")
         last = detail
     return last

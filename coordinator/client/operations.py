@@ -17,11 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from shared.control import ControlChange
 from shared.errors import ConfigError, UnknownError, WireError
 from shared.ids import Digest, JobId, RoundNumber
 from shared.update import CHUNK_BYTES
 from shared.wire import operations as wire
+from shared.wire import steering
 from shared.wire.operations import JobDetail, JobStatus, ModelStatus, RoundStatus
+from shared.wire.steering import Steered
 from shared.wire.transfer import encode_data
 
 ABBREVIATION_MIN_CHARS = 4
@@ -76,6 +79,20 @@ class Operations:
     def abort_job(self, job: JobId, reason: str) -> JobStatus:
         request = wire.encode_abort_job(wire.AbortJob(job, reason))
         return wire.decode_abort_job_response(self._calls.ask("AbortJob", request))
+
+    def pause_job(self, job: JobId, reason: str) -> Steered:
+        """Have no further round planned; an open one goes to its end."""
+        request = steering.encode_pause_job(steering.PauseJob(job, reason))
+        return steering.decode_pause_job_response(self._calls.ask("PauseJob", request))
+
+    def resume_job(self, job: JobId) -> Steered:
+        request = steering.encode_resume_job(job)
+        return steering.decode_resume_job_response(self._calls.ask("ResumeJob", request))
+
+    def control_job(self, job: JobId, change: ControlChange) -> Steered:
+        """Have other rules for the rounds that are planned from now on."""
+        request = steering.encode_control_job(steering.ControlJob(job, change))
+        return steering.decode_control_job_response(self._calls.ask("ControlJob", request))
 
     # --- models -------------------------------------------------------------------------------------------------------
 

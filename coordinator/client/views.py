@@ -15,12 +15,22 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.checkpoints import ModelDescription, TrainedModel, parse_description
+from coordinator.client.standing import (
+    control_json,
+    control_words,
+    pause_json,
+    pause_words,
+    places_in_queue,
+    since_words,
+    why,
+)
 from coordinator.storage.interface import COMMITTED
 from shared.errors import WireError
 from shared.job import JobSpec, first_complaint, jobspec_digest, parse_jobspec
 from shared.reasons import AttemptAbortReason, DropReason, JobState, Purpose
 from shared.terminal import facts, table
 from shared.wire.operations import JobDetail, JobStatus, LiveRound, ModelStatus, RoundStatus
+from shared.wire.steering import Steered
 
 SHORT_DIGEST_CHARS = 12
 ENDED = frozenset({JobState.COMPLETED, JobState.ABORTED})
@@ -45,6 +55,8 @@ class RoundSummary(BaseModel):
     encoding: str = ""
     """Of the words of an update; empty in rounds of an earlier version."""
     range_miss: bool = False
+    control: int = 0
+    """The revision of the job's control that it was planned with; 0 for none."""
     opened: tuple[str, ...] = ()
     """Of a round without a result: those whose total may have been opened."""
     metrics: dict[str, float] = {}
@@ -95,6 +107,8 @@ def job_json(job: JobStatus) -> dict[str, Any]:
         "task": spec.task,
         "state": job.state,
         "reason": job.reason,
+        "pause": pause_json(job),
+        "control": control_json(job),
         "members": list(spec.members),
         "rounds": spec.rounds,
         "masking": masking_json(spec),
@@ -147,7 +161,13 @@ def live_json(live: LiveRound) -> dict[str, Any]:
         }
         for member in live.members
     ]
-    return {"round": live.key.number, "purpose": live.purpose, "phase": live.phase, "members": members}
+    return {
+        "round": live.key.number,
+        "purpose": live.purpose,
+        "phase": live.phase,
+        "control": live.control_revision,
+        "members": members,
+    }
 
 
 def detail_json(detail: JobDetail, rounds: Iterable[RoundStatus]) -> dict[str, Any]:
@@ -156,9 +176,21 @@ def detail_json(detail: JobDetail, rounds: Iterable[RoundStatus]) -> dict[str, A
         **job_json(detail.job),
         "rounds_committed": committed_rounds(detail.rounds),
         "bound_to": list(bound_to(detail)),
+        "control_since_round": control_since(detail),
         "finished": [round_json(finished) for finished in rounds],
         "live": None if detail.live is None else live_json(detail.live),
     }
+
+
+def control_since(detail: JobDetail) -> int | None:
+    """The first round that was planned under the control that the job has now; None before there is one."""
+    revision = detail.job.control.revision
+    if not revision:
+        return None
+    planned = [(finished.key.number, summary_of(finished).control) for finished in detail.rounds]
+    if detail.live is not None:
+        planned.append((detail.live.key.number, detail.live.control_revision))
+    return next((number for number, under in planned if under == revision), None)
 
 
 def bound_to(detail: JobDetail) -> tuple[str, ...]:
@@ -191,22 +223,41 @@ def committed_rounds(rounds: Iterable[RoundStatus]) -> int:
 
 def job_table(jobs: Sequence[JobStatus]) -> RenderableType:
     rows = []
-    for job in jobs:
+    for job, place in zip(jobs, places_in_queue(jobs), strict=True):
         spec = spec_of(job)
-        rows.append((job.job, spec.task, len(spec.members), spec.rounds, job.state, job.submitted_at, job.reason))
+        state = job.state if place is None else f"{job.state} ({place})"
+        rows.append((job.job, spec.task, len(spec.members), spec.rounds, state, job.submitted_at, why(job)))
     return table(("job", "task", "members", "rounds", "state", "submitted", "reason"), rows)
 
 
-def job_facts(job: JobStatus) -> RenderableType:
+def job_list_json(jobs: Sequence[JobStatus]) -> list[dict[str, Any]]:
+    places = places_in_queue(jobs)
+    return [{**job_json(job), "place_in_queue": place} for job, place in zip(jobs, places, strict=True)]
+
+
+def steered_facts(steered: Steered) -> RenderableType:
+    """A job after somebody asked for something: first of all whether that changed anything."""
+    changed = "yes" if steered.changed else "no: it was so already"
+    return Group(facts([("changed", changed)]), job_facts(steered.job))
+
+
+def steered_json(steered: Steered) -> dict[str, Any]:
+    return {**job_json(steered.job), "changed": steered.changed}
+
+
+def job_facts(job: JobStatus, *, control_since: int | None = None) -> RenderableType:
     spec = spec_of(job)
+    control = control_words(job, spec)
     pairs = [
         ("job", job.job),
         ("state", job.state),
-        ("waits for" if job.state is JobState.QUEUED else "reason", job.reason),
+        ("pause", pause_words(job)),
+        ("reason" if job.state in ENDED else "waits for", job.reason),
         ("task", spec.task),
         ("members", ", ".join(spec.members)),
         ("rounds", spec.rounds),
         ("quorum, floor", f"{spec.round.quorum}, {spec.floor}"),
+        ("control", f"{control}; {since_words(control_since)}" if control else ""),
         ("strategy", spec.strategy.name),
         ("masking", _masking_fact(spec)),
         ("initial model", spec.initial),
@@ -281,7 +332,7 @@ def job_screen(detail: JobDetail, *, last: int | None = None) -> RenderableType:
     """Everything about a job; with `last`, only so many of its rounds."""
     spec = spec_of(detail.job)
     shown = detail.rounds if last is None else detail.rounds[-last:]
-    parts: list[RenderableType] = [job_facts(detail.job)]
+    parts: list[RenderableType] = [job_facts(detail.job, control_since=control_since(detail))]
     if shown:
         parts.append(round_table(spec, shown))
     if bound := bound_to(detail):
@@ -315,7 +366,7 @@ def progress_screen(detail: JobDetail, *, last: int) -> RenderableType:
     done = committed_rounds(detail.rounds)
     title = f"{detail.job.job}: {detail.job.state}, {done} of {spec.rounds} rounds committed, {masking_words(spec)}"
     rounds = round_table(spec, detail.rounds[-last:])
-    rounds.title = title if not detail.job.reason else f"{title} ({detail.job.reason})"
+    rounds.title = f"{title} ({why(detail.job)})" if why(detail.job) else title
     return rounds if detail.live is None else Group(rounds, member_table(detail.live))
 
 

@@ -51,7 +51,7 @@ def recruiting(frame: RoundFrame, conversations: Conversations, now: float, *, g
         for member, known in conversations.items()
     }
     outs = dict.fromkeys(frame.not_asked, DropReason.NOT_ASKED)
-    return Recruiting(frame, told, outs, Fit.ALL, deadline=now + frame.spec.round.deadline_s, grace_from=grace_from)
+    return Recruiting(frame, told, outs, Fit.ALL, deadline=now + frame.plan.value.deadline_s, grace_from=grace_from)
 
 
 def settle_recruiting(state: Recruiting, now: float, seal: Seal) -> Transition:

@@ -47,7 +47,7 @@ class RoundFrame:
     @property
     def quorum(self) -> int:
         """So many Ready start an attempt."""
-        return len(self.bound) or self.spec.round.quorum
+        return len(self.bound) or self.plan.value.control.quorum_of(self.spec)
 
     @property
     def floor(self) -> int:

@@ -22,6 +22,7 @@ from shared.reasons import JobState, Purpose
 from shared.wire.sealed import encode_envelope
 
 LEFT = "left"  # in a round's summary, where somebody left the last attempt: the check that each of them named
+CONTROL = "control"  # in a round's summary, where it was planned under a control: its revision
 RANGE_MISS = "range_miss"  # in a round's summary
 OPENED = "opened"  # in that of a round without a result: whose total may have been opened
 SHARES = frozenset({"shares_fixed", "shares_revealed"})
@@ -48,6 +49,7 @@ def record_commit(
         "model": str(frame.plan.value.model),
         "next_model": str(result.next_model),
         **_told_of(effect.protection),
+        **_controlled(frame),
     }
     summary = {**facts, **durations}
     entry = around.audit.entry("round_committed", {**_names(frame), **facts, "job_state": job_state})
@@ -95,6 +97,7 @@ def record_abort(
         "dropped": dict(effect.dropped),
         **_who_left(effect.left),
         **_told_of(effect.protection),
+        **_controlled(frame),
     }
     if effect.opened:
         facts[OPENED] = list(effect.opened)
@@ -125,6 +128,12 @@ def _job_after(frame: RoundFrame, earlier: Earlier, finished: FinishedRound) -> 
 def _names(frame: RoundFrame) -> dict[str, object]:
     plan = frame.plan.value
     return {"job": plan.key.job, "round": plan.key.number, "purpose": plan.purpose}
+
+
+def _controlled(frame: RoundFrame) -> dict[str, object]:
+    """Where the round was planned with other rules than the job's: the revision, of which the log has the values."""
+    revision = frame.plan.value.control.revision
+    return {CONTROL: revision} if revision else {}
 
 
 def _who_left(left: Lefts) -> dict[str, object]:

@@ -14,7 +14,7 @@ from contextlib import closing
 
 from coordinator.checkpoints import accept_initial_model
 from coordinator.conducting import ConductorThread
-from coordinator.desk import Desk, JobView
+from coordinator.desk import Desk, JobView, SteeredView
 from coordinator.retention import pruned
 from coordinator.round.phases import Aborted, Committed, Present, RoundState, phase_name
 from coordinator.rpc.authorization import Call, TooMuch
@@ -55,6 +55,15 @@ from shared.wire.operations import (
     encode_read_audit_response,
     encode_submit_job_response,
     encode_watch_job_response,
+)
+from shared.wire.steering import (
+    Steered,
+    decode_control_job,
+    decode_pause_job,
+    decode_resume_job,
+    encode_control_job_response,
+    encode_pause_job_response,
+    encode_resume_job_response,
 )
 
 WATCH_LEAST_S = 0.2  # faster than people read, slower than messages come
@@ -98,6 +107,9 @@ class OperationsService:
             "GetJob": self.get_job,
             "WatchJob": self.watch_job,
             "AbortJob": self.abort_job,
+            "PauseJob": self.pause_job,
+            "ResumeJob": self.resume_job,
+            "ControlJob": self.control_job,
             "PutModel": self.put_model,
             "ListModels": self.list_models,
             "PromoteModel": self.promote_model,
@@ -114,8 +126,8 @@ class OperationsService:
 
     async def list_jobs(self, _call: Call, request: bytes) -> bytes:
         decode_list_jobs(request)
-        records = await self._thread.call(self._desk.jobs)
-        return encode_list_jobs_response([_record_status(record, record.reason) for record in records])
+        jobs = await self._thread.call(self._desk.jobs)
+        return encode_list_jobs_response([_record_status(record, record.reason or why) for record, why in jobs])
 
     async def get_job(self, _call: Call, request: bytes) -> bytes:
         view = await self._thread.call(self._desk.job_view, decode_get_job(request))
@@ -150,6 +162,20 @@ class OperationsService:
         wanted = decode_abort_job(request)
         view = await self._thread.call(self._desk.abort_job, wanted.job, wanted.reason, call.identity)
         return encode_abort_job_response(_job_status(view))
+
+    async def pause_job(self, call: Call, request: bytes) -> bytes:
+        wanted = decode_pause_job(request)
+        made = await self._thread.call(self._desk.pause_job, wanted.job, wanted.reason, call.identity)
+        return encode_pause_job_response(_steered(made))
+
+    async def resume_job(self, call: Call, request: bytes) -> bytes:
+        made = await self._thread.call(self._desk.resume_job, decode_resume_job(request), call.identity)
+        return encode_resume_job_response(_steered(made))
+
+    async def control_job(self, call: Call, request: bytes) -> bytes:
+        wanted = decode_control_job(request)
+        made = await self._thread.call(self._desk.control_job, wanted.job, wanted.change, call.identity)
+        return encode_control_job_response(_steered(made))
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -261,14 +287,20 @@ def _job_status(view: JobView) -> JobStatus:
     return _record_status(view.record, view.record.reason or view.waits_for)
 
 
+def _steered(made: SteeredView) -> Steered:
+    return Steered(_job_status(made.view), made.changed)
+
+
 def _record_status(record: JobRecord, reason: str) -> JobStatus:
     return JobStatus(
         job=record.job,
         spec=record.spec,
-        state=record.state,
+        state=record.standing,
         reason=reason,
         submitted_by=record.submitted_by,
         submitted_at=record.submitted_at,
+        control=record.control,
+        pause=None if record.state in _OVER else record.pause,
     )
 
 
@@ -308,4 +340,10 @@ def _live(state: RoundState, progress: Mapping[ParticipantId, int]) -> LiveRound
         )
         for member, conversation in state.conversations.items()
     )
-    return LiveRound(key=plan.key, purpose=plan.purpose, phase=phase_name(state), members=tuple(members))
+    return LiveRound(
+        key=plan.key,
+        purpose=plan.purpose,
+        phase=phase_name(state),
+        members=tuple(members),
+        control_revision=plan.control.revision,
+    )

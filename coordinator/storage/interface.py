@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shared.control import AS_SUBMITTED, JobControl, Pause
 from shared.ids import AttemptKey, Digest, JobId, ParticipantId, RoundKey
 from shared.reasons import AbortReason, JobState, Purpose
 
@@ -53,6 +54,16 @@ class JobRecord:
     state: JobState
     reason: str
     """Why it is in that state; empty when the state says it all."""
+    control: JobControl = AS_SUBMITTED
+    """Of the next round that is planned."""
+    pause: Pause | None = None
+    """Who had it paused, as long as nobody resumed it. A job that is running with one pauses after its open round."""
+
+    @property
+    def standing(self) -> JobState:
+        """Where it is, for whoever looks: one that pauses after its open round is not merely running."""
+        pausing = self.state is JobState.RUNNING and self.pause is not None
+        return JobState.PAUSING if pausing else self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +168,16 @@ class Store(Protocol):
 
     def set_job_state(self, job: JobId, state: JobState, reason: str, audit: AuditEntry) -> None:
         """Absent: UnknownError."""
+        ...
+
+    def hold_job(self, job: JobId, pause: Pause | None, state: JobState, audit: AuditEntry) -> None:
+        """Note that a job is to pause, or with None that it is to go on; it gets `state` with that. Absent:
+        UnknownError.
+        """
+        ...
+
+    def control_job(self, job: JobId, control: JobControl, audit: AuditEntry) -> None:
+        """Other rules for the rounds that are planned from now on. Absent: UnknownError."""
         ...
 
     def open_round(self, key: RoundKey, purpose: Purpose, entry: JournalEntry) -> None:

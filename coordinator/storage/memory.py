@@ -28,6 +28,7 @@ from coordinator.storage.interface import (
     TimerNote,
 )
 from coordinator.storage.memory_blobs import MemoryBlobs
+from shared.control import JobControl, Pause
 from shared.errors import ConflictError, UnknownError
 from shared.ids import Digest, JobId, RoundKey
 from shared.reasons import JobState, Purpose
@@ -128,6 +129,22 @@ class MemoryStore:
             self._records.jobs[job] = replace(record, state=state, reason=reason)
 
         self._life.write("set_job_state", apply)
+
+    def hold_job(self, job: JobId, pause: Pause | None, state: JobState, audit: AuditEntry) -> None:
+        def apply() -> None:
+            record = self._records.job(job)
+            self._records.append_audit(audit)
+            self._records.jobs[job] = replace(record, pause=pause, state=state)
+
+        self._life.write("hold_job", apply)
+
+    def control_job(self, job: JobId, control: JobControl, audit: AuditEntry) -> None:
+        def apply() -> None:
+            record = self._records.job(job)
+            self._records.append_audit(audit)
+            self._records.jobs[job] = replace(record, control=control)
+
+        self._life.write("control_job", apply)
 
     def open_round(self, key: RoundKey, purpose: Purpose, entry: JournalEntry) -> None:
         def apply() -> None:

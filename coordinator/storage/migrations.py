@@ -36,6 +36,14 @@ _TO_2 = (
     "ALTER TABLE models ADD COLUMN promoted INTEGER DEFAULT '0' NOT NULL",
     "ALTER TABLE models ADD COLUMN pruned INTEGER DEFAULT '0' NOT NULL",
 )
+_TO_3 = (
+    "ALTER TABLE jobs ADD COLUMN control_revision INTEGER DEFAULT '0' NOT NULL",
+    "ALTER TABLE jobs ADD COLUMN control_deadline_s FLOAT",
+    "ALTER TABLE jobs ADD COLUMN control_quorum INTEGER",
+    "ALTER TABLE jobs ADD COLUMN paused_by VARCHAR",
+    "ALTER TABLE jobs ADD COLUMN paused_at VARCHAR",
+    "ALTER TABLE jobs ADD COLUMN pause_reason VARCHAR",
+)
 
 
 _SHARES_AND_AFTER = """
@@ -52,7 +60,15 @@ def _timers_set_backs_and_kept_models(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {2: _timers_set_backs_and_kept_models}
+def _controls_and_pauses(connection: sa.Connection) -> None:
+    for statement in _TO_3:
+        connection.exec_driver_sql(statement)
+
+
+MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {
+    2: _timers_set_backs_and_kept_models,
+    3: _controls_and_pauses,
+}
 """The version that a step makes: the step. One for each version after the first."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2  # 2: timers, older copies, and which model versions are promoted or pruned
+SCHEMA_VERSION = 3  # 2: timers, older copies, promoted and pruned versions; 3: a job's control and its pause
 
 metadata = sa.MetaData()
 schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, nullable=False))
@@ -22,6 +22,12 @@ jobs = sa.Table(
     sa.Column("submitted_at", sa.String, nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("reason", sa.String, nullable=False),
+    sa.Column("control_revision", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("control_deadline_s", sa.Float),
+    sa.Column("control_quorum", sa.Integer),
+    sa.Column("paused_by", sa.String),
+    sa.Column("paused_at", sa.String),
+    sa.Column("pause_reason", sa.String),
 )
 rounds = sa.Table(
     "rounds",

@@ -28,6 +28,7 @@ from coordinator.storage.interface import (
     TimerNote,
 )
 from coordinator.storage.schema import audit_log, jobs, journal, models, rounds, set_backs, timers
+from shared.control import JobControl, Pause
 from shared.errors import ConflictError, UnknownError
 from shared.ids import Digest, JobId, RoundKey, parse_job_id, parse_round_number
 from shared.reasons import JobState, Purpose
@@ -72,6 +73,8 @@ class SqlStore:
                     submitted_at=record.submitted_at,
                     state=record.state.value,
                     reason=record.reason,
+                    **_control_columns(record.control),
+                    **_pause_columns(record.pause),
                 )
             )
             _append_audit(connection, audit)
@@ -92,10 +95,24 @@ class SqlStore:
 
     def set_job_state(self, job: JobId, state: JobState, reason: str, audit: AuditEntry) -> None:
         def work(connection: sa.Connection) -> None:
-            _move_job(connection, job, state, reason)
+            _change_job(connection, job, state=state.value, reason=reason)
             _append_audit(connection, audit)
 
         self._database.write("set_job_state", work)
+
+    def hold_job(self, job: JobId, pause: Pause | None, state: JobState, audit: AuditEntry) -> None:
+        def work(connection: sa.Connection) -> None:
+            _change_job(connection, job, state=state.value, **_pause_columns(pause))
+            _append_audit(connection, audit)
+
+        self._database.write("hold_job", work)
+
+    def control_job(self, job: JobId, control: JobControl, audit: AuditEntry) -> None:
+        def work(connection: sa.Connection) -> None:
+            _change_job(connection, job, **_control_columns(control))
+            _append_audit(connection, audit)
+
+        self._database.write("control_job", work)
 
     def open_round(self, key: RoundKey, purpose: Purpose, entry: JournalEntry) -> None:
         def work(connection: sa.Connection) -> None:
@@ -163,7 +180,7 @@ class SqlStore:
                 return False
             if commit.model is not None:
                 _insert_model(connection, commit.model)
-            _move_job(connection, commit.key.job, commit.job_state, "")
+            _change_job(connection, commit.key.job, state=commit.job_state.value, reason="")
             _append_audit(connection, commit.audit)
             return True
 
@@ -175,7 +192,7 @@ class SqlStore:
         def work(connection: sa.Connection) -> bool:
             if not _finish_round(connection, abort.reason.value, abort):
                 return False
-            _move_job(connection, abort.key.job, abort.job_state, abort.job_reason)
+            _change_job(connection, abort.key.job, state=abort.job_state.value, reason=abort.job_reason)
             _append_audit(connection, abort.audit)
             return True
 
@@ -296,10 +313,24 @@ def _finish_round(connection: sa.Connection, outcome: str, end: RoundCommit | Ro
     raise ConflictError(f"round {key} is finished ({known_outcome}); it cannot become {outcome}")
 
 
-def _move_job(connection: sa.Connection, job: JobId, state: JobState, reason: str) -> None:
-    moved = connection.execute(jobs.update().where(jobs.c.job == job).values(state=state.value, reason=reason))
-    if moved.rowcount != 1:
+def _change_job(connection: sa.Connection, job: JobId, **columns: object) -> None:
+    changed = connection.execute(jobs.update().where(jobs.c.job == job).values(**columns))
+    if changed.rowcount != 1:
         raise UnknownError(f"there is no job {job}")
+
+
+def _control_columns(control: JobControl) -> dict[str, object]:
+    return {
+        "control_revision": control.revision,
+        "control_deadline_s": control.deadline_s,
+        "control_quorum": control.quorum,
+    }
+
+
+def _pause_columns(pause: Pause | None) -> dict[str, object]:
+    if pause is None:
+        return {"paused_by": None, "paused_at": None, "pause_reason": None}
+    return {"paused_by": pause.by, "paused_at": pause.at, "pause_reason": pause.reason}
 
 
 def _insert_model(connection: sa.Connection, record: ModelRecord) -> bool:
@@ -337,6 +368,8 @@ def _job_record(row: sa.Row[Any]) -> JobRecord:
         submitted_at=row.submitted_at,
         state=JobState(row.state),
         reason=row.reason,
+        control=JobControl(row.control_revision, row.control_deadline_s, row.control_quorum),
+        pause=None if row.paused_by is None else Pause(row.paused_by, row.paused_at, row.pause_reason),
     )
 
 

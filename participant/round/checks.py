@@ -77,8 +77,6 @@ def check_plan(offer: Offer) -> None:
     least, most = _numbers(spec, plan.purpose)
     if not least <= plan.key.number <= most:
         raise ConflictError(f"round {plan.key.number} to {plan.purpose}, but the job has them from {least} to {most}")
-    if plan.deadline_s != spec.round.deadline_s:
-        raise ConflictError(f"the plan gives {plan.deadline_s:g} s to train, its job {spec.round.deadline_s:g} s")
     if previous is None:
         if plan.model != spec.initial_model:
             raise ConflictError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeAlias, TypeVar
 
+from shared.control import AS_SUBMITTED, JobControl
 from shared.hashing import tagged_hash
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey, TaskName
 from shared.reasons import AbortReason, AttemptAbortReason, ConsentRule, DropReason, Purpose, RefusalReason
@@ -266,6 +267,7 @@ class RoundPlan:
     model_bytes: int
     previous_result: bytes
     deadline_s: float
+    control: JobControl = AS_SUBMITTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from shared.control import AS_SUBMITTED, JobControl, Pause
 from shared.errors import WireError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, parse_job_id, parse_participant_id
 from shared.job import JOBSPEC_MAX_BYTES, MEMBERS_MAX
 from shared.pb.v1 import operations_pb2 as pb
 from shared.protocol.phases import Phase
 from shared.reasons import JobState, Purpose
+from shared.wire.control import job_control, job_pause, pb_control, pb_pause
 from shared.wire.fields import checked, digest, few, from_wire, need, parse, pb_key, round_key, text, to_wire
 from shared.wire.transfer import FRAME_MAX_BYTES, data_view
 
@@ -44,6 +46,10 @@ class JobStatus:
     """Why it is in that state, or what it waits for; empty when the state says it all."""
     submitted_by: str
     submitted_at: str
+    control: JobControl = AS_SUBMITTED
+    """Of the next round that is planned."""
+    pause: Pause | None = None
+    """Of a job that is pausing or paused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,8 @@ class LiveRound:
     purpose: Purpose
     phase: str
     members: tuple[LiveMember, ...]
+    control_revision: int = 0
+    """Of the control that the round was planned with; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,17 +162,17 @@ def encode_submit_job(value: SubmitJob) -> bytes:
 
 def decode_submit_job(data: bytes) -> SubmitJob:
     message = parse(pb.SubmitJobRequest, data)
-    return SubmitJob(_job_id(message), _jobspec(message))
+    return SubmitJob(named_job(message), _jobspec(message))
 
 
 def encode_submit_job_response(value: JobStatus) -> bytes:
-    return pb.SubmitJobResponse(job=_pb_job(value)).SerializeToString()
+    return pb.SubmitJobResponse(job=pb_job(value)).SerializeToString()
 
 
 def decode_submit_job_response(data: bytes) -> JobStatus:
     message = parse(pb.SubmitJobResponse, data)
     need(message, "job")
-    return _job(message.job)
+    return job_status(message.job)
 
 
 def encode_list_jobs() -> bytes:
@@ -177,11 +185,11 @@ def decode_list_jobs(data: bytes) -> None:
 
 
 def encode_list_jobs_response(values: Iterable[JobStatus]) -> bytes:
-    return pb.ListJobsResponse(jobs=map(_pb_job, values)).SerializeToString()
+    return pb.ListJobsResponse(jobs=map(pb_job, values)).SerializeToString()
 
 
 def decode_list_jobs_response(data: bytes) -> tuple[JobStatus, ...]:
-    return tuple(map(_job, parse(pb.ListJobsResponse, data, limit=LISTING_MAX_BYTES).jobs))
+    return tuple(map(job_status, parse(pb.ListJobsResponse, data, limit=LISTING_MAX_BYTES).jobs))
 
 
 def encode_get_job(job: JobId) -> bytes:
@@ -189,12 +197,12 @@ def encode_get_job(job: JobId) -> bytes:
 
 
 def decode_get_job(data: bytes) -> JobId:
-    return _job_id(parse(pb.GetJobRequest, data))
+    return named_job(parse(pb.GetJobRequest, data))
 
 
 def encode_get_job_response(value: JobDetail) -> bytes:
     live = None if value.live is None else _pb_live(value.live)
-    return pb.GetJobResponse(job=_pb_job(value.job), rounds=map(_pb_round, value.rounds), live=live).SerializeToString()
+    return pb.GetJobResponse(job=pb_job(value.job), rounds=map(_pb_round, value.rounds), live=live).SerializeToString()
 
 
 def decode_get_job_response(data: bytes) -> JobDetail:
@@ -206,13 +214,13 @@ def encode_watch_job(job: JobId) -> bytes:
 
 
 def decode_watch_job(data: bytes) -> JobId:
-    return _job_id(parse(pb.WatchJobRequest, data))
+    return named_job(parse(pb.WatchJobRequest, data))
 
 
 def encode_watch_job_response(value: JobDetail) -> bytes:
     live = None if value.live is None else _pb_live(value.live)
     return pb.WatchJobResponse(
-        job=_pb_job(value.job), rounds=map(_pb_round, value.rounds), live=live
+        job=pb_job(value.job), rounds=map(_pb_round, value.rounds), live=live
     ).SerializeToString()
 
 
@@ -226,17 +234,17 @@ def encode_abort_job(value: AbortJob) -> bytes:
 
 def decode_abort_job(data: bytes) -> AbortJob:
     message = parse(pb.AbortJobRequest, data)
-    return AbortJob(_job_id(message), text(message, "reason", limit=REASON_MAX_CHARS))
+    return AbortJob(named_job(message), text(message, "reason", limit=REASON_MAX_CHARS))
 
 
 def encode_abort_job_response(value: JobStatus) -> bytes:
-    return pb.AbortJobResponse(job=_pb_job(value)).SerializeToString()
+    return pb.AbortJobResponse(job=pb_job(value)).SerializeToString()
 
 
 def decode_abort_job_response(data: bytes) -> JobStatus:
     message = parse(pb.AbortJobResponse, data)
     need(message, "job")
-    return _job(message.job)
+    return job_status(message.job)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -377,10 +385,11 @@ def decode_read_audit_response(data: bytes) -> bytes:
 
 _NamesJob: TypeAlias = (
     pb.SubmitJobRequest | pb.GetJobRequest | pb.WatchJobRequest | pb.AbortJobRequest | pb.Job
+    | pb.PauseJobRequest | pb.ResumeJobRequest | pb.ControlJobRequest
 )  # fmt: skip
 
 
-def _job_id(message: _NamesJob) -> JobId:
+def named_job(message: _NamesJob) -> JobId:
     need(message, "job_id")
     return checked(message, "job_id", parse_job_id)
 
@@ -392,7 +401,7 @@ def _jobspec(message: pb.SubmitJobRequest | pb.Job) -> bytes:
     return message.jobspec
 
 
-def _pb_job(value: JobStatus) -> pb.Job:
+def pb_job(value: JobStatus) -> pb.Job:
     return pb.Job(
         job_id=value.job,
         jobspec=value.spec,
@@ -400,18 +409,22 @@ def _pb_job(value: JobStatus) -> pb.Job:
         reason=value.reason,
         submitted_by=value.submitted_by,
         submitted_at=value.submitted_at,
+        control=pb_control(value.control),
+        pause=pb_pause(value.pause),
     )
 
 
-def _job(message: pb.Job) -> JobStatus:
+def job_status(message: pb.Job) -> JobStatus:
     need(message, "state")
     return JobStatus(
-        job=_job_id(message),
+        job=named_job(message),
         spec=_jobspec(message),
         state=checked(message, "state", JobState),
         reason=text(message, "reason", limit=WAITS_FOR_MAX_CHARS),
         submitted_by=text(message, "submitted_by"),
         submitted_at=text(message, "submitted_at"),
+        control=job_control(message),
+        pause=job_pause(message),
     )
 
 
@@ -438,15 +451,23 @@ def _pb_live(value: LiveRound) -> pb.LiveRound:
         )
         for member in value.members
     )
-    return pb.LiveRound(key=pb_key(value.key), purpose=to_wire(value.purpose), phase=value.phase, members=members)
+    return pb.LiveRound(
+        key=pb_key(value.key),
+        purpose=to_wire(value.purpose),
+        phase=value.phase,
+        members=members,
+        control_revision=value.control_revision,
+    )
 
 
 def _live(message: pb.LiveRound) -> LiveRound:
+    need(message, "control_revision")
     return LiveRound(
         key=round_key(message),
         purpose=from_wire(message, "purpose", Purpose),
         phase=text(message, "phase", limit=PHASE_MAX_CHARS),
         members=tuple(map(_live_member, few(message, "members", MEMBERS_MAX))),
+        control_revision=message.control_revision,
     )
 
 
@@ -466,7 +487,7 @@ def _live_member(message: pb.LiveMember) -> LiveMember:
 def _detail(message: pb.GetJobResponse | pb.WatchJobResponse) -> JobDetail:
     need(message, "job")
     return JobDetail(
-        job=_job(message.job),
+        job=job_status(message.job),
         rounds=tuple(map(_round, message.rounds)),
         live=_live(message.live) if message.HasField("live") else None,
     )

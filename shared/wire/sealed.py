@@ -45,6 +45,7 @@ from shared.wire.attempts import (
     encode_share_keys,
     encode_unmask_shares,
 )
+from shared.wire.control import job_control, pb_control
 from shared.wire.fields import (
     attempt_key,
     checked,
@@ -139,6 +140,7 @@ def encode_round_plan(value: RoundPlan) -> bytes:
         model_bytes=value.model_bytes,
         previous_result=value.previous_result,
         deadline_s=value.deadline_s,
+        control=pb_control(value.control),
     ).SerializeToString(deterministic=True)
 
 
@@ -155,6 +157,7 @@ def decode_round_plan(payload: bytes) -> RoundPlan:
         model_bytes=message.model_bytes,
         previous_result=message.previous_result,
         deadline_s=duration_s(message, "deadline_s"),
+        control=job_control(message),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.cohort import assess
-from coordinator.scheduler import EndJob, FinishedRound, NextStep, RunRound, next_step, startable
+from coordinator.scheduler import Candidate, EndJob, FinishedRound, NextStep, RunRound, next_step, startable
 from shared.ids import Digest, JobId, ParticipantId, RoundNumber, TaskName
 from shared.reasons import AbortReason, JobState, Purpose
 from tests.support.rounds import TASK, A, B, C, D, make_spec
@@ -59,16 +59,16 @@ def offers(*participants: ParticipantId, task: TaskName = TASK) -> dict[Particip
 
 def test_jobs_start_in_order_of_submission_and_never_share_a_member() -> None:
     both, other = make_spec(), make_spec(members=(A, B), quorum=2)
-    start, waiting = startable([(HEART, both), (LUNG, other)], [], offers(A, B, C, D))
+    start, waiting = startable([Candidate(HEART, both), Candidate(LUNG, other)], {}, offers(A, B, C, D))
     assert start == [HEART]
-    assert waiting == {LUNG: "waits for a running job with hospital-a, hospital-b"}
-    start, waiting = startable([(LUNG, other)], [both], offers(A, B, C, D))
+    assert waiting == {LUNG: "waits for heart-1, which has hospital-a, hospital-b"}
+    start, waiting = startable([Candidate(LUNG, other)], {HEART: both}, offers(A, B, C, D))
     assert (start, list(waiting)) == ([], [LUNG])
 
 
 def test_a_job_that_cannot_start_holds_up_no_other_and_says_why() -> None:
     big, small = make_spec(quorum=4), make_spec(members=(A, B), quorum=2)
-    start, waiting = startable([(HEART, big), (KNEE, small)], [], offers(A, B))
+    start, waiting = startable([Candidate(HEART, big), Candidate(KNEE, small)], {}, offers(A, B))
     assert start == [KNEE]
     assert waiting == {HEART: "2 of quorum 4; not connected: hospital-c, hospital-d"}
 

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
+from shared.control import AS_SUBMITTED, ControlChange, JobControl, Pause
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber, TaskName
 from shared.pb.v1 import operations_pb2 as pb_operations
 from shared.pb.v1 import session_pb2 as pb_session
@@ -30,7 +31,7 @@ from shared.secagg.sealing import CIPHERTEXT_BYTES, SealedShare
 from shared.secagg.sharing import SHARE_BYTES
 from shared.update import RANGE_EXPONENT_MAX, RANGE_NONE, Encoding, UpdateHeader
 from shared.wire import attempts as wire_attempts
-from shared.wire import exchanges, operations, sealed, session, transfer
+from shared.wire import exchanges, operations, sealed, session, steering, transfer
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -122,6 +123,9 @@ welcomes = st.builds(
     silence_s=durations,
     signing_certificate=blobs,
 )
+changed_s = st.none() | durations
+quorums = st.none() | uint32s
+controls = st.just(AS_SUBMITTED) | st.builds(JobControl, st.integers(1, 2**32 - 1), changed_s, quorums)
 round_plans = st.builds(
     messages.RoundPlan,
     key=keys,
@@ -131,6 +135,7 @@ round_plans = st.builds(
     model_bytes=uint64s,
     previous_result=blobs,
     deadline_s=durations,
+    control=controls,
 )
 attempt_starts = st.builds(
     messages.AttemptStart,
@@ -244,7 +249,10 @@ job_statuses = st.builds(
     reason=texts,
     submitted_by=texts,
     submitted_at=texts,
+    control=controls,
+    pause=st.none() | st.builds(Pause, texts, texts, texts),
 )
+steered = st.builds(steering.Steered, job_statuses, st.booleans())
 round_statuses = st.builds(
     operations.RoundStatus, key=keys, purpose=purposes, outcome=texts.map(lambda text: text[:32]), summary=blobs
 )
@@ -261,6 +269,7 @@ live_rounds = st.builds(
     purpose=purposes,
     phase=texts.map(lambda text: text[:32]),
     members=st.lists(live_members, max_size=3).map(tuple),
+    control_revision=uint32s,
 )
 job_details = st.builds(
     operations.JobDetail,
@@ -435,6 +444,39 @@ OPERATIONS: dict[str, Codec] = {
         operations.encode_abort_job_response,
         operations.decode_abort_job_response,
         pb_operations.AbortJobResponse,
+    ),
+    "pause": Codec(
+        st.builds(steering.PauseJob, labels.map(JobId), texts),
+        steering.encode_pause_job,
+        steering.decode_pause_job,
+        pb_operations.PauseJobRequest,
+    ),
+    "paused": Codec(
+        steered,
+        steering.encode_pause_job_response,
+        steering.decode_pause_job_response,
+        pb_operations.PauseJobResponse,
+    ),
+    "resume": Codec(
+        labels.map(JobId), steering.encode_resume_job, steering.decode_resume_job, pb_operations.ResumeJobRequest
+    ),
+    "resumed": Codec(
+        steered,
+        steering.encode_resume_job_response,
+        steering.decode_resume_job_response,
+        pb_operations.ResumeJobResponse,
+    ),
+    "control": Codec(
+        st.builds(steering.ControlJob, labels.map(JobId), st.builds(ControlChange, st.booleans(), changed_s, quorums)),
+        steering.encode_control_job,
+        steering.decode_control_job,
+        pb_operations.ControlJobRequest,
+    ),
+    "controlled": Codec(
+        steered,
+        steering.encode_control_job_response,
+        steering.decode_control_job_response,
+        pb_operations.ControlJobResponse,
     ),
     "put": Codec(
         st.builds(operations.PutModelOpen, digests, st.integers(1, operations.MODEL_MAX_BYTES)),

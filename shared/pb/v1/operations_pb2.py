@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shared.pb.v1 import session_pb2 as shared_dot_pb_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshared/pb/v1/operations.proto\x12\nconsilo.v1\x1a\x1ashared/pb/v1/session.proto\"T\n\x10SubmitJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07jobspec\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x42\t\n\x07_job_idB\n\n\x08_jobspec\">\n\x11SubmitJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x42\x06\n\x04_job\"\x11\n\x0fListJobsRequest\"1\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.consilo.v1.Job\"/\n\rGetJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_job_id\"\x91\x01\n\x0eGetJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x12!\n\x06rounds\x18\x02 \x03(\x0b\x32\x11.consilo.v1.Round\x12(\n\x04live\x18\x03 \x01(\x0b\x32\x15.consilo.v1.LiveRoundH\x01\x88\x01\x01\x42\x06\n\x04_jobB\x07\n\x05_live\"1\n\x0fWatchJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_job_id\"\x93\x01\n\x10WatchJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x12!\n\x06rounds\x18\x02 \x03(\x0b\x32\x11.consilo.v1.Round\x12(\n\x04live\x18\x03 \x01(\x0b\x32\x15.consilo.v1.LiveRoundH\x01\x88\x01\x01\x42\x06\n\x04_jobB\x07\n\x05_live\"Q\n\x0f\x41\x62ortJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_job_idB\t\n\x07_reason\"=\n\x10\x41\x62ortJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x42\x06\n\x04_job\"\xdd\x01\n\x03Job\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07jobspec\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12\x12\n\x05state\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x13\n\x06reason\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x19\n\x0csubmitted_by\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x19\n\x0csubmitted_at\x18\x06 \x01(\tH\x05\x88\x01\x01\x42\t\n\x07_job_idB\n\n\x08_jobspecB\x08\n\x06_stateB\t\n\x07_reasonB\x0f\n\r_submitted_byB\x0f\n\r_submitted_at\"\xb2\x01\n\x05Round\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x14.consilo.v1.RoundKeyH\x00\x88\x01\x01\x12)\n\x07purpose\x18\x02 \x01(\x0e\x32\x13.consilo.v1.PurposeH\x01\x88\x01\x01\x12\x14\n\x07outcome\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07summary\x18\x04 \x01(\x0cH\x03\x88\x01\x01\x42\x06\n\x04_keyB\n\n\x08_purposeB\n\n\x08_outcomeB\n\n\x08_summary\"\xb9\x01\n\tLiveRound\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x14.consilo.v1.RoundKeyH\x00\x88\x01\x01\x12)\n\x07purpose\x18\x02 \x01(\x0e\x32\x13.consilo.v1.PurposeH\x01\x88\x01\x01\x12\x12\n\x05phase\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\'\n\x07members\x18\x04 \x03(\x0b\x32\x16.consilo.v1.LiveMemberB\x06\n\x04_keyB\n\n\x08_purposeB\x08\n\x06_phase\"\xa2\x01\n\nLiveMember\x12\x1b\n\x0eparticipant_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05phase\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tconnected\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x14\n\x07percent\x18\x04 \x01(\rH\x03\x88\x01\x01\x42\x11\n\x0f_participant_idB\x08\n\x06_phaseB\x0c\n\n_connectedB\n\n\x08_percent\"T\n\x0fPutModelRequest\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12(\n\x04open\x18\x02 \x01(\x0b\x32\x18.consilo.v1.PutModelOpenH\x00\x42\x07\n\x05\x66rame\"d\n\x0cPutModelOpen\x12\x19\n\x0cmodel_digest\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x18\n\x0bmodel_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x0f\n\r_model_digestB\x0e\n\x0c_model_bytes\"2\n\x10PutModelResponse\x12\x13\n\x06stored\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_stored\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.consilo.v1.Model\"\x9b\x01\n\x05Model\x12\x19\n\x0cmodel_digest\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x15\n\x08manifest\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12\x15\n\x08promoted\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x13\n\x06pruned\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\x0f\n\r_model_digestB\x0b\n\t_manifestB\x0b\n\t_promotedB\t\n\x07_pruned\"e\n\x13PromoteModelRequest\x12\x19\n\x0cmodel_digest\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x15\n\x08promoted\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x0f\n\r_model_digestB\x0b\n\t_promoted\"8\n\x14PromoteModelResponse\x12\x14\n\x07\x63hanged\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_changed\"`\n\x12\x45xportModelRequest\x12\x19\n\x0cmodel_digest\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x0f\n\r_model_digestB\t\n\x07_offset\"1\n\x13\x45xportModelResponse\x12\x11\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x07\n\x05_data\"0\n\x10ReadAuditRequest\x12\x12\n\x05start\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_start\"1\n\x11ReadAuditResponse\x12\x12\n\x05lines\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_lines2\xfc\x05\n\x11OperationsService\x12H\n\tSubmitJob\x12\x1c.consilo.v1.SubmitJobRequest\x1a\x1d.consilo.v1.SubmitJobResponse\x12\x45\n\x08ListJobs\x12\x1b.consilo.v1.ListJobsRequest\x1a\x1c.consilo.v1.ListJobsResponse\x12?\n\x06GetJob\x12\x19.consilo.v1.GetJobRequest\x1a\x1a.consilo.v1.GetJobResponse\x12G\n\x08WatchJob\x12\x1b.consilo.v1.WatchJobRequest\x1a\x1c.consilo.v1.WatchJobResponse0\x01\x12\x45\n\x08\x41\x62ortJob\x12\x1b.consilo.v1.AbortJobRequest\x1a\x1c.consilo.v1.AbortJobResponse\x12G\n\x08PutModel\x12\x1b.consilo.v1.PutModelRequest\x1a\x1c.consilo.v1.PutModelResponse(\x01\x12K\n\nListModels\x12\x1d.consilo.v1.ListModelsRequest\x1a\x1e.consilo.v1.ListModelsResponse\x12Q\n\x0cPromoteModel\x12\x1f.consilo.v1.PromoteModelRequest\x1a .consilo.v1.PromoteModelResponse\x12P\n\x0b\x45xportModel\x12\x1e.consilo.v1.ExportModelRequest\x1a\x1f.consilo.v1.ExportModelResponse0\x01\x12J\n\tReadAudit\x12\x1c.consilo.v1.ReadAuditRequest\x1a\x1d.consilo.v1.ReadAuditResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshared/pb/v1/operations.proto\x12\nconsilo.v1\x1a\x1ashared/pb/v1/session.proto\"T\n\x10SubmitJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07jobspec\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x42\t\n\x07_job_idB\n\n\x08_jobspec\">\n\x11SubmitJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x42\x06\n\x04_job\"\x11\n\x0fListJobsRequest\"1\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.consilo.v1.Job\"/\n\rGetJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_job_id\"\x91\x01\n\x0eGetJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x12!\n\x06rounds\x18\x02 \x03(\x0b\x32\x11.consilo.v1.Round\x12(\n\x04live\x18\x03 \x01(\x0b\x32\x15.consilo.v1.LiveRoundH\x01\x88\x01\x01\x42\x06\n\x04_jobB\x07\n\x05_live\"1\n\x0fWatchJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_job_id\"\x93\x01\n\x10WatchJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x12!\n\x06rounds\x18\x02 \x03(\x0b\x32\x11.consilo.v1.Round\x12(\n\x04live\x18\x03 \x01(\x0b\x32\x15.consilo.v1.LiveRoundH\x01\x88\x01\x01\x42\x06\n\x04_jobB\x07\n\x05_live\"Q\n\x0f\x41\x62ortJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_job_idB\t\n\x07_reason\"=\n\x10\x41\x62ortJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x42\x06\n\x04_job\"Q\n\x0fPauseJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_job_idB\t\n\x07_reason\"_\n\x10PauseJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x12\x14\n\x07\x63hanged\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04_jobB\n\n\x08_changed\"2\n\x10ResumeJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_job_id\"`\n\x11ResumeJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x12\x14\n\x07\x63hanged\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04_jobB\n\n\x08_changed\"\x99\x01\n\x11\x43ontrolJobRequest\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05reset\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x17\n\ndeadline_s\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x13\n\x06quorum\x18\x04 \x01(\rH\x03\x88\x01\x01\x42\t\n\x07_job_idB\x08\n\x06_resetB\r\n\x0b_deadline_sB\t\n\x07_quorum\"a\n\x12\x43ontrolJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x0f.consilo.v1.JobH\x00\x88\x01\x01\x12\x14\n\x07\x63hanged\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04_jobB\n\n\x08_changed\"\xc8\x02\n\x03Job\x12\x13\n\x06job_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07jobspec\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12\x12\n\x05state\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x13\n\x06reason\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x19\n\x0csubmitted_by\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x19\n\x0csubmitted_at\x18\x06 \x01(\tH\x05\x88\x01\x01\x12,\n\x07\x63ontrol\x18\x07 \x01(\x0b\x32\x16.consilo.v1.JobControlH\x06\x88\x01\x01\x12%\n\x05pause\x18\x08 \x01(\x0b\x32\x11.consilo.v1.PauseH\x07\x88\x01\x01\x42\t\n\x07_job_idB\n\n\x08_jobspecB\x08\n\x06_stateB\t\n\x07_reasonB\x0f\n\r_submitted_byB\x0f\n\r_submitted_atB\n\n\x08_controlB\x08\n\x06_pause\"W\n\x05Pause\x12\x0f\n\x02\x62y\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x02\x61t\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06reason\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x05\n\x03_byB\x05\n\x03_atB\t\n\x07_reason\"\xb2\x01\n\x05Round\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x14.consilo.v1.RoundKeyH\x00\x88\x01\x01\x12)\n\x07purpose\x18\x02 \x01(\x0e\x32\x13.consilo.v1.PurposeH\x01\x88\x01\x01\x12\x14\n\x07outcome\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07summary\x18\x04 \x01(\x0cH\x03\x88\x01\x01\x42\x06\n\x04_keyB\n\n\x08_purposeB\n\n\x08_outcomeB\n\n\x08_summary\"\xed\x01\n\tLiveRound\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x14.consilo.v1.RoundKeyH\x00\x88\x01\x01\x12)\n\x07purpose\x18\x02 \x01(\x0e\x32\x13.consilo.v1.PurposeH\x01\x88\x01\x01\x12\x12\n\x05phase\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\'\n\x07members\x18\x04 \x03(\x0b\x32\x16.consilo.v1.LiveMember\x12\x1d\n\x10\x63ontrol_revision\x18\x05 \x01(\rH\x03\x88\x01\x01\x42\x06\n\x04_keyB\n\n\x08_purposeB\x08\n\x06_phaseB\x13\n\x11_control_revision\"\xa2\x01\n\nLiveMember\x12\x1b\n\x0eparticipant_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05phase\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tconnected\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x14\n\x07percent\x18\x04 \x01(\rH\x03\x88\x01\x01\x42\x11\n\x0f_participant_idB\x08\n\x06_phaseB\x0c\n\n_connectedB\n\n\x08_percent\"T\n\x0fPutModelRequest\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12(\n\x04open\x18\x02 \x01(\x0b\x32\x18.consilo.v1.PutModelOpenH\x00\x42\x07\n\x05\x66rame\"d\n\x0cPutModelOpen\x12\x19\n\x0cmodel_digest\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x18\n\x0bmodel_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x0f\n\r_model_digestB\x0e\n\x0c_model_bytes\"2\n\x10PutModelResponse\x12\x13\n\x06stored\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_stored\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.consilo.v1.Model\"\x9b\x01\n\x05Model\x12\x19\n\x0cmodel_digest\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x15\n\x08manifest\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12\x15\n\x08promoted\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12\x13\n\x06pruned\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\x0f\n\r_model_digestB\x0b\n\t_manifestB\x0b\n\t_promotedB\t\n\x07_pruned\"e\n\x13PromoteModelRequest\x12\x19\n\x0cmodel_digest\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x15\n\x08promoted\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x0f\n\r_model_digestB\x0b\n\t_promoted\"8\n\x14PromoteModelResponse\x12\x14\n\x07\x63hanged\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_changed\"`\n\x12\x45xportModelRequest\x12\x19\n\x0cmodel_digest\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x0f\n\r_model_digestB\t\n\x07_offset\"1\n\x13\x45xportModelResponse\x12\x11\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x07\n\x05_data\"0\n\x10ReadAuditRequest\x12\x12\n\x05start\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_start\"1\n\x11ReadAuditResponse\x12\x12\n\x05lines\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_lines2\xda\x07\n\x11OperationsService\x12H\n\tSubmitJob\x12\x1c.consilo.v1.SubmitJobRequest\x1a\x1d.consilo.v1.SubmitJobResponse\x12\x45\n\x08ListJobs\x12\x1b.consilo.v1.ListJobsRequest\x1a\x1c.consilo.v1.ListJobsResponse\x12?\n\x06GetJob\x12\x19.consilo.v1.GetJobRequest\x1a\x1a.consilo.v1.GetJobResponse\x12G\n\x08WatchJob\x12\x1b.consilo.v1.WatchJobRequest\x1a\x1c.consilo.v1.WatchJobResponse0\x01\x12\x45\n\x08\x41\x62ortJob\x12\x1b.consilo.v1.AbortJobRequest\x1a\x1c.consilo.v1.AbortJobResponse\x12\x45\n\x08PauseJob\x12\x1b.consilo.v1.PauseJobRequest\x1a\x1c.consilo.v1.PauseJobResponse\x12H\n\tResumeJob\x12\x1c.consilo.v1.ResumeJobRequest\x1a\x1d.consilo.v1.ResumeJobResponse\x12K\n\nControlJob\x12\x1d.consilo.v1.ControlJobRequest\x1a\x1e.consilo.v1.ControlJobResponse\x12G\n\x08PutModel\x12\x1b.consilo.v1.PutModelRequest\x1a\x1c.consilo.v1.PutModelResponse(\x01\x12K\n\nListModels\x12\x1d.consilo.v1.ListModelsRequest\x1a\x1e.consilo.v1.ListModelsResponse\x12Q\n\x0cPromoteModel\x12\x1f.consilo.v1.PromoteModelRequest\x1a .consilo.v1.PromoteModelResponse\x12P\n\x0b\x45xportModel\x12\x1e.consilo.v1.ExportModelRequest\x1a\x1f.consilo.v1.ExportModelResponse0\x01\x12J\n\tReadAudit\x12\x1c.consilo.v1.ReadAuditRequest\x1a\x1d.consilo.v1.ReadAuditResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,38 +52,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ABORTJOBREQUEST']._serialized_end=772
   _globals['_ABORTJOBRESPONSE']._serialized_start=774
   _globals['_ABORTJOBRESPONSE']._serialized_end=835
-  _globals['_JOB']._serialized_start=838
-  _globals['_JOB']._serialized_end=1059
-  _globals['_ROUND']._serialized_start=1062
-  _globals['_ROUND']._serialized_end=1240
-  _globals['_LIVEROUND']._serialized_start=1243
-  _globals['_LIVEROUND']._serialized_end=1428
-  _globals['_LIVEMEMBER']._serialized_start=1431
-  _globals['_LIVEMEMBER']._serialized_end=1593
-  _globals['_PUTMODELREQUEST']._serialized_start=1595
-  _globals['_PUTMODELREQUEST']._serialized_end=1679
-  _globals['_PUTMODELOPEN']._serialized_start=1681
-  _globals['_PUTMODELOPEN']._serialized_end=1781
-  _globals['_PUTMODELRESPONSE']._serialized_start=1783
-  _globals['_PUTMODELRESPONSE']._serialized_end=1833
-  _globals['_LISTMODELSREQUEST']._serialized_start=1835
-  _globals['_LISTMODELSREQUEST']._serialized_end=1854
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1856
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1911
-  _globals['_MODEL']._serialized_start=1914
-  _globals['_MODEL']._serialized_end=2069
-  _globals['_PROMOTEMODELREQUEST']._serialized_start=2071
-  _globals['_PROMOTEMODELREQUEST']._serialized_end=2172
-  _globals['_PROMOTEMODELRESPONSE']._serialized_start=2174
-  _globals['_PROMOTEMODELRESPONSE']._serialized_end=2230
-  _globals['_EXPORTMODELREQUEST']._serialized_start=2232
-  _globals['_EXPORTMODELREQUEST']._serialized_end=2328
-  _globals['_EXPORTMODELRESPONSE']._serialized_start=2330
-  _globals['_EXPORTMODELRESPONSE']._serialized_end=2379
-  _globals['_READAUDITREQUEST']._serialized_start=2381
-  _globals['_READAUDITREQUEST']._serialized_end=2429
-  _globals['_READAUDITRESPONSE']._serialized_start=2431
-  _globals['_READAUDITRESPONSE']._serialized_end=2480
-  _globals['_OPERATIONSSERVICE']._serialized_start=2483
-  _globals['_OPERATIONSSERVICE']._serialized_end=3247
+  _globals['_PAUSEJOBREQUEST']._serialized_start=837
+  _globals['_PAUSEJOBREQUEST']._serialized_end=918
+  _globals['_PAUSEJOBRESPONSE']._serialized_start=920
+  _globals['_PAUSEJOBRESPONSE']._serialized_end=1015
+  _globals['_RESUMEJOBREQUEST']._serialized_start=1017
+  _globals['_RESUMEJOBREQUEST']._serialized_end=1067
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=1069
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=1165
+  _globals['_CONTROLJOBREQUEST']._serialized_start=1168
+  _globals['_CONTROLJOBREQUEST']._serialized_end=1321
+  _globals['_CONTROLJOBRESPONSE']._serialized_start=1323
+  _globals['_CONTROLJOBRESPONSE']._serialized_end=1420
+  _globals['_JOB']._serialized_start=1423
+  _globals['_JOB']._serialized_end=1751
+  _globals['_PAUSE']._serialized_start=1753
+  _globals['_PAUSE']._serialized_end=1840
+  _globals['_ROUND']._serialized_start=1843
+  _globals['_ROUND']._serialized_end=2021
+  _globals['_LIVEROUND']._serialized_start=2024
+  _globals['_LIVEROUND']._serialized_end=2261
+  _globals['_LIVEMEMBER']._serialized_start=2264
+  _globals['_LIVEMEMBER']._serialized_end=2426
+  _globals['_PUTMODELREQUEST']._serialized_start=2428
+  _globals['_PUTMODELREQUEST']._serialized_end=2512
+  _globals['_PUTMODELOPEN']._serialized_start=2514
+  _globals['_PUTMODELOPEN']._serialized_end=2614
+  _globals['_PUTMODELRESPONSE']._serialized_start=2616
+  _globals['_PUTMODELRESPONSE']._serialized_end=2666
+  _globals['_LISTMODELSREQUEST']._serialized_start=2668
+  _globals['_LISTMODELSREQUEST']._serialized_end=2687
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2689
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2744
+  _globals['_MODEL']._serialized_start=2747
+  _globals['_MODEL']._serialized_end=2902
+  _globals['_PROMOTEMODELREQUEST']._serialized_start=2904
+  _globals['_PROMOTEMODELREQUEST']._serialized_end=3005
+  _globals['_PROMOTEMODELRESPONSE']._serialized_start=3007
+  _globals['_PROMOTEMODELRESPONSE']._serialized_end=3063
+  _globals['_EXPORTMODELREQUEST']._serialized_start=3065
+  _globals['_EXPORTMODELREQUEST']._serialized_end=3161
+  _globals['_EXPORTMODELRESPONSE']._serialized_start=3163
+  _globals['_EXPORTMODELRESPONSE']._serialized_end=3212
+  _globals['_READAUDITREQUEST']._serialized_start=3214
+  _globals['_READAUDITREQUEST']._serialized_end=3262
+  _globals['_READAUDITRESPONSE']._serialized_start=3264
+  _globals['_READAUDITRESPONSE']._serialized_end=3313
+  _globals['_OPERATIONSSERVICE']._serialized_start=3316
+  _globals['_OPERATIONSSERVICE']._serialized_end=4302
 # @@protoc_insertion_point(module_scope)

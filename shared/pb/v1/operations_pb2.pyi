@@ -77,21 +77,85 @@ class AbortJobResponse(_message.Message):
     job: Job
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
 
+class PauseJobRequest(_message.Message):
+    __slots__ = ("job_id", "reason")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    reason: str
+    def __init__(self, job_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PauseJobResponse(_message.Message):
+    __slots__ = ("job", "changed")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    changed: bool
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+
+class ResumeJobRequest(_message.Message):
+    __slots__ = ("job_id",)
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+
+class ResumeJobResponse(_message.Message):
+    __slots__ = ("job", "changed")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    changed: bool
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+
+class ControlJobRequest(_message.Message):
+    __slots__ = ("job_id", "reset", "deadline_s", "quorum")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    QUORUM_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    reset: bool
+    deadline_s: float
+    quorum: int
+    def __init__(self, job_id: _Optional[str] = ..., reset: _Optional[bool] = ..., deadline_s: _Optional[float] = ..., quorum: _Optional[int] = ...) -> None: ...
+
+class ControlJobResponse(_message.Message):
+    __slots__ = ("job", "changed")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    changed: bool
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+
 class Job(_message.Message):
-    __slots__ = ("job_id", "jobspec", "state", "reason", "submitted_by", "submitted_at")
+    __slots__ = ("job_id", "jobspec", "state", "reason", "submitted_by", "submitted_at", "control", "pause")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     JOBSPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SUBMITTED_BY_FIELD_NUMBER: _ClassVar[int]
     SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     jobspec: bytes
     state: str
     reason: str
     submitted_by: str
     submitted_at: str
-    def __init__(self, job_id: _Optional[str] = ..., jobspec: _Optional[bytes] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[str] = ...) -> None: ...
+    control: _session_pb2.JobControl
+    pause: Pause
+    def __init__(self, job_id: _Optional[str] = ..., jobspec: _Optional[bytes] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[str] = ..., control: _Optional[_Union[_session_pb2.JobControl, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ...) -> None: ...
+
+class Pause(_message.Message):
+    __slots__ = ("by", "at", "reason")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    at: str
+    reason: str
+    def __init__(self, by: _Optional[str] = ..., at: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Round(_message.Message):
     __slots__ = ("key", "purpose", "outcome", "summary")
@@ -106,16 +170,18 @@ class Round(_message.Message):
     def __init__(self, key: _Optional[_Union[_session_pb2.RoundKey, _Mapping]] = ..., purpose: _Optional[_Union[_session_pb2.Purpose, str]] = ..., outcome: _Optional[str] = ..., summary: _Optional[bytes] = ...) -> None: ...
 
 class LiveRound(_message.Message):
-    __slots__ = ("key", "purpose", "phase", "members")
+    __slots__ = ("key", "purpose", "phase", "members", "control_revision")
     KEY_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_REVISION_FIELD_NUMBER: _ClassVar[int]
     key: _session_pb2.RoundKey
     purpose: _session_pb2.Purpose
     phase: str
     members: _containers.RepeatedCompositeFieldContainer[LiveMember]
-    def __init__(self, key: _Optional[_Union[_session_pb2.RoundKey, _Mapping]] = ..., purpose: _Optional[_Union[_session_pb2.Purpose, str]] = ..., phase: _Optional[str] = ..., members: _Optional[_Iterable[_Union[LiveMember, _Mapping]]] = ...) -> None: ...
+    control_revision: int
+    def __init__(self, key: _Optional[_Union[_session_pb2.RoundKey, _Mapping]] = ..., purpose: _Optional[_Union[_session_pb2.Purpose, str]] = ..., phase: _Optional[str] = ..., members: _Optional[_Iterable[_Union[LiveMember, _Mapping]]] = ..., control_revision: _Optional[int] = ...) -> None: ...
 
 class LiveMember(_message.Message):
     __slots__ = ("participant_id", "phase", "connected", "percent")

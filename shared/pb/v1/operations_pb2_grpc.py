@@ -59,6 +59,21 @@ class OperationsServiceStub:
                 request_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.AbortJobRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.AbortJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/consilo.v1.OperationsService/PauseJob',
+                request_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/consilo.v1.OperationsService/ResumeJob',
+                request_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
+        self.ControlJob = channel.unary_unary(
+                '/consilo.v1.OperationsService/ControlJob',
+                request_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.ControlJobRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.ControlJobResponse.FromString,
+                _registered_method=True)
         self.PutModel = channel.stream_unary(
                 '/consilo.v1.OperationsService/PutModel',
                 request_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.PutModelRequest.SerializeToString,
@@ -117,6 +132,26 @@ class OperationsServiceServicer:
 
     def AbortJob(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseJob(self, request, context):
+        """No further round is planned; an open one goes to its end. The same again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ControlJob(self, request, context):
+        """What the rounds planned from now on have other than the job says. The same again changes nothing.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -180,6 +215,21 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.AbortJob,
                     request_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.AbortJobRequest.FromString,
                     response_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.AbortJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.PauseJobRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.ResumeJobRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.ResumeJobResponse.SerializeToString,
+            ),
+            'ControlJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlJob,
+                    request_deserializer=shared_dot_pb_dot_v1_dot_operations__pb2.ControlJobRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_v1_dot_operations__pb2.ControlJobResponse.SerializeToString,
             ),
             'PutModel': grpc.stream_unary_rpc_method_handler(
                     servicer.PutModel,
@@ -342,6 +392,87 @@ class OperationsService:
             '/consilo.v1.OperationsService/AbortJob',
             shared_dot_pb_dot_v1_dot_operations__pb2.AbortJobRequest.SerializeToString,
             shared_dot_pb_dot_v1_dot_operations__pb2.AbortJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/consilo.v1.OperationsService/PauseJob',
+            shared_dot_pb_dot_v1_dot_operations__pb2.PauseJobRequest.SerializeToString,
+            shared_dot_pb_dot_v1_dot_operations__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/consilo.v1.OperationsService/ResumeJob',
+            shared_dot_pb_dot_v1_dot_operations__pb2.ResumeJobRequest.SerializeToString,
+            shared_dot_pb_dot_v1_dot_operations__pb2.ResumeJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/consilo.v1.OperationsService/ControlJob',
+            shared_dot_pb_dot_v1_dot_operations__pb2.ControlJobRequest.SerializeToString,
+            shared_dot_pb_dot_v1_dot_operations__pb2.ControlJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,7 @@ class ConsentRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONSENT_RULE_SURVIVORS_TOO_FEW: _ClassVar[ConsentRule]
     CONSENT_RULE_JOB_STOPPED: _ClassVar[ConsentRule]
     CONSENT_RULE_JOB_NOT_APPROVED: _ClassVar[ConsentRule]
+    CONSENT_RULE_CONTROL_OUT_OF_BOUNDS: _ClassVar[ConsentRule]
 
 class AnswerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -167,6 +168,7 @@ CONSENT_RULE_COLLUSION_TOO_LOW: ConsentRule
 CONSENT_RULE_SURVIVORS_TOO_FEW: ConsentRule
 CONSENT_RULE_JOB_STOPPED: ConsentRule
 CONSENT_RULE_JOB_NOT_APPROVED: ConsentRule
+CONSENT_RULE_CONTROL_OUT_OF_BOUNDS: ConsentRule
 ANSWER_KIND_UNSPECIFIED: AnswerKind
 ANSWER_KIND_ADVERTISE_KEYS: AnswerKind
 ANSWER_KIND_SHARE_KEYS: AnswerKind
@@ -361,7 +363,7 @@ class Withdraw(_message.Message):
     def __init__(self, key: _Optional[_Union[RoundKey, _Mapping]] = ..., plan_digest: _Optional[bytes] = ..., reason: _Optional[_Union[DropReason, str]] = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("key", "purpose", "jobspec", "model_digest", "model_bytes", "previous_result", "deadline_s")
+    __slots__ = ("key", "purpose", "jobspec", "model_digest", "model_bytes", "previous_result", "deadline_s", "control")
     KEY_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     JOBSPEC_FIELD_NUMBER: _ClassVar[int]
@@ -369,6 +371,7 @@ class RoundPlan(_message.Message):
     MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_RESULT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
     key: RoundKey
     purpose: Purpose
     jobspec: bytes
@@ -376,7 +379,18 @@ class RoundPlan(_message.Message):
     model_bytes: int
     previous_result: bytes
     deadline_s: float
-    def __init__(self, key: _Optional[_Union[RoundKey, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., jobspec: _Optional[bytes] = ..., model_digest: _Optional[bytes] = ..., model_bytes: _Optional[int] = ..., previous_result: _Optional[bytes] = ..., deadline_s: _Optional[float] = ...) -> None: ...
+    control: JobControl
+    def __init__(self, key: _Optional[_Union[RoundKey, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., jobspec: _Optional[bytes] = ..., model_digest: _Optional[bytes] = ..., model_bytes: _Optional[int] = ..., previous_result: _Optional[bytes] = ..., deadline_s: _Optional[float] = ..., control: _Optional[_Union[JobControl, _Mapping]] = ...) -> None: ...
+
+class JobControl(_message.Message):
+    __slots__ = ("revision", "deadline_s", "quorum")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    QUORUM_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    deadline_s: float
+    quorum: int
+    def __init__(self, revision: _Optional[int] = ..., deadline_s: _Optional[float] = ..., quorum: _Optional[int] = ...) -> None: ...
 
 class AttemptStart(_message.Message):
     __slots__ = ("version", "suite", "key", "purpose", "attempt", "plan_digest", "jobspec_digest", "consortium_digest", "model_digest", "previous_result_digest", "members", "max_colluding", "layout_digest", "encoding", "upload_deadline_s", "exchange_deadline_s")

@@ -42,7 +42,7 @@ OTHERS = tuple(ParticipantId(f"clinic-{letter}") for letter in "abc")
 HEART, LUNG = JobId("heart-1"), JobId("lung-1")
 
 
-class _Outside:
+class Outside:
     """Hears what a conductor says to anybody."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Outside:
         self.ended.append((key, outcome, summary))
 
 
-class _Machine:
+class Machine:
     """Storage that outlives the conductor on it."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class _Machine:
         self.store = MemoryStore(faults=self.faults)
         self.blobs = MemoryBlobs(faults=self.faults)
         self.clock = ManualClock(start=datetime(2026, 11, 22, tzinfo=UTC))
-        self.outside = _Outside()
+        self.outside = Outside()
         self.audit = AuditLog(sign=partial(COORDINATOR_KEY.sign, "audit"), clock=self.clock)
         self.conductor = self.restart()
 
@@ -108,9 +108,9 @@ class _Machine:
 
 
 @pytest.fixture
-def machine() -> _Machine:
+def machine() -> Machine:
     """Two jobs, of which the first one's model is lost."""
-    made = _Machine()
+    made = Machine()
     lost = made.add_model(8)
     made.add_model(9)
     made.conductor.desk.submit_job(HEART, make_spec(elements=8).to_bytes(), OPERATOR)
@@ -119,12 +119,12 @@ def machine() -> _Machine:
     return made
 
 
-def _bring_back(machine: _Machine) -> None:
+def bring_back(machine: Machine) -> None:
     content = initial_model(8)
     machine.blobs._models[Digest.of(content)] = content
 
 
-def test_a_lost_model_stops_its_job_and_no_other(machine: _Machine) -> None:
+def test_a_lost_model_stops_its_job_and_no_other(machine: Machine) -> None:
     machine.connect()
     view = machine.conductor.desk.job_view(HEART)
     assert view.record.state is JobState.RUNNING
@@ -132,18 +132,18 @@ def test_a_lost_model_stops_its_job_and_no_other(machine: _Machine) -> None:
     assert isinstance(machine.phase_of(LUNG), Recruiting)
 
 
-def test_it_is_tried_again_when_time_passes(machine: _Machine) -> None:
+def test_it_is_tried_again_when_time_passes(machine: Machine) -> None:
     machine.connect()
     assert machine.conductor.next_deadline <= machine.clock.monotonic() + TROUBLE_RETRY_S
-    _bring_back(machine)
+    bring_back(machine)
     machine.clock.advance(TROUBLE_RETRY_S)
     machine.conductor.tick()
     assert isinstance(machine.phase_of(HEART), Recruiting)
     assert machine.conductor.desk.job_view(HEART).waits_for == ""
 
 
-def test_a_start_goes_on_without_it_and_takes_the_open_round_up_later(machine: _Machine) -> None:
-    _bring_back(machine)
+def test_a_start_goes_on_without_it_and_takes_the_open_round_up_later(machine: Machine) -> None:
+    bring_back(machine)
     machine.connect()
     machine.blobs._models.pop(Digest.of(initial_model(8)))
     machine.restart().start()
@@ -154,7 +154,7 @@ def test_a_start_goes_on_without_it_and_takes_the_open_round_up_later(machine: _
         machine.conductor.may_upload(A, key)  # not late: the round is open
     machine.connect()
     machine.outside.sent.clear()
-    _bring_back(machine)
+    bring_back(machine)
     machine.conductor.tick()
     state = machine.phase_of(HEART)
     assert isinstance(state, Recruiting)
@@ -162,15 +162,15 @@ def test_a_start_goes_on_without_it_and_takes_the_open_round_up_later(machine: _
     assert len(machine.store.rounds(HEART)) == 1
 
 
-def test_what_nobody_can_know_still_ends_the_process(machine: _Machine) -> None:
-    _bring_back(machine)
+def test_what_nobody_can_know_still_ends_the_process(machine: Machine) -> None:
+    bring_back(machine)
     machine.faults.inject("open_round", Fault.FAILED_BUT_PERSISTED)
     with pytest.raises(DurabilityUnknown):
         machine.connect()
 
 
-def test_a_word_about_a_finished_round_is_late(machine: _Machine) -> None:
-    _bring_back(machine)
+def test_a_word_about_a_finished_round_is_late(machine: Machine) -> None:
+    bring_back(machine)
     machine.connect()
     machine.conductor.desk.abort_job(HEART, "enough", OPERATOR)
     word = Consent(RoundKey(HEART, RoundNumber(1)), Digest(bytes(32)))
@@ -178,8 +178,8 @@ def test_a_word_about_a_finished_round_is_late(machine: _Machine) -> None:
         machine.conductor.received(A, f"session-{A}", word)
 
 
-def test_a_round_that_cannot_be_taken_up_ends_with_its_job(machine: _Machine) -> None:
-    _bring_back(machine)
+def test_a_round_that_cannot_be_taken_up_ends_with_its_job(machine: Machine) -> None:
+    bring_back(machine)
     machine.connect()
     lost = machine.blobs._models.pop(Digest.of(initial_model(8)))
     machine.restart().start()
@@ -207,8 +207,8 @@ def test_a_round_that_cannot_be_taken_up_ends_with_its_job(machine: _Machine) ->
     assert machine.phase_of(HEART) is None
 
 
-def test_a_failed_write_leaves_such_a_round_to_be_aborted_again(machine: _Machine) -> None:
-    _bring_back(machine)
+def test_a_failed_write_leaves_such_a_round_to_be_aborted_again(machine: Machine) -> None:
+    bring_back(machine)
     machine.connect()
     machine.blobs._models.pop(Digest.of(initial_model(8)))
     machine.restart().start()

@@ -69,7 +69,7 @@ def test_a_look_at_an_old_database_says_what_a_start_would_do_and_does_not_do_it
     database = make_database(VERSION_1, settings.coordinator.data_dir)
     before = database.read_bytes()
     found = {found.name: found for found in run_checks(settings, SystemClock())}
-    assert "schema version 1: a start copies it to coordinator.db.before-v2" in found["database"].detail
+    assert "schema version 1: a start copies it to coordinator.db.before-v3" in found["database"].detail
     assert found["database"].ok
     assert found["audit log"].ok
     assert database.read_bytes() == before

@@ -11,10 +11,11 @@ import pytest
 
 from participant.consent import JobHistory, Policy, VerifiedResult, require_consent
 from shared.consortium import Consortium, make_manifest
+from shared.control import JobControl
 from shared.errors import ConsentRefused
 from shared.identity import Identity, Role
 from shared.ids import Digest, JobId, ParticipantId, TaskName
-from shared.job import JobSpec, MaskingSpec, jobspec_digest
+from shared.job import DEADLINE_MAX_S, JobSpec, MaskingSpec, jobspec_digest
 from shared.reasons import ConsentRule
 from tests.support.rounds import JOB, STRANGER, TASK, A, B, C, D, key_of, make_plan, make_spec
 
@@ -55,8 +56,9 @@ def ask(
     number: int = 1,
     history: JobHistory | None = None,
     alike: Sequence[JobId] = (),
+    **planned: Any,
 ) -> None:
-    require_consent(policy, make_plan(spec, number=number).value, spec, history, alike=alike)
+    require_consent(policy, make_plan(spec, number=number, **planned).value, spec, history, alike=alike)
 
 
 def refused_by(policy: Policy, **asked: object) -> ConsentRule:
@@ -110,6 +112,53 @@ def test_what_was_approved_is_one_job() -> None:
         ask(policy, alike=(JobId("heart-0"),))
     assert refusal.value.rule is ConsentRule.JOB_NOT_APPROVED
     ask(alike=(JobId("heart-0"),))  # nothing is approved here, so names are all that is asked
+
+
+@pytest.mark.parametrize(
+    ("control", "deadline_s"),
+    [
+        (JobControl(1), 600.0),
+        (JobControl(2, deadline_s=60.0), 60.0),
+        (JobControl(3, quorum=3), 600.0),
+        (JobControl(4, deadline_s=3600.0, quorum=4), 3600.0),
+    ],
+)
+def test_what_an_operator_may_change_is_consented_to(control: JobControl, deadline_s: float) -> None:
+    ask(control=control, deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize(
+    ("control", "deadline_s", "message"),
+    [
+        (JobControl(1, quorum=1), 600.0, r"expected 2 \(the job's floor\) to 4 \(its members\), got 1"),
+        (JobControl(1, quorum=5), 600.0, r"to 4 \(its members\), got 5"),
+        (JobControl(1, quorum=0), 600.0, "got 0"),
+        (JobControl(1, deadline_s=DEADLINE_MAX_S + 1), DEADLINE_MAX_S + 1, "deadline_s: expected seconds above 0"),
+        (JobControl(1, deadline_s=60.0), 600.0, "the plan gives 600 s to train, the job and its control 60 s"),
+        (JobControl(), 60.0, "the plan gives 60 s to train, the job and its control 600 s"),
+    ],
+)
+def test_a_control_that_the_job_does_not_allow_is_declined(
+    control: JobControl, deadline_s: float, message: str
+) -> None:
+    with pytest.raises(ConsentRefused, match=message) as refusal:
+        ask(replace(POLICY, max_deadline_s=1e9), control=control, deadline_s=deadline_s)
+    assert refusal.value.rule is ConsentRule.CONTROL_OUT_OF_BOUNDS
+
+
+def test_the_floor_of_a_masked_job_is_no_less_than_its_threshold_whatever_the_control() -> None:
+    spec = masked()  # ten members of which three may collude: seven must help
+    assert spec.floor == 7
+    ask(STRICT, spec=spec, control=JobControl(1, quorum=7))
+    assert refused_by(STRICT, spec=spec, control=JobControl(1, quorum=6)) is ConsentRule.CONTROL_OUT_OF_BOUNDS
+
+
+def test_the_longest_time_that_a_silo_allows_holds_against_the_deadline_of_the_plan() -> None:
+    policy = replace(POLICY, max_deadline_s=599.0)
+    ask(policy, control=JobControl(1, deadline_s=599.0), deadline_s=599.0)
+    control = JobControl(1, deadline_s=601.0)
+    policy = replace(POLICY, max_deadline_s=600.0)
+    assert refused_by(policy, control=control, deadline_s=601.0) is ConsentRule.TRAINING_TOO_LONG
 
 
 def test_a_job_that_comes_back_with_another_specification_is_refused() -> None:

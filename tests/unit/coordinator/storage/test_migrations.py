@@ -21,6 +21,7 @@ from coordinator.storage.interface import AuditEntry, JournalEntry, ModelRecord,
 from coordinator.storage.migrations import MIGRATIONS
 from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore
+from shared.control import AS_SUBMITTED
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.reasons import JobState, Purpose
@@ -44,7 +45,7 @@ def opened(path: Path, **options: Any) -> SqlStore:
 
 
 def copy_of(path: Path) -> Path:
-    return path.with_name(path.name + ".before-v2")
+    return path.with_name(path.name + ".before-v3")
 
 
 def found_version(path: Path) -> int:
@@ -82,6 +83,7 @@ def check_content(store: SqlStore) -> None:
     entries = store.audit_entries(0)
     assert verify_lines(as_file(entries[:8]), verifying_key=KEY.verifying_key).size == 8
     assert store.timer_of(OPEN) is None
+    assert {(job.control, job.pause) for job in store.jobs()} == {(AS_SUBMITTED, None)}
 
 
 def use(store: SqlStore) -> None:
@@ -104,7 +106,7 @@ def test_a_database_of_version_1_is_migrated_after_it_was_copied(tmp_path: Path)
     with closing(opened(path)) as store:
         assert store.timer_of(OPEN) == TimerNote("1 sharing", 7.5)
     assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (taken.st_ino, taken.st_mtime_ns), "once is enough"
-    assert sorted(file.name for file in tmp_path.iterdir()) == [DATABASE, f"{DATABASE}.before-v2", f"{DATABASE}.lock"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [DATABASE, f"{DATABASE}.before-v3", f"{DATABASE}.lock"]
 
 
 def test_every_version_after_the_first_has_a_step() -> None:
@@ -134,7 +136,7 @@ def test_the_copy_is_what_the_first_version_can_go_on_with_and_holds_no_share(tm
 def test_what_a_crash_left_of_a_copy_is_replaced(tmp_path: Path) -> None:
     path = version_1(tmp_path)
     copy_of(path).write_bytes(b"of a migration that never came")
-    aside = path.with_name(path.name + ".before-v2.new")
+    aside = path.with_name(path.name + ".before-v3.new")
     aside.write_bytes(b"half of a copy")
     opened(path).close()
     assert found_version(copy_of(path)) == 1
@@ -174,7 +176,7 @@ def test_a_copy_that_fails_changes_nothing(tmp_path: Path, call: str) -> None:
     with pytest.raises(StorageError, match=r"nothing was changed: No space left on device; make room"):
         opened(path, calls=FailingCalls(call))
     assert found_version(path) == 1
-    assert not path.with_name(path.name + ".before-v2.new").exists()
+    assert not path.with_name(path.name + ".before-v3.new").exists()
     with closing(opened(path)) as store:
         check_content(store)
 
@@ -242,6 +244,6 @@ def test_a_migration_killed_at_any_step_leaves_one_version_or_the_other(tmp_path
             check_content(store)
             use(store)
         assert found_version(copy_of(path)) == 1
-        assert not path.with_name(path.name + ".before-v2.new").exists()
+        assert not path.with_name(path.name + ".before-v3.new").exists()
     assert len(folders) > 20
     assert set(left) == {(1, False), (1, True), (SCHEMA_VERSION, True)}, "never the new version without the copy"

@@ -21,6 +21,7 @@ from coordinator.storage.interface import (
     Store,
     TimerNote,
 )
+from shared.control import JobControl, Pause
 from shared.errors import ConflictError, DurabilityUnknown, StorageError, UnknownError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.reasons import AbortReason, JobState, Purpose
@@ -109,12 +110,32 @@ def test_a_job_moves_through_its_states(bench: StoreBench) -> None:
     assert (record.state, record.reason) == (JobState.ABORTED, "the operator said so")
 
 
+def test_a_job_keeps_its_control_and_its_pause_through_rounds_and_restarts(bench: StoreBench) -> None:
+    with_round(bench.store)
+    control, pause = JobControl(2, 30.5, None), Pause("olga", "2026-11-22T10:00:00+00:00", "the power goes")
+    bench.store.hold_job(HEART, pause, JobState.RUNNING, line(1))
+    bench.store.control_job(HEART, control, line(2))
+    assert bench.store.commit_round(commit(seq=3))
+    store = bench.restart()
+    record = store.job(HEART)
+    assert (record.control, record.pause, record.state) == (control, pause, JobState.RUNNING)
+    assert record.standing is JobState.PAUSING
+    store.set_job_state(HEART, JobState.PAUSED, "", line(4))
+    assert store.job(HEART).standing is JobState.PAUSED
+    store.hold_job(HEART, None, JobState.QUEUED, line(5))
+    store.control_job(HEART, JobControl(3, None, 3), line(6))
+    record = bench.restart().job(HEART)
+    assert (record.control, record.pause, record.state) == (JobControl(3, None, 3), None, JobState.QUEUED)
+
+
 def test_what_is_absent_is_unknown_and_changes_nothing(bench: StoreBench) -> None:
     with_job(bench.store)
     before = snapshot(bench.store)
     unknown: list[Callable[[], object]] = [
         lambda: bench.store.job(LUNG),
         lambda: bench.store.set_job_state(LUNG, JobState.RUNNING, "", line(1)),
+        lambda: bench.store.hold_job(LUNG, None, JobState.QUEUED, line(1)),
+        lambda: bench.store.control_job(LUNG, JobControl(1), line(1)),
         lambda: bench.store.open_round(RoundKey(LUNG, RoundNumber(1)), Purpose.TRAIN, PLAN),
         lambda: bench.store.journal(FIRST, PLAN),
         lambda: bench.store.journal_of(FIRST),
@@ -386,6 +407,8 @@ def test_the_audit_log_takes_only_its_next_entry(bench: StoreBench) -> None:
             lambda wrong=wrong: bench.store.append_audit(line(wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.submit_job(job(LUNG), line(wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.set_job_state(HEART, JobState.RUNNING, "", line(wrong)),  # type: ignore[misc]
+            lambda wrong=wrong: bench.store.hold_job(HEART, None, JobState.PAUSED, line(wrong)),  # type: ignore[misc]
+            lambda wrong=wrong: bench.store.control_job(HEART, JobControl(1), line(wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.commit_round(commit(seq=wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.abort_round(abort(seq=wrong)),  # type: ignore[misc]
             lambda wrong=wrong: bench.store.add_model(OTHER, line(wrong)),  # type: ignore[misc]
@@ -412,6 +435,8 @@ def test_audit_entries_come_in_pages_of_a_thousand(bench: StoreBench) -> None:
 WRITES: dict[str, tuple[Callable[[Store], None], Callable[[Store], object]]] = {
     "submit_job": (with_job, lambda store: store.submit_job(job(LUNG), line(1))),
     "set_job_state": (with_job, lambda store: store.set_job_state(HEART, JobState.RUNNING, "", line(1))),
+    "hold_job": (with_job, lambda store: store.hold_job(HEART, Pause("ada", "now", ""), JobState.PAUSED, line(1))),
+    "control_job": (with_job, lambda store: store.control_job(HEART, JobControl(1, quorum=2), line(1))),
     "open_round": (with_job, lambda store: store.open_round(FIRST, Purpose.TRAIN, PLAN)),
     "journal": (with_round, lambda store: store.journal(FIRST, JournalEntry("ready", b"a"))),
     "commit_round": (with_round, lambda store: store.commit_round(commit(seq=1))),

@@ -184,7 +184,6 @@ def carried_by(job: str = KEY.job, number: int = 1) -> bytes:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (make_plan(SPEC, deadline_s=1.0), "1 s to train"),
         (make_plan(SPEC, model=Digest.of(b"another")), "without a result that says so"),
         (make_plan(SPEC, number=2, previous_result=carried_by()), "the last result led to"),
         (make_plan(SPEC, number=2, previous_result=carried_by("other-1")), "not before it"),

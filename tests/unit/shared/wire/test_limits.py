@@ -191,7 +191,7 @@ LIMITS: dict[str, tuple[Callable[[bytes], Any], Write, list[Any], list[Any]]] = 
         [{"job_id": "", "round": 1}, {"job_id": "heart", "round": 0}, {"job_id": "heart", "round": COUNTER_MAX + 1}],
     ),
     "Progress.plan_digest": (decode_participant_message, progress, [bytes(32)], [b"", bytes(31), bytes(33)]),
-    "Decline.rule": (decode_participant_message, decline, [1, 16], [0, 17, -1]),
+    "Decline.rule": (decode_participant_message, decline, [1, 17], [0, 18, -1]),
     "Refused.reason": (decode_coordinator_message, refused, [1, 8], [0, 9, -1]),
     "Refused.detail": (decode_coordinator_message, refused, ["x" * TEXT_MAX_CHARS], ["x" * (TEXT_MAX_CHARS + 1)]),
     "SurvivorList.commits": (
@@ -241,6 +241,18 @@ LIMITS: dict[str, tuple[Callable[[bytes], Any], Write, list[Any], list[Any]]] = 
     ),
     "RoundPlan.purpose": (decode_round_plan, writer(pb.RoundPlan, PLAN), [1, 2], [0, 3, 2**31 - 1]),
     "RoundPlan.deadline_s": (decode_round_plan, writer(pb.RoundPlan, PLAN), [1.0], [0.0, math.nan, math.inf]),
+    "RoundPlan.control": (
+        decode_round_plan,
+        writer(pb.RoundPlan, PLAN),
+        [pb.JobControl(revision=1), pb.JobControl(revision=2**32 - 1, deadline_s=DURATION_MAX_S, quorum=0)],
+        [
+            pb.JobControl(),
+            pb.JobControl(revision=0, quorum=2),
+            pb.JobControl(revision=1, deadline_s=0.0),
+            pb.JobControl(revision=1, deadline_s=math.nan),
+            pb.JobControl(revision=1, deadline_s=DURATION_MAX_S + 1),
+        ],
+    ),
     "AttemptStart.members": (
         decode_attempt_start,
         writer(pb.AttemptStart, START),

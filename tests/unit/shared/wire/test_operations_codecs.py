@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.control import AS_SUBMITTED, ControlChange, JobControl, Pause
 from shared.errors import WireError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
 from shared.job import JOBSPEC_MAX_BYTES
@@ -16,6 +17,8 @@ from shared.protocol.phases import Phase
 from shared.reasons import JobState, Purpose
 from shared.update import CHUNK_BYTES
 from shared.wire import operations as wire
+from shared.wire import steering
+from shared.wire.fields import DURATION_MAX_S
 from shared.wire.transfer import encode_data
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
@@ -23,6 +26,9 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 jobs = labels.map(JobId)
 digests = st.binary(min_size=32, max_size=32).map(Digest)
 keys = st.builds(RoundKey, jobs, st.integers(1, 2**31 - 1).map(RoundNumber))
+durations = st.none() | st.floats(0, DURATION_MAX_S, exclude_min=True)
+quorums = st.none() | st.integers(0, 2**32 - 1)
+controls = st.just(AS_SUBMITTED) | st.builds(JobControl, st.integers(1, 2**32 - 1), durations, quorums)
 statuses = st.builds(
     wire.JobStatus,
     job=jobs,
@@ -31,7 +37,10 @@ statuses = st.builds(
     reason=texts,
     submitted_by=texts,
     submitted_at=texts,
+    control=controls,
+    pause=st.none() | st.builds(Pause, texts, texts, texts),
 )
+steered = st.builds(steering.Steered, statuses, st.booleans())
 rounds = st.builds(
     wire.RoundStatus,
     key=keys,
@@ -52,6 +61,7 @@ lives = st.builds(
     purpose=st.sampled_from(Purpose),
     phase=texts.map(lambda text: text[:32]),
     members=st.lists(members, max_size=4).map(tuple),
+    control_revision=st.integers(0, 2**32 - 1),
 )
 details = st.builds(
     wire.JobDetail, job=statuses, rounds=st.lists(rounds, max_size=4).map(tuple), live=st.none() | lives
@@ -80,6 +90,16 @@ CODECS: dict[str, Codec] = {
     "watched": (details, wire.encode_watch_job_response, wire.decode_watch_job_response),
     "abort": (st.builds(wire.AbortJob, jobs, texts), wire.encode_abort_job, wire.decode_abort_job),
     "aborted": (statuses, wire.encode_abort_job_response, wire.decode_abort_job_response),
+    "pause": (st.builds(steering.PauseJob, jobs, texts), steering.encode_pause_job, steering.decode_pause_job),
+    "paused": (steered, steering.encode_pause_job_response, steering.decode_pause_job_response),
+    "resume": (jobs, steering.encode_resume_job, steering.decode_resume_job),
+    "resumed": (steered, steering.encode_resume_job_response, steering.decode_resume_job_response),
+    "control": (
+        st.builds(steering.ControlJob, jobs, st.builds(ControlChange, st.booleans(), durations, quorums)),
+        steering.encode_control_job,
+        steering.decode_control_job,
+    ),
+    "controlled": (steered, steering.encode_control_job_response, steering.decode_control_job_response),
     "put": (
         st.builds(wire.PutModelOpen, digests, sizes),
         wire.encode_put_model_open,
@@ -167,7 +187,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], bytes, str]] = {
     "an unknown state": (
         wire.decode_submit_job_response,
         pb.SubmitJobResponse(
-            job=pb.Job(job_id="a", jobspec=b"", state="paused", reason="", submitted_by="", submitted_at="")
+            job=pb.Job(job_id="a", jobspec=b"", state="resting", reason="", submitted_by="", submitted_at="")
         ).SerializeToString(),
         "Job.state",
     ),
@@ -198,6 +218,36 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], bytes, str]] = {
         pb.ReadAuditResponse(lines=b"half").SerializeToString(),
         "line feed",
     ),
+    "a pause for a reason that is too long": (
+        steering.decode_pause_job,
+        pb.PauseJobRequest(job_id="a", reason="x" * 1025).SerializeToString(),
+        "at most 1024",
+    ),
+    "a control that does not say whether it resets": (
+        steering.decode_control_job,
+        pb.ControlJobRequest(job_id="a", quorum=2).SerializeToString(),
+        "ControlJobRequest.reset is missing",
+    ),
+    "a deadline of no time": (
+        steering.decode_control_job,
+        pb.ControlJobRequest(job_id="a", reset=False, deadline_s=0.0).SerializeToString(),
+        "ControlJobRequest.deadline_s is a duration",
+    ),
+    "a pause by nobody": (
+        wire.decode_submit_job_response,
+        pb.SubmitJobResponse(
+            job=pb.Job(
+                job_id="a",
+                jobspec=b"",
+                state="paused",
+                reason="",
+                submitted_by="",
+                submitted_at="",
+                pause=pb.Pause(at="", reason=""),
+            )
+        ).SerializeToString(),
+        "Pause.by is missing",
+    ),
     "a percentage above 100": (
         wire.decode_get_job_response,
         pb.GetJobResponse(
@@ -206,6 +256,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], bytes, str]] = {
                 key={"job_id": "a", "round": 1},
                 purpose="PURPOSE_TRAIN",
                 phase="recruiting",
+                control_revision=0,
                 members=[pb.LiveMember(participant_id="h", phase="training", connected=True, percent=101)],
             ),
         ).SerializeToString(),
