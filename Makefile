@@ -22,7 +22,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PYTEST := $(BIN)/python -m pytest -v --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long faults check format protos docs bench clean
+.PHONY: help demo test test-long faults check packages format protos docs bench clean
 
 help: ## Show this list
 	@echo "Consilo: make TARGET"
@@ -42,6 +42,9 @@ faults: $(DEV_STAMP) ## Draw N faults by SEED on real processes (ONLY=k: the k-t
 
 check: $(DEV_STAMP) ## Format, lint, types, architecture, generated code, samples, documentation
 	@$(BIN)/python tools/check.py
+
+packages: $(DEV_STAMP) ## Build wheel and source archive, install them into empty environments, use them
+	@PIP_ARGS="$(PIP_ARGS)" $(BIN)/python tools/check_packages.py $(ARGS)
 
 format: $(DEV_STAMP) ## Put the code in form
 	@$(BIN)/ruff format .

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from consilo.cli import main
+from consilo.start import main
 
 main(prog_name="consilo")

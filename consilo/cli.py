@@ -4,20 +4,21 @@ Groups of commands come from the entry-point group `consilo.commands` and are im
 a machine with one extra installed has a working `consilo`, `--help` answers at once, and the coordinator never imports
 torch. The short helps stand here for the same reason: printing them must import nothing.
 
-Exit codes, everywhere: 0 done, 1 failed, 2 used wrongly (or an extra is missing), 130 interrupted. A failure of our own
-tree is one line on standard error; a traceback means a bug.
+Exit codes, everywhere: 0 done, 1 failed (also: an extra is missing), 2 used wrongly, 130 interrupted. A failure of our
+own tree is one line on standard error; a traceback means a bug.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import click
 
-from shared.build import build_info
+from shared.build import build_info, requirement
 from shared.errors import FederationError
 from shared.terminal import printable
 
@@ -37,9 +38,17 @@ _SHORT_HELP = {
     "participant": "Run and check a participant.",
     "pki": "Make the consortium's authority and its members' certificates.",
     "task": "Try a task, and make its initial model.",
+    "version": "Show version, revision and what is installed.",
 }
 # Which extra brings a third-party package: what to say when an import finds it missing.
 _EXTRA_OF = {"sqlalchemy": "coordinator", "torch": "participant", "sklearn": "demo"}
+
+
+class _Missing(click.ClickException):
+    """Something that this command needs is not installed: one line, without the usage of a command that was right."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {printable(self.message)}", err=True, file=file)
 
 
 class LazyGroup(click.Group):
@@ -59,7 +68,7 @@ class LazyGroup(click.Group):
         try:
             loaded = entry.load()
         except ModuleNotFoundError as error:
-            raise click.UsageError(_missing(cmd_name, error, entry), ctx) from None
+            raise _Missing(_missing(cmd_name, error, entry)) from None
         if not isinstance(loaded, click.Command):
             raise click.UsageError(f"{entry.value} is not a command: {cmd_name!r} cannot be used", ctx)
         return loaded
@@ -81,7 +90,7 @@ class LazyGroup(click.Group):
             # A command that imports the heavy part only when it runs.
             if _extra_for(error) is None:
                 raise
-            raise click.UsageError(_missing(ctx.invoked_subcommand or "this command", error, None), ctx) from None
+            raise _Missing(_missing(ctx.invoked_subcommand or "this command", error, None)) from None
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
@@ -100,7 +109,7 @@ def _missing(command: str, error: ModuleNotFoundError, entry: EntryPoint | None)
     if extra is not None:
         return (
             f"`consilo {command}` needs {error.name}, which the extra {extra!r} brings: "
-            f"pip install '.[{extra}]' in the folder of Consilo's source"
+            f"pip install {shlex.quote(requirement(extra))}"
         )
     where = f" ({entry.value})" if entry else ""
     return f"`consilo {command}`{where} is not part of this installation: no module {error.name}"
@@ -120,7 +129,7 @@ def make_main(find: Callable[[], dict[str, EntryPoint]]) -> click.Group:
         is_eager=True,
         expose_value=False,
         callback=_print_version,
-        help="Show the version.",
+        help="Show version, revision and Python in one line.",
     )
     return LazyGroup(
         find=find,

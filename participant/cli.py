@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,8 @@ def participant() -> None:
 @_CONFIG
 def run(config_path: Path) -> None:
     """Run until SIGTERM. Dials out to the coordinator; opens no port but the loopback one for metrics."""
+    if find_spec("torch") is None:  # otherwise each job would learn it, in the middle of a round
+        raise ModuleNotFoundError("a participant runs tasks with torch", name="torch")
     forbid_core_dumps()
     keep_memory()
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)

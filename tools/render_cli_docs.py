@@ -18,8 +18,8 @@ INTRODUCTION = """\
 
 <!-- Written by tools/render_cli_docs.py from the commands themselves: change their help and run `make docs`. -->
 
-`consilo COMMAND --help` prints the same. Exit codes everywhere: 0 done, 1 failed, 2 used wrongly (or an extra is
-missing), 130 interrupted. Results go to standard output, everything said about them to standard error; with `--json`
+`consilo COMMAND --help` prints the same. Exit codes everywhere: 0 done, 1 failed (also: an extra is missing), 2 used
+wrongly, 130 interrupted. Results go to standard output, everything said about them to standard error; with `--json`
 what is on standard output is JSON.
 """
 

@@ -20,6 +20,7 @@ import faulthandler
 import io
 import os
 import select
+import shlex
 import signal
 import sys
 import threading
@@ -42,6 +43,7 @@ from participant.tasks.messages import (
     Train,
     parse_command,
 )
+from shared.build import requirement
 from shared.reasons import DropReason
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ def serve(channel: Channel) -> int:
 
 def _load(command: Load, channel: Channel) -> TaskHost | None:
     if find_spec("torch") is None:
-        missing = "PyTorch is not installed here: install consilo[participant]"
+        missing = f"torch (PyTorch) is not installed here: pip install {shlex.quote(requirement('participant'))}"
         channel.send(Failed(reason=DropReason.TASK_UNAVAILABLE, message=missing))
         return None
     from participant.tasks.host import CallFailed, TaskHost  # torch is here

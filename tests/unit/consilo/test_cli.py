@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+from importlib import metadata
 from importlib.metadata import EntryPoint
 
 import click
@@ -11,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from consilo.cli import COMMANDS, make_main
+from consilo.version_cli import version
 from shared.errors import ConfigError
 
 
@@ -36,7 +40,7 @@ def interrupted() -> None:
 
 @sample.command()
 def late() -> None:
-    raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+    raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 
 @sample.command()
@@ -56,7 +60,7 @@ class _Loaded(EntryPoint):
 
 
 def _found() -> dict[str, EntryPoint]:
-    values = {"sample": "here", "wrong": "here:text", "job": "sqlalchemy.orm", "model": "coordinator.client.cli_model"}
+    values = {"sample": "here", "wrong": "here:text", "job": "sqlalchemy.x", "model": "coordinator.client.cli_model"}
     return {name: _Loaded(name, value, COMMANDS) for name, value in values.items()}
 
 
@@ -83,9 +87,6 @@ def test_an_interrupt() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["job", "list"], r"pip install '.[coordinator]'"),
-        (["sample", "late"], r"pip install '.[participant]'"),
-        (["model", "list"], "not part of this installation"),
         (["wrong"], "not a command"),
         (["nothing"], "No such command"),
         (["sample", "nothing"], "No such command"),
@@ -97,6 +98,26 @@ def test_what_is_used_wrongly(arguments: list[str], complaint: str) -> None:
     assert result.exit_code == 2
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["job", "list"],
+            r"`consilo job` needs sqlalchemy.x, which the extra 'coordinator' brings: pip install '/.+\[coordinator\]'",
+        ),
+        (
+            ["sample", "late"],
+            r"`consilo sample` needs torch, which the extra 'participant' brings: pip install '/.+\[participant\]'",
+        ),
+        (["model", "list"], r"`consilo model` \(coordinator.client.cli_model\) is not part of this installation: .+"),
+    ],
+)
+def test_what_is_not_installed_is_said_in_one_line(arguments: list[str], complaint: str) -> None:
+    result = _run(*arguments)
+    assert result.exit_code == 1
+    assert re.fullmatch(f"error: {complaint}\n", result.stderr), result.stderr
 
 
 def test_a_bug_stays_a_bug() -> None:
@@ -115,6 +136,18 @@ def test_version() -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("consilo ")
     assert "revision" in result.stdout
+    assert result.stdout.count("\n") == 1
+
+
+def test_everything_about_an_installation() -> None:
+    result = CliRunner().invoke(version, ["--json"])
+    told = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert set(told) == {"version", "revision", "python", "platform", "packages"}
+    assert told["packages"]["torch"] == metadata.version("torch")
+    assert all(told["packages"].values()), "each is installed where the tests run"
+    table = CliRunner().invoke(version).stdout
+    assert all(value in table for value in (told["revision"], told["packages"]["grpcio"]))
 
 
 HEAVY = ("torch", "sqlalchemy", "grpc", "numpy", "coordinator", "participant", "cryptography", "pydantic")
