@@ -53,8 +53,10 @@ format: $(DEV_STAMP) ## Put the code in form
 protos: $(DEV_STAMP) ## Write shared/pb from protos/
 	@$(BIN)/python tools/generate_protos.py
 
-docs: $(DEV_STAMP) ## Write docs/cli.md from the commands' own help
+docs: $(DEV_STAMP) ## Write what the code says: pages of commands and configuration, schemas for editors
 	@$(BIN)/python tools/render_cli_docs.py
+	@$(BIN)/python tools/configuration_schemas.py
+	@$(BIN)/python tools/render_configuration_docs.py
 
 bench: $(DEV_STAMP) ## Measure a round's overhead, the coordinator's memory and what durability costs
 	@$(BIN)/python benchmarks/storage.py

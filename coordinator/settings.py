@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from coordinator.retention import KEEP_ALL
-from shared.config import Address, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
+from shared.config import (
+    ADDRESS_SCHEMA,
+    Address,
+    LocalPath,
+    LogTable,
+    MetricsTable,
+    SigningTable,
+    TlsTable,
+    metrics_table,
+)
 from shared.job import Member, Table
 
 DEFAULT_LISTEN = "127.0.0.1:8443"
@@ -21,11 +30,18 @@ def _several(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+Listen = Annotated[
+    tuple[Address, ...],
+    BeforeValidator(_several),
+    WithJsonSchema({"anyOf": [ADDRESS_SCHEMA, {"type": "array", "items": ADDRESS_SCHEMA, "minItems": 1}]}),
+]
+
+
 class CoordinatorTable(Table):
     """[coordinator]: who this is and where it lives."""
 
     id: Member = Field(description="This coordinator's name, as in its certificates.")
-    listen: Annotated[tuple[Address, ...], BeforeValidator(_several)] = Field(
+    listen: Listen = Field(
         default=(DEFAULT_LISTEN,), min_length=1, description="host:port for participants and operators; may be a list."
     )
     data_dir: LocalPath = Field(description="The folder of the database, the models and the audit log.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema, field_validator
 
 from shared.config import Address, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
 from shared.ids import Digest, JobId, parse_job_id
@@ -27,7 +27,11 @@ def _colluding(value: object) -> object:
     return value
 
 
-Colluding = Annotated[Literal["auto"] | int, BeforeValidator(_colluding)]
+Colluding = Annotated[
+    Literal["auto"] | int,
+    BeforeValidator(_colluding),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0, "maximum": MEMBERS_MAX}]}),
+]
 Job = Annotated[JobId, AfterValidator(parse_job_id)]
 DigestHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -19,7 +19,15 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from shared.errors import ConfigError
 from shared.job import Table, first_complaint
@@ -30,6 +38,8 @@ PORT_MAX = 65535
 
 _VARIABLE = re.compile(r"CONSILO_([A-Z0-9_]+?)__([A-Z0-9_]+)")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+# What an editor is told of an address (deploy/schemas); the number of the port is looked at here alone.
+ADDRESS_SCHEMA: dict[str, Any] = {"type": "string", "format": "host:port", "pattern": f"^{_ADDRESS.pattern}$"}
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -50,7 +60,10 @@ def _local(path: Path, info: ValidationInfo) -> Path:
     return folder / path.expanduser()
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(_address), WithJsonSchema(ADDRESS_SCHEMA)]
+MetricsAddress = Annotated[
+    str, AfterValidator(_metrics_address), WithJsonSchema({"anyOf": [ADDRESS_SCHEMA, {"const": "off"}]})
+]
 LocalPath = Annotated[Path, AfterValidator(_local)]
 
 
@@ -92,9 +105,7 @@ def metrics_table(default: str) -> Any:
 class MetricsTable(Table):
     """[metrics]: plain HTTP, so keep it on loopback or behind something that authenticates."""
 
-    listen: Annotated[str, AfterValidator(_metrics_address)] = Field(
-        description='host:port where /metrics answers, or "off".'
-    )
+    listen: MetricsAddress = Field(description='host:port where /metrics answers, or "off".')
 
     @property
     def address(self) -> tuple[str, int] | None:

@@ -29,6 +29,8 @@ CHECKS: dict[str, list[str]] = {
     "architecture": ["python", "-m", "pytest", "-p", "no:cacheprovider", "tests/architecture"],
     "samples parse": ["python", "tools/check_samples.py"],
     "command line documentation is current": ["python", "tools/render_cli_docs.py", "--check"],
+    "schemas of configurations are current": ["python", "tools/configuration_schemas.py", "--check"],
+    "configuration reference is current": ["python", "tools/render_configuration_docs.py", "--check"],
 }
 
 

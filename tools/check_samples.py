@@ -28,8 +28,9 @@ MODELS: dict[str, type[BaseModel]] = {
 
 def main() -> int:
     complaints = []
-    configurations = sorted((ROOT / "deploy").rglob("*.toml"))
-    jobs = sorted((ROOT / "examples").rglob("job.toml"))
+    samples = sorted((ROOT / "deploy").rglob("*.toml"))
+    configurations = [path for path in samples if not path.name.startswith("job.")]
+    jobs = sorted({*samples} - {*configurations}) + sorted((ROOT / "examples").rglob("job.toml"))
     for read, paths in ((read_configuration, configurations), (read_job, jobs)):
         for path in paths:
             try:

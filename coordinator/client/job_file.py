@@ -55,11 +55,11 @@ MODEL_PREFIX = "model:"
 class RoundTable(Table):
     """[round]: what is left out depends on the members or is RoundPolicy's default; bounds are RoundPolicy's."""
 
-    quorum: int | None = None
+    quorum: int | None = Field(default=None, description="Default: all members.")
     deadline_s: float | None = None
     grace_s: float | None = None
     upload_deadline_s: float | None = None
-    min_survivors: int | None = None
+    min_survivors: int | None = Field(default=None, description="Default: 3, or all of fewer members.")
     exchange_deadline_s: float | None = None
     attempts: int | None = None
     aborted_rounds_allowed: int | None = None
@@ -83,7 +83,10 @@ class MaskingTable(Table):
     """[masking]: what is left out is MaskingSpec's default, or depends on the members; bounds are MaskingSpec's."""
 
     mode: Literal["masked", "plain"] = "masked"
-    max_colluding: int | None = None
+    max_colluding: int | None = Field(
+        default=None,
+        description="Default: a third of the other members, at least 1; 0 of 2 members and in a plain job.",
+    )
     encoding: str | None = None
     weights: str | None = None
     max_weight: float | None = None

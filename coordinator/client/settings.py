@@ -25,7 +25,7 @@ from shared.job import Table
 
 CONFIG_VARIABLE = "CONSILO_OPERATOR_CONFIG"
 DEFAULT_CONFIG = Path("operator.toml")
-_OWN_VARIABLES = ("CONSILO_OPERATOR__", "CONSILO_TLS__")
+OWN_VARIABLES = ("CONSILO_OPERATOR__", "CONSILO_TLS__")
 
 
 class OperatorTable(Table):
@@ -56,5 +56,5 @@ def load_operator(path: Path, *, environment: Mapping[str, str]) -> OperatorSett
             f"{path}: expected an operator's configuration (coordinator and credentials), found none: give --config, "
             f"set {CONFIG_VARIABLE}, or run this in the folder of operator.toml"
         )
-    own = {name: value for name, value in environment.items() if name.startswith(_OWN_VARIABLES)}
+    own = {name: value for name, value in environment.items() if name.startswith(OWN_VARIABLES)}
     return load_config(path, OperatorSettings, environment=own)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft7Validator
 from pydantic import BaseModel
 
 from coordinator.client.job_file import JobFile, MaskingTable
@@ -36,6 +37,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "operator": OperatorSettings,
     "rounds": JobFile,
 }
+SCHEMAS = {"job" if kind == "rounds" else kind: model for kind, model in KINDS.items()}
 
 
 def anchors_of(document: Path) -> set[str]:
@@ -75,6 +77,9 @@ def test_configurations_in_documents_parse(model: type[BaseModel], text: str, tm
     path = tmp_path / "from-document.toml"
     path.write_text(text, encoding="utf-8")
     load_config(path, model, environment={})
+    name = next(kind for kind, known in SCHEMAS.items() if known is model)
+    schema = json.loads((ROOT / "deploy" / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8"))
+    Draft7Validator(schema).validate(tomllib.loads(text))
 
 
 def test_the_blocks_were_found() -> None:

@@ -45,19 +45,6 @@ def test_the_full_samples_say_the_defaults() -> None:
     assert full.model_copy(update={"tasks": minimal.tasks}) == minimal
 
 
-@pytest.mark.parametrize("model", [CoordinatorSettings, ParticipantSettings])
-def test_the_full_samples_name_every_key(model: type[BaseModel]) -> None:
-    name = model.__name__.removesuffix("Settings").lower()
-    text = (SAMPLES / f"{name}.full.toml").read_text()
-    for section, field in model.model_fields.items():
-        assert f"[{section}" in text
-        for table in (field.annotation, *typing.get_args(field.annotation)):
-            if section == "tasks" or not (isinstance(table, type) and issubclass(table, BaseModel)):
-                continue
-            for key in table.model_fields:
-                assert f"\n{key} = " in text.partition(f"[{section}]")[2], f"{section}.{key}"
-
-
 def _tables(model: type[BaseModel]) -> set[type[BaseModel]]:
     found = {model}
     for field in model.model_fields.values():
