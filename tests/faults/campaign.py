@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors.torch import save_file
@@ -65,7 +65,10 @@ class Done:
 class Job:
     """One job of a federation, watched by an operator who comes back whenever the coordinator does."""
 
-    def __init__(self, federation: FaultyFederation, name: str, mode: Mode, *, rounds: int = ROUNDS_MAX) -> None:
+    def __init__(
+        self, federation: FaultyFederation, name: str, mode: Mode, *, rounds: int = ROUNDS_MAX, **changes: Any
+    ) -> None:
+        """`changes`: of what `ROUND` says."""
         self._federation = federation
         self._ending = threading.Event()
         self._detail: JobDetail | None = None
@@ -73,7 +76,11 @@ class Job:
         first = len(list(federation.folder.glob("*.safetensors")))  # no two jobs have a model in common
         save_file({"values": torch.full((federation.parameters,), float(first))}, initial)
         spec = job_spec(
-            SILOS, initial, rounds=rounds, masking={"mode": mode.value} if mode is Mode.PLAIN else {}, **ROUND
+            SILOS,
+            initial,
+            rounds=rounds,
+            masking={"mode": mode.value} if mode is Mode.PLAIN else {},
+            **{**ROUND, **changes},
         )
         self.id: JobId = federation.files.submit(name, spec, initial)
         self.models = Models(federation.parameters)

@@ -47,7 +47,9 @@ class Met:
 class FaultyFederation:
     """See the module's docstring. Processes end with the `with` block, whatever happened."""
 
-    def __init__(self, folder: Path, *, parameters: int, small_disks: bool) -> None:
+    def __init__(
+        self, folder: Path, *, parameters: int, small_disks: bool = False, kept_versions: int = KEPT_VERSIONS
+    ) -> None:
         self.folder = folder
         self.parameters = parameters
         folder.mkdir(parents=True)
@@ -63,7 +65,7 @@ class FaultyFederation:
             now=datetime.now(UTC) - BACKDATED,
         )
         with (folder / "coordinator.toml").open("a") as settings:
-            settings.write(f"\n[retention]\nkeep_versions = {KEPT_VERSIONS}\n")
+            settings.write(f"\n[retention]\nkeep_versions = {kept_versions}\n")
         self.disks: dict[str, Disk] = {
             name: SmallDisk(self.data(name)) if small_disks else LimitedFiles(partial(self._pids, name))
             for name in (COORDINATOR, *SILOS)
@@ -203,6 +205,12 @@ class FaultyFederation:
                 if left <= 0:
                     raise Failure(f"{what}: not within {limit_s:g} s")
                 self.changed.wait(min(left, 0.5))
+
+    def wait_for_news(self, at_most_s: float) -> None:
+        """Until a process says something, or the job moves, or this time is over. Raises Failure as `wait_for`."""
+        with self.changed:
+            self.require_alive()
+            self.changed.wait(at_most_s)
 
     def require_alive(self) -> None:
         for name in self._wanted:

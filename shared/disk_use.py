@@ -1,0 +1,63 @@
+"""What lies on a disk, by kind: the sizes of files, and how much is free. A look that changes nothing.
+
+Files come and go while somebody looks: what is gone is not counted. Links are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from shared.errors import StorageError
+
+LOOK_EVERY_S = 60.0  # a look reads the size of every file; disks do not fill up faster than somebody can react
+
+K = TypeVar("K", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUse(Generic[K]):
+    """A data folder at one moment."""
+
+    files: Mapping[K, int]
+    """How many of each kind; every kind is there."""
+    sizes: Mapping[K, int]
+    """How many bytes they have."""
+    free: int
+    """Bytes that this user can still write on the folder's disk."""
+
+
+def look_at(folder: Path, kinds: Iterable[K], kind_of: Callable[[str], K]) -> DiskUse[K]:
+    """Count what lies in a folder. `kind_of`: by the name, in that folder, of the file or of the folder that has it.
+
+    Raises StorageError: it is not there, or cannot be read.
+    """
+    files = dict.fromkeys(kinds, 0)
+    sizes = dict.fromkeys(files, 0)
+    try:
+        for entry in os.scandir(folder):
+            kind = kind_of(entry.name)
+            for size in _sizes(entry):
+                files[kind] += 1
+                sizes[kind] += size
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be looked through: {error.strerror}") from error
+    return DiskUse(files, sizes, free)
+
+
+def _sizes(entry: os.DirEntry[str]) -> Iterator[int]:
+    """Of a file, or of all files in a folder."""
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            for inner in os.scandir(entry):
+                yield from _sizes(inner)
+        else:
+            yield entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return

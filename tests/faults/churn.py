@@ -1,0 +1,208 @@
+"""A job of many rounds while silos come and go, and what it costs the two processes that stay.
+
+The coordinator and the first silo run from the first round to the last. The others leave, each by itself: told to end
+(SIGTERM) or killed (SIGKILL), in a phase that is drawn, exactly, and are started again when a drawn number of rounds
+has gone by without them, or a drawn time, because with two away there are no rounds. Everything that is drawn comes from
+the seed; how the processes interleave does not.
+
+After each round every promise of `tests.faults.promises` is looked at, and what the two processes take is measured.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coordinator.disk_use import disk_use as coordinator_disk
+from participant.disk_use import disk_use as participant_disk
+from shared.reasons import DropReason, JobState
+from tests.faults.campaign import Job
+from tests.faults.cells import PHASES, Mode, Side
+from tests.faults.federation import COORDINATOR, SILOS, FaultyFederation
+from tests.faults.growth import Series, process_takes
+from tests.faults.processes import Failure
+from tests.faults.promises import COMMITTED, Audit, Ledgers, Logs, summary_of
+from tests.faults.wire import Appointment
+
+STAYS = SILOS[0]
+KEPT_VERSIONS = 6
+GRACE_S = 0.5
+STAY_ROUNDS = (2, 12)
+AWAY_ROUNDS = (0, 4)
+AWAY_S = (0.0, 3.0)
+NEWS_S = 0.1
+TASK = f"{STAYS} task"
+
+_EXIT_CODES = {signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
+
+
+@dataclass(slots=True)
+class Traveller:
+    """One silo that comes and goes."""
+
+    silo: str
+    federation: FaultyFederation
+    job: Job
+    phases: tuple[str, ...]
+    source: random.Random
+    left: Counter[str] = field(default_factory=Counter)
+    """How often it went, by signal."""
+    _signal: signal.Signals | None = None
+    """What it was told to send itself; None while it has no appointment."""
+    _back: tuple[int, float] | None = None
+    """After which round, or at what time, it comes back; None while it runs."""
+
+    def step(self) -> None:
+        """Whatever is due now. Raises Failure."""
+        if self._back is not None:
+            if self.job.last >= self._back[0] or time.monotonic() >= self._back[1]:
+                self.come()
+        elif self._signal is None and self.federation.here[self.silo]:
+            self._plan_to_leave()
+        elif self._signal is not None and not self.federation.daemons[self.silo].running:
+            self._leave(self._signal)
+
+    def come(self) -> None:
+        """Start it, if it is away."""
+        if self._back is not None:
+            self._back = None
+            self.federation.start(self.silo)
+
+    def stay(self) -> None:
+        """To the end of the job, and after it."""
+        if self._signal is not None and not self.federation.daemons[self.silo].running:
+            self._leave(self._signal)
+        self.come()
+
+    def _plan_to_leave(self) -> None:
+        self._signal = self.source.choice((signal.SIGTERM, signal.SIGKILL))
+        first = self.job.last + self.source.randint(*STAY_ROUNDS)
+        self.federation.expect_end(self.silo)
+        self.federation.daemons[self.silo].meet(
+            Appointment(self.job.id, first, self.source.choice(self.phases), self._signal)
+        )
+
+    def _leave(self, number: signal.Signals) -> None:
+        code = self.federation.daemons[self.silo].wait()
+        if code != _EXIT_CODES[number]:
+            raise Failure(f"{self.silo} was to end by {number.name}, and ended with code {code}")
+        self.left[number.name] += 1
+        self._signal = None
+        self._back = (
+            self.job.last + self.source.randint(*AWAY_ROUNDS),
+            time.monotonic() + self.source.uniform(*AWAY_S),
+        )
+
+
+class Churn:
+    """One federation, one job at a time. See the module's docstring."""
+
+    def __init__(self, federation: FaultyFederation, *, seed: int) -> None:
+        self._federation = federation
+        self._seed = seed
+        files = federation.files.consortium
+        names = (COORDINATOR, *SILOS)
+        self._ledgers = Ledgers(federation.ledgers)
+        self._audit = Audit(federation.data(COORDINATOR) / "audit.log", files.coordinator().signing_key.verifying_key)
+        keys = {silo: files.participant(silo).signing_key_path for silo in SILOS}
+        self._logs = Logs({name: federation.log(name) for name in names}, keys)
+        self.series = Series()
+        self.left: Counter[str] = Counter()
+        self.out: Counter[str] = Counter()
+        """Members that were not in a round's result, by reason."""
+        self.outcomes: Counter[str] = Counter()
+
+    def run(self, mode: Mode, *, rounds: int, limit_s: float) -> None:
+        """A job of so many committed rounds, from the first to the last. Raises Failure."""
+        federation = self._federation
+        with Job(federation, f"churn-{mode}", mode, rounds=rounds, grace_s=GRACE_S) as job:
+            job.begin()
+            travellers = [
+                Traveller(
+                    silo, federation, job, PHASES[mode, Side.PARTICIPANT], random.Random(f"{self._seed} {mode} {silo}")
+                )
+                for silo in SILOS
+                if silo != STAYS
+            ]
+            looked, ends = 0, time.monotonic() + limit_s
+            while job.state is not JobState.COMPLETED:
+                if job.state is JobState.ABORTED or time.monotonic() > ends:
+                    raise Failure(f"round {job.last} of {rounds}, {job.state}, after {limit_s:g} s")
+                for traveller in travellers:
+                    traveller.step()
+                if job.last > looked:
+                    looked = job.last
+                    self._look(job)
+                federation.wait_for_news(NEWS_S)
+            for traveller in travellers:
+                traveller.stay()
+                self.left += traveller.left
+            self._look(job)
+            self._count(job, rounds)
+
+    def close(self) -> None:
+        """Everybody is back, nothing is left over, and everybody ends well. Raises Failure."""
+        federation = self._federation
+        federation.wait_for(federation.all_here, 60.0, "a session with every silo")
+        federation.wait_for(lambda: not any(self._spooled()), 20.0, "the end of what was spooled")
+        for name, code in federation.stop_all().items():
+            if code:
+                raise Failure(f"{name} ended with code {code} when it was asked to end")
+        self._logs.look()
+
+    def _look(self, job: Job) -> None:
+        job.look()
+        self._audit.look()
+        self._ledgers.look({})
+        self._logs.look()
+        if (kept := self._lowest_spooled()) < job.last - 1:
+            raise Failure(f"round {job.last} is over, and round {kept} has spools")
+        self.series.take(job.last, self._measured())
+
+    def _measured(self) -> dict[str, float]:
+        """What is bounded, and what is on record for good."""
+        federation = self._federation
+        found: dict[str, float] = {}
+        for name in (COORDINATOR, STAYS):
+            found |= process_takes(federation.daemons[name].pid, name)
+        found |= process_takes(_task_of(federation.daemons[STAYS].pid), TASK)
+        for kind, size in coordinator_disk(federation.data(COORDINATOR)).sizes.items():
+            found[f"{COORDINATOR} {kind} bytes"] = size
+        for silo_kind, size in participant_disk(federation.data(STAYS)).sizes.items():
+            found[f"{STAYS} {silo_kind} bytes"] = size
+        return found
+
+    def _lowest_spooled(self) -> int:
+        """The first round that has a spool at the coordinator; a large number where none has."""
+        rounds = (self._federation.data(COORDINATOR) / "spools").glob("*/*/*/*")
+        return min((int(spool.parts[-3]) for spool in rounds), default=1 << 30)
+
+    def _spooled(self) -> list[Path]:
+        federation = self._federation
+        return [
+            path
+            for folder in (federation.data(COORDINATOR) / "spools", *(federation.data(silo) / "spool" for silo in SILOS))
+            for path in folder.rglob("*")
+            if path.is_file()
+        ]
+
+    def _count(self, job: Job, rounds: int) -> None:
+        reasons = set(DropReason)
+        for status in job.models.rounds.values():
+            dropped = summary_of(status)["dropped"]
+            if not set(dropped.values()) <= reasons:
+                raise Failure(f"round {status.key.number} names reasons that are none: {dropped}")
+            self.outcomes[f"{status.purpose} {status.outcome}"] += 1
+            self.out.update(dropped.values())
+        if self.outcomes[f"train {COMMITTED}"] < rounds:
+            raise Failure(f"{rounds} rounds were to commit: {dict(self.outcomes)}")
+
+
+def _task_of(pid: int) -> int:
+    """The one process that a daemon has started."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
