@@ -2,7 +2,7 @@
 
 The daemon starts it by exec, in a session and process group of its own, with one end of a socket pair as its only
 inherited descriptor beside the standard ones; these are the null device and the silo's log file, so that whatever the
-user's code prints ends up there. Commands and replies are frames on the socket (`participant.tasks.messages`).
+user's code prints ends up there (`participant.tasks.task_log` keeps it short). Commands and replies are frames on the socket (`participant.tasks.messages`).
 
 Its life is bound to the daemon's, in two ways: the kernel kills it when the daemon dies (on Linux), and a thread ends
 the whole process group when the other end of the socket is gone. The daemon, for its part, ends the group after every
@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import errno
 import faulthandler
-import io
 import os
 import select
 import shlex
@@ -26,7 +24,8 @@ import sys
 import threading
 import time
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, BinaryIO, assert_never, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
 
 from participant.tasks.contract import NoteKind
 from participant.tasks.framing import read_frame, write_frame
@@ -43,16 +42,14 @@ from participant.tasks.messages import (
     Train,
     parse_command,
 )
+from participant.tasks.task_log import print_to, rotate_if_full
 from shared.build import requirement
 from shared.reasons import DropReason
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from participant.tasks.host import TaskHost
 
 PROGRESS_INTERVAL_S = 0.2  # a training loop may report each batch; nobody watches that closely
-LOG_LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})  # what is printed then goes nowhere
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -86,13 +83,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="participant.tasks.process")
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--log", type=Path)
     given = parser.parse_args(arguments)
     faulthandler.enable()
-    print_past_a_full_disk()
+    print_to(given.log)
     channel = Channel(given.channel)
     bind_life(given.channel, given.parent)
     os.register_at_fork(after_in_child=channel.abandon)
-    return serve(channel)
+    return serve(channel, given.log)
 
 
 def bind_life(descriptor: int, parent: int) -> None:
@@ -104,39 +102,19 @@ def bind_life(descriptor: int, parent: int) -> None:
     threading.Thread(target=_end_on_hang_up, args=(descriptor,), name="hang-up", daemon=True).start()
 
 
-class LogWriter(io.FileIO):
-    """A standard stream that goes to the silo's log. What the disk refuses is lost, and is no error: a task that prints
-    how far it is must not die of that.
-    """
-
-    def write(self, data: Buffer, /) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            if error.errno not in LOG_LOST:
-                raise
-            return memoryview(data).nbytes
-
-
-def print_past_a_full_disk() -> None:
-    """Make `sys.stdout` and `sys.stderr` ones that a full disk does not stop."""
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        raw = LogWriter(descriptor, "w", closefd=False)
-        stream = io.TextIOWrapper(cast("BinaryIO", raw), "utf-8", errors="backslashreplace", write_through=True)
-        setattr(sys, name, stream)
-
-
 def die_with_parent() -> None:
     """Ask the kernel for SIGKILL when the parent dies. Elsewhere than on Linux the socket has to do."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def serve(channel: Channel) -> int:
+def serve(channel: Channel, log: Path | None) -> int:
     """Answer commands until there are no more. Returns the exit code."""
     host: TaskHost | None = None
     while True:
         command = channel.receive()
+        if log is not None:
+            rotate_if_full(log)
         if command is None or isinstance(command, Shutdown):
             return 0
         if isinstance(command, Load):

@@ -47,7 +47,7 @@ from participant.tasks.messages import (
     Written,
 )
 from participant.tasks.seeding import LOAD_SEED
-from participant.tasks.spawn import ProcessEnded, TaskProcess, is_long
+from participant.tasks.spawn import ProcessEnded, TaskProcess
 from shared.ids import Digest
 from shared.job import first_complaint
 from shared.reasons import DropReason
@@ -189,8 +189,7 @@ class TaskRunner:
 
     async def _loaded(self) -> TaskReady | TaskFailed:
         """Make sure of a live process with the task in it."""
-        log_is_long = self._log is not None and is_long(self._log)
-        if self._process is not None and self._ready is not None and self._process.alive and not log_is_long:
+        if self._process is not None and self._ready is not None and self._process.alive:
             return self._ready
         await self._kill()
         definition = self._definition

@@ -21,8 +21,8 @@ from participant.tasks.contract import Noted as OnNote
 from participant.tasks.contract import Progress, ignore_note
 from participant.tasks.framing import LENGTH_BYTES, FrameError, decode_body, decode_length, encode_frame
 from participant.tasks.messages import Advanced, Command, Noted, Reply, Shutdown, parse_reply
+from participant.tasks.task_log import open_log
 
-LOG_MAX_BYTES = 16 << 20  # per generation, of which there are two: tasks print, and disks fill
 CLOSE_GRACE_S = 5.0  # for the user's own clean-up after `shutdown`
 _STANDARD_ERROR = 2
 _OWN_SETTINGS = "CONSILO_"  # environment of the daemon, which is no business of the user's code
@@ -157,7 +157,7 @@ class TaskProcess:
 
 
 async def _exec(channel: int, log: Path | None, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
-    output = _STANDARD_ERROR if log is None else _open_log(log)
+    output = _STANDARD_ERROR if log is None else open_log(log)
     try:
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -168,6 +168,7 @@ async def _exec(channel: int, log: Path | None, environment: Mapping[str, str]) 
             str(channel),
             "--parent",
             str(os.getpid()),
+            *([] if log is None else ["--log", str(log.absolute())]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -190,17 +191,3 @@ def task_environment(extra: Mapping[str, str]) -> dict[str, str]:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what CUDA needs for deterministic matrix products
         **extra,
     }
-
-
-def is_long(log: Path) -> bool:
-    """Whether a log is due to become the older of two, which happens when a process starts."""
-    return log.exists() and log.stat().st_size > LOG_MAX_BYTES
-
-
-def _open_log(path: Path) -> int:
-    """Open for appending; a log that has grown long becomes the older of two."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if is_long(path):
-        path.replace(path.with_name(path.name + ".1"))
-    # Only the silo's own user reads it: it may quote the silo's data.
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

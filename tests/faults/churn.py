@@ -2,8 +2,8 @@
 
 The coordinator and the first silo run from the first round to the last. The others leave, each by itself: told to end
 (SIGTERM) or killed (SIGKILL), in a phase that is drawn, exactly, and are started again when a drawn number of rounds
-has gone by without them, or a drawn time, because with two away there are no rounds. Everything that is drawn comes from
-the seed; how the processes interleave does not.
+has gone by without them, or a drawn time, because with two away there are no rounds. What is drawn comes from the seed;
+how the processes interleave does not.
 
 After each round every promise of `tests.faults.promises` is looked at, and what the two processes take is measured.
 """
@@ -185,7 +185,10 @@ class Churn:
         federation = self._federation
         return [
             path
-            for folder in (federation.data(COORDINATOR) / "spools", *(federation.data(silo) / "spool" for silo in SILOS))
+            for folder in (
+                federation.data(COORDINATOR) / "spools",
+                *(federation.data(silo) / "spool" for silo in SILOS),
+            )
             for path in folder.rglob("*")
             if path.is_file()
         ]

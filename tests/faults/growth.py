@@ -63,7 +63,9 @@ class Series:
             bound, rounds = bounds[name], _distance(self.samples[name])
             allowed = bound.slack + bound.a_round * rounds
             if line.late - line.early > allowed:
-                grown.append(f"{name}: {line.early:.0f} became {line.late:.0f}, at most {allowed:.0f} more were allowed")
+                grown.append(
+                    f"{name}: {line.early:.0f} became {line.late:.0f}, at most {allowed:.0f} more were allowed"
+                )
         if grown:
             raise Failure("something grows: " + "; ".join(grown))
 

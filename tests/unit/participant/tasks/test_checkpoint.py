@@ -16,7 +16,7 @@ from participant.tasks.checkpoint import TaskCheckpoint
 from participant.tasks.contract import CheckpointPlace, DeviceRequest, NoteKind
 from participant.tasks.host import CallFailed, TaskHost
 from participant.tasks.messages import CallContext, Evaluate, InitModel, Load, Train
-from participant.tasks.process import LogWriter
+from participant.tasks.task_log import LogWriter
 from shared.errors import TaskError
 from shared.reasons import DropReason
 from tests.support.small_disk import small_disk
@@ -268,9 +268,9 @@ def test_what_is_printed_on_a_full_disk_is_lost_and_is_no_error() -> None:
         with pytest.raises(OSError) as refused:
             os.write(full, b"x")
         assert refused.value.errno == errno.ENOSPC, "this file is as full as a disk can be"
-        assert LogWriter(full, "w", closefd=False).write(b"epoch 3") == 7
+        assert LogWriter(full, None).write(b"epoch 3") == 7
     finally:
         os.close(full)
     with pytest.raises(OSError) as refused:
-        LogWriter(full, "w", closefd=False).write(b"nobody has this open")
+        LogWriter(full, None).write(b"nobody has this open")
     assert refused.value.errno == errno.EBADF

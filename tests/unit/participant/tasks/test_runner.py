@@ -23,7 +23,8 @@ from participant.tasks.contract import (
     TrainingOutcome,
 )
 from participant.tasks.runner import TaskRunner
-from participant.tasks.spawn import LOG_MAX_BYTES, _open_log, task_environment
+from participant.tasks.spawn import task_environment
+from participant.tasks.task_log import LOG_MAX_BYTES, older
 from shared.ids import Digest, TaskName
 from shared.reasons import DropReason
 from tests.support.task_builders import SAMPLES, make_context, make_definition
@@ -286,14 +287,6 @@ asyncio.run(main())
     bench.run(until_gone(int(daemon.stdout)))
 
 
-def test_a_long_log_becomes_the_older_of_two(tmp_path: Path) -> None:
-    log = tmp_path / "task.log"
-    with log.open("wb") as file:
-        file.truncate(LOG_MAX_BYTES + 1)
-    os.close(_open_log(log))
-    assert (log.stat().st_size, (tmp_path / "task.log.1").stat().st_size) == (0, LOG_MAX_BYTES + 1)
-
-
 def test_the_daemons_own_settings_do_not_reach_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSILO_ANYTHING", "x")
     monkeypatch.setenv("SILO_DATABASE", "y")
@@ -302,14 +295,12 @@ def test_the_daemons_own_settings_do_not_reach_the_task(monkeypatch: pytest.Monk
     assert (environment["SILO_DATABASE"], environment["OMP_NUM_THREADS"]) == ("y", "2")
 
 
-def test_a_log_that_grew_long_is_put_aside_between_two_calls(own: Bench) -> None:
+def test_a_log_that_native_code_filled_is_put_aside_before_the_next_call(own: Bench) -> None:
     """A warm process may live for weeks; its log shares the disk with the journal."""
     own.init_model()
     first = own.runner.pid
+    os.truncate(own.log, LOG_MAX_BYTES)
     own.train()
     assert own.runner.pid == first
-    os.truncate(own.log, LOG_MAX_BYTES + 1)
-    own.train()
-    assert own.runner.pid != first
-    assert own.log.with_name("task.log.1").stat().st_size > LOG_MAX_BYTES
+    assert older(own.log).stat().st_size == LOG_MAX_BYTES
     assert own.log.stat().st_size < LOG_MAX_BYTES
