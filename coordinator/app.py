@@ -29,12 +29,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
+from coordinator.disk_use import disk_use
 from coordinator.fold_thread import FoldThread
 from coordinator.intake import Intake
 from coordinator.metrics import CoordinatorMetrics, serve_metrics
@@ -54,6 +56,7 @@ from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
+from shared.disk_use import keep_looking
 from shared.dumps import forbid_core_dumps
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
@@ -207,10 +210,12 @@ class _Process:
             with ExitStack() as serving:
                 await self._listen(server, serving)
                 watching = asyncio.create_task(session_service.watch_allowlist())
+                looking = asyncio.create_task(self._look_at_disk(threads))
                 try:
                     await ending
                 finally:
                     watching.cancel()
+                    looking.cancel()
                     operations.drain()
                     await sessions.drain(wait_s=DRAIN_S)
                     await server.stop(grace_s=GRACE_S)
@@ -323,6 +328,10 @@ class _Process:
             tls_expires=self._credentials.tls.expires.isoformat(),
             signing_expires=self._credentials.signing.expires.isoformat(),
         )
+
+    async def _look_at_disk(self, threads: ThreadPoolExecutor) -> None:
+        look = partial(disk_use, self._settings.coordinator.data_dir)
+        await keep_looking(look, self._metrics.disk, threads=threads)
 
     def _record_start(self) -> None:
         facts = {

@@ -12,6 +12,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
+from coordinator.disk_use import DiskKind
 from coordinator.round.gathering import answered, owing
 from coordinator.round.phases import (
     Aborted,
@@ -29,6 +30,7 @@ from coordinator.round.phases import (
 )
 from coordinator.storage.interface import COMMITTED
 from shared.build import BuildInfo
+from shared.disk_use import DiskUse
 from shared.errors import ConfigError
 from shared.ids import ParticipantId, RoundKey
 from shared.protocol.phases import Phase
@@ -91,6 +93,8 @@ class CoordinatorMetrics:
             "results_lost", "Results that a participant showed and that are not on record: the records were set back."
         )
         self._refused = self._counter("refused", "Calls and messages that were refused.", "method", "error")
+        self._disk = self._gauge("disk_bytes", "What the data folder has, by kind, once a minute.", "kind")
+        self._free = self._gauge("disk_free_bytes", "What is free on the disk of the data folder, once a minute.")
         self._arrange_labels()
         self._seen: set[ParticipantId] = set()
 
@@ -160,6 +164,13 @@ class CoordinatorMetrics:
 
     def sent(self, kind: str, count: int) -> None:
         self._sent_bytes.labels(kind).inc(count)
+
+    # --- the disk -----------------------------------------------------------------------------------------------------
+
+    def disk(self, use: DiskUse[DiskKind]) -> None:
+        for kind, size in use.sizes.items():
+            self._disk.labels(kind).set(size)
+        self._free.set(use.free)
 
     def log_values_refused(self, count: Callable[[], int]) -> None:
         """Follow the log guard's count of secrets that it stopped; it has to stay at zero."""

@@ -20,6 +20,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,9 @@ import structlog
 from prometheus_client import start_http_server
 
 from participant.consent import Policy
+from participant.disk_use import disk_use
 from participant.journal import SqliteJournal
+from participant.journal_file import JOURNAL_FILE
 from participant.marker import advance, take_into_use
 from participant.membership import check_consortium
 from participant.metrics import ParticipantMetrics
@@ -46,6 +49,7 @@ from participant.work import AsyncWork, Means
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
+from shared.disk_use import keep_looking
 from shared.entropy import SystemEntropy
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 from shared.identity import Role
@@ -55,7 +59,6 @@ from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_sign
 
 log = structlog.get_logger()
 
-JOURNAL_FILE = "journal.sqlite"
 FINISH_S = 5.0  # for an attempt that is half done: an upload of 1 GB at 2 Gbit/s, and what follows it
 GOODBYE_S = 0.5  # for the last words and the end of the session
 CLOSE_LIMIT_S = 1.5  # with the two above: under 8 seconds from the signal to the end
@@ -186,6 +189,7 @@ class Daemon:
         self._serve_metrics()
         self._begin()
         warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
+        looking = asyncio.create_task(self._look_at_disk())
         session = asyncio.create_task(self._session.run())
         waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
         log.info(
@@ -202,9 +206,9 @@ class Daemon:
                 loading.cancel()
             await self._finish(session)
         finally:
-            for task in (*warming, *waits):
+            for task in (*warming, looking, *waits):
                 task.cancel()
-            await asyncio.gather(*warming, *waits, return_exceptions=True)
+            await asyncio.gather(*warming, looking, *waits, return_exceptions=True)
             await self._close()
             log.info("participant_stopped", participant=self._settings.participant.id)
 
@@ -251,6 +255,9 @@ class Daemon:
             log.info(
                 "task_loaded", task=name, device=ready.device, note=ready.device_note or "", parameters=ready.parameters
             )
+
+    async def _look_at_disk(self) -> None:
+        await keep_looking(partial(disk_use, self._settings.participant.data_dir), self._metrics.disk)
 
     def _report(self, key: RoundKey, event: Event, quiet_until: float = 0.0) -> None:
         try:

@@ -93,8 +93,9 @@ def confirm_journal(config_path: Path, *, yes: bool) -> None:
     over: in one that still runs, a coordinator could be told a second time what may be told once. Stop the daemon
     first.
     """
-    from participant.app import JOURNAL_FILE, lock_folder
+    from participant.app import lock_folder
     from participant.journal import SqliteJournal
+    from participant.journal_file import JOURNAL_FILE
     from participant.marker import confirm, doubt_about
 
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
@@ -134,8 +135,8 @@ def allow(job: str | None, config_path: Path, *, undo: bool, yes: bool, as_json:
     job's id is chosen by the coordinator; ask the data scientist, over another channel, whether the job is theirs, and
     compare its digest.
     """
-    from participant.app import JOURNAL_FILE
     from participant.journal import SqliteJournal
+    from participant.journal_file import JOURNAL_FILE
 
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
     path = settings.participant.data_dir / JOURNAL_FILE
@@ -187,9 +188,9 @@ class _Caution:
 
 
 def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str | _Caution]]]:
-    from participant.app import JOURNAL_FILE, check_identity, lock_folder
+    from participant.app import check_identity, lock_folder
     from participant.journal import SqliteJournal
-    from participant.journal_file import OlderJournalError
+    from participant.journal_file import JOURNAL_FILE, OlderJournalError
     from participant.marker import doubt_about, marker_path
     from participant.membership import check_consortium
     from participant.tasks.catalogue import task_definitions

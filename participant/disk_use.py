@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
+from participant.journal_file import JOURNAL_FILE
 from shared.disk_use import DiskUse, look_at
 
-JOURNAL_FILE = "journal.sqlite"
 COPY_PREFIX = f"{JOURNAL_FILE}.before-v"  # what `participant.journal_file` keeps of an older version
 
 

@@ -30,6 +30,7 @@ from shared.errors import ConfigError, DurabilityUnknown, StorageError
 
 log = structlog.get_logger()
 
+JOURNAL_FILE = "journal.sqlite"  # in the data folder
 BUSY_TIMEOUT_S = 5.0  # a check or a backup may hold the file this long
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
+from participant.disk_use import DiskKind
 from participant.round.phases import Finished, Out, RoundState
 from shared.build import BuildInfo
+from shared.disk_use import DiskUse
 from shared.errors import PeerError
 from shared.ids import RoundKey
 from shared.protocol.messages import AnswerKind, AttemptAbort, AttemptAnswer, Decline, ParticipantMessage
@@ -48,6 +50,17 @@ class ParticipantMetrics:
             "consilo_participant_attempts_left",
             "Attempts at a masked round that this silo said it left, by reason.",
             ["reason"],
+            registry=registry,
+        )
+        self._disk = Gauge(
+            "consilo_participant_disk_bytes",
+            "What the data folder has, by kind, once a minute.",
+            ["kind"],
+            registry=registry,
+        )
+        self._free = Gauge(
+            "consilo_participant_disk_free_bytes",
+            "What is free on the disk of the data folder, once a minute.",
             registry=registry,
         )
         self._alarms = Counter(
@@ -90,3 +103,8 @@ class ParticipantMetrics:
 
     def refused(self, error: PeerError) -> None:
         self._refused.labels(type(error).__name__).inc()
+
+    def disk(self, use: DiskUse[DiskKind]) -> None:
+        for kind, size in use.sizes.items():
+            self._disk.labels(kind).set(size)
+        self._free.set(use.free)

@@ -5,19 +5,25 @@ Files come and go while somebody looks: what is gone is not counted. Links are n
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import structlog
 
 from shared.errors import StorageError
 
 LOOK_EVERY_S = 60.0  # a look reads the size of every file; disks do not fill up faster than somebody can react
 
 K = TypeVar("K", bound=StrEnum)
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +67,22 @@ def _sizes(entry: os.DirEntry[str]) -> Iterator[int]:
             yield entry.stat(follow_symlinks=False).st_size
     except FileNotFoundError:
         return
+
+
+async def keep_looking(
+    look: Callable[[], DiskUse[K]],
+    seen: Callable[[DiskUse[K]], None],
+    *,
+    threads: Executor | None = None,
+    every_s: float = LOOK_EVERY_S,
+) -> None:
+    """Look now and again until cancelled, on a thread (None: of the event loop's own). What cannot be seen is logged:
+    the disk that it lies on has others who complain.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            seen(await loop.run_in_executor(threads, look))
+        except StorageError as error:
+            _log.warning("disk_not_looked_at", reason=str(error))
+        await asyncio.sleep(every_s)

@@ -2,7 +2,8 @@
 
 The daemon starts it by exec, in a session and process group of its own, with one end of a socket pair as its only
 inherited descriptor beside the standard ones; these are the null device and the silo's log file, so that whatever the
-user's code prints ends up there (`participant.tasks.task_log` keeps it short). Commands and replies are frames on the socket (`participant.tasks.messages`).
+user's code prints ends up there (`participant.tasks.task_log` keeps it short). Commands and replies are frames on the
+socket (`participant.tasks.messages`).
 
 Its life is bound to the daemon's, in two ways: the kernel kills it when the daemon dies (on Linux), and a thread ends
 the whole process group when the other end of the socket is gone. The daemon, for its part, ends the group after every

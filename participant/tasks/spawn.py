@@ -168,7 +168,7 @@ async def _exec(channel: int, log: Path | None, environment: Mapping[str, str]) 
             str(channel),
             "--parent",
             str(os.getpid()),
-            *([] if log is None else ["--log", str(log.absolute())]),
+            *_log_option(log),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -179,6 +179,11 @@ async def _exec(channel: int, log: Path | None, environment: Mapping[str, str]) 
     finally:
         if log is not None:
             os.close(output)
+
+
+def _log_option(log: Path | None) -> list[str]:
+    """For the process to keep it short."""
+    return [] if log is None else ["--log", str(log.absolute())]
 
 
 def task_environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from participant.app import JOURNAL_FILE, Daemon, check_identity, lock_folder
+from participant.app import Daemon, check_identity, lock_folder
 from participant.cli import participant
 from participant.journal import SqliteJournal
+from participant.journal_file import JOURNAL_FILE
 from participant.marker import doubt_about, marker_path, take_into_use
 from participant.metrics import ParticipantMetrics
 from participant.settings import ParticipantSettings
