@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import structlog
 
@@ -27,7 +28,18 @@ from coordinator.audit import AuditLog
 from coordinator.retention import KEEP_ALL, JobVersions, prunable
 from coordinator.round.effects import AttemptBegun
 from coordinator.round.journal import decode_record
-from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, RoundRecord, Store, StoredModel, StoredSpool
+from coordinator.storage.interface import (
+    COMMITTED,
+    Blobs,
+    JobRecord,
+    JournalEntry,
+    ModelRecord,
+    RoundRecord,
+    SetBack,
+    Store,
+    StoredModel,
+    StoredSpool,
+)
 from shared.errors import DurabilityUnknown, FederationError, UnknownError, WireError
 from shared.ids import AttemptNumber, Digest, JobId, RoundKey
 from shared.job import parse_jobspec
@@ -92,15 +104,11 @@ class Pruning:
         _log.info("models_pruned", count=len(chosen), keep_versions=self._keep_versions)
 
     def _jobs(self) -> list[JobVersions]:
-        return [JobVersions(job.job, job.state in _OVER, self._versions_of(job)) for job in self._store.jobs()]
-
-    def _versions_of(self, job: JobRecord) -> tuple[Digest, ...]:
         """Read once, and kept up to date by `after`."""
-        known = self._versions.get(job.job)
-        if known is None:
-            made = [version for record in self._store.rounds(job.job) for version in _made(record)]
-            known = self._versions[job.job] = (parse_jobspec(job.spec).initial_model, *made)
-        return known
+        for job in self._store.jobs():
+            if job.job not in self._versions:
+                self._versions[job.job] = _versions_of(self._store, job)
+        return [JobVersions(job.job, job.state in _OVER, self._versions[job.job]) for job in self._store.jobs()]
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +117,7 @@ class Pruning:
         published = self._blobs.published()
         self._strays = [model for model in published if model.digest not in recorded]
         pruned = [model for model in published if recorded.get(model.digest, False)]
-        spools = self._unneeded(self._blobs.spooled())
+        spools = unneeded(self._store, self._blobs.spooled())
         for model in pruned:
             self._blobs.remove_model(model.digest)
         for key in dict.fromkeys(spool.key for spool in spools):
@@ -131,30 +139,59 @@ class Pruning:
             size = sum(model.size for model in strays)
             _log.info("storage_swept", models=len(strays), spools=0, staged=0, bytes=size)
 
-    def _unneeded(self, spools: Sequence[StoredSpool]) -> list[StoredSpool]:
-        needed_from = {key: self._needed_from(key) for key in {spool.key.round for spool in spools}}
-        found = []
-        for spool in spools:
-            first = needed_from[spool.key.round]
-            if first is None or spool.key.attempt < first:
-                found.append(spool)
-        return found
 
-    def _needed_from(self, key: RoundKey) -> AttemptNumber | None:
-        """The attempt from which on spools are needed; None for a round that is over, or not on record."""
-        try:
-            if self._store.round(key).outcome:
-                return None
-            attempt = AttemptNumber(1)
-            for entry in self._store.journal_of(key)[1:]:
-                record = decode_record(entry)
-                if isinstance(record, AttemptBegun):
-                    attempt = record.start.value.key.attempt
-        except UnknownError:
+class Records(Protocol):
+    """What a `Store` tells a reader."""
+
+    def jobs(self) -> Sequence[JobRecord]: ...
+
+    def rounds(self, job: JobId) -> Sequence[RoundRecord]: ...
+
+    def round(self, key: RoundKey) -> RoundRecord: ...
+
+    def journal_of(self, key: RoundKey) -> Sequence[JournalEntry]: ...
+
+    def models(self) -> Sequence[ModelRecord]: ...
+
+    def set_backs(self) -> Sequence[SetBack]: ...
+
+
+def job_versions(records: Records) -> list[JobVersions]:
+    """Of every job, in the order of submission. Raises StorageError."""
+    return [JobVersions(job.job, job.state in _OVER, _versions_of(records, job)) for job in records.jobs()]
+
+
+def _versions_of(records: Records, job: JobRecord) -> tuple[Digest, ...]:
+    made = [version for record in records.rounds(job.job) for version in _made(record)]
+    return (parse_jobspec(job.spec).initial_model, *made)
+
+
+def unneeded(records: Records, spools: Sequence[StoredSpool]) -> list[StoredSpool]:
+    """The spools with which no round goes on: of rounds that are over, and of attempts before an open round's last."""
+    needed_from = {key: _needed_from(records, key) for key in {spool.key.round for spool in spools}}
+    found = []
+    for spool in spools:
+        first = needed_from[spool.key.round]
+        if first is None or spool.key.attempt < first:
+            found.append(spool)
+    return found
+
+
+def _needed_from(records: Records, key: RoundKey) -> AttemptNumber | None:
+    """The attempt from which on spools are needed; None for a round that is over, or not on record."""
+    try:
+        if records.round(key).outcome:
             return None
-        except WireError:
-            return AttemptNumber(1)  # how far it went is not known
-        return attempt
+        attempt = AttemptNumber(1)
+        for entry in records.journal_of(key)[1:]:
+            record = decode_record(entry)
+            if isinstance(record, AttemptBegun):
+                attempt = record.start.value.key.attempt
+    except UnknownError:
+        return None
+    except WireError:
+        return AttemptNumber(1)  # how far it went is not known
+    return attempt
 
 
 def _made(record: RoundRecord) -> tuple[Digest, ...]:

@@ -66,7 +66,7 @@ class Database:
             _create_private(path)
             engine = _engine(path, busy_timeout_s, connection_factory)
             closing.callback(engine.dispose)
-            self._connection = closing.enter_context(_connect(engine, path))
+            self._connection = closing.enter_context(connect(engine, path))
             self._bring_up_to_date(path)
             self.shed_deleted()  # of rounds that ended just before a crash
             self._closing = closing.pop_all()
@@ -153,7 +153,7 @@ class Database:
             self._unknown = True
 
     def _bring_up_to_date(self, path: Path) -> None:
-        found = _found_version(self._connection, path)
+        found = found_version(self._connection, path)
         if found is None:
             self.write("create the schema", create_schema)
         elif not 1 <= found <= SCHEMA_VERSION:
@@ -179,15 +179,15 @@ def schema_of(path: Path) -> int:
     lock = ProcessLock(path=path.with_name(path.name + ".lock"), guards=f"the database {path}")
     try:
         engine = _engine(path, BUSY_TIMEOUT_S, sqlite3.Connection)
-        with _connect(engine, path) as connection:
-            found = _found_version(connection, path)
+        with connect(engine, path) as connection:
+            found = found_version(connection, path)
         engine.dispose()
     finally:
         lock.close()
     return SCHEMA_VERSION if found is None else found  # one without tables is made at the start
 
 
-def _found_version(connection: sa.Connection, path: Path) -> int | None:
+def found_version(connection: sa.Connection, path: Path) -> int | None:
     """None for a database that holds nothing yet."""
     try:
         names = set(sa.inspect(connection).get_table_names())
@@ -243,7 +243,7 @@ def _engine(path: Path, busy_timeout_s: float, connection_factory: type[sqlite3.
     return engine
 
 
-def _connect(engine: sa.Engine, path: Path) -> sa.Connection:
+def connect(engine: sa.Engine, path: Path) -> sa.Connection:
     try:
         return engine.connect()
     except DBAPIError as error:

@@ -28,6 +28,10 @@ class Eraser:
         """Some time from now. Never raises: a file that cannot be erased is tried again at the next start."""
         self._thread.submit(self._erase, path)
 
+    def finish(self) -> None:
+        """Wait for all that was begun and all that was not. Nothing can be erased after it."""
+        self._thread.shutdown(wait=True)
+
     def close(self) -> None:
         """Leave what was not begun. Calling it again does nothing."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -35,14 +35,21 @@ from pathlib import Path
 from coordinator.storage.erasing import Eraser
 from coordinator.storage.filecalls import Fate, FileCalls, describe, writing
 from coordinator.storage.interface import Leftovers, Reader, Spool, Staged, StoredModel, StoredSpool
+from coordinator.storage.listing import (
+    MODELS,
+    REMOVED,
+    SPOOLS,
+    STAGING,
+    left_over_in,
+    published_in,
+    spooled_in,
+)
 from coordinator.storage.lock import LOCK_FILE, ProcessLock
 from coordinator.storage.names import (
     MODEL_SUFFIX,
     SPOOL_SUFFIX,
     attempt_parts,
-    model_of_name,
     round_parts,
-    spool_of_parts,
     spool_parts,
     staged_name,
 )
@@ -267,10 +274,10 @@ class FileBlobs:
         """
         self._calls = calls if calls is not None else FileCalls()
         self._root = root
-        self._models = root / "models"
-        self._spools = root / "spools"
-        self._staging = root / "staging"
-        self._removed = root / "removed"
+        self._models = root / MODELS
+        self._spools = root / SPOOLS
+        self._staging = root / STAGING
+        self._removed = root / REMOVED
         self._fate = Fate()
         self._durable: set[Path] = set()
         self._durable_guard = threading.Lock()  # spools are synced from several threads
@@ -281,14 +288,17 @@ class FileBlobs:
         with writing(f"preparing the data folder {root}"):
             for folder in (self._models, self._spools, self._staging, self._removed):
                 folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-            left = [path for folder in (self._staging, self._removed) for path in sorted(folder.iterdir())]
-            self._leftovers = Leftovers(len(left), sum(path.stat().st_size for path in left))
+            self._leftovers = left_over_in(root, self._calls)
             for path in self._staging.iterdir():
                 path.replace(self._removed / path.name)
         self._fate.sync_folder(self._calls, root)
         self._eraser = Eraser(self._calls)
         for path in sorted(self._removed.iterdir()):
             self._eraser.erase(path)
+
+    def finish_erasing(self) -> None:
+        """Wait until the bytes of all that was removed are given back. Nothing can be removed after it."""
+        self._eraser.finish()
 
     def close(self) -> None:
         """Give the data folder back. Calling it again does nothing."""
@@ -328,13 +338,7 @@ class FileBlobs:
                     self._durable.add(entry)
 
     def spooled(self) -> Sequence[StoredSpool]:
-        found = []
-        with writing(f"looking through {self._spools}"):
-            for path in self._calls.find(self._spools, f"*/*/*/*{SPOOL_SUFFIX}"):
-                spool = spool_of_parts(path.relative_to(self._spools).parts)
-                if spool is not None:
-                    found.append(StoredSpool(*spool, path.stat().st_size))
-        return sorted(found, key=lambda spool: (spool.key, spool.participant))
+        return spooled_in(self._root, self._calls)
 
     def drop_spools(self, key: RoundKey) -> None:
         self._drop(self._spools.joinpath(*round_parts(key)))
@@ -379,13 +383,7 @@ class FileBlobs:
         self._fate.sync_folder(self._calls, self._models)
 
     def published(self) -> Sequence[StoredModel]:
-        found = []
-        with writing(f"looking through {self._models}"):
-            for path in self._calls.find(self._models, f"*{MODEL_SUFFIX}"):
-                digest = model_of_name(path.name)
-                if digest is not None:
-                    found.append(StoredModel(digest, path.stat().st_size))
-        return sorted(found, key=lambda model: str(model.digest))
+        return published_in(self._root, self._calls)
 
     def remove_model(self, digest: Digest) -> None:
         self._fate.check(str(self._root))
