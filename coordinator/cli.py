@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coordinator import cli_disk
 from coordinator.settings import CoordinatorSettings
 from shared.clock import SystemClock
 from shared.config import load_config
@@ -29,7 +30,7 @@ _config_option = click.option(
 
 @click.group()
 def coordinator() -> None:
-    """Run, check, back up and restore a coordinator."""
+    """Run, check, back up and restore a coordinator, and look after its disk."""
 
 
 @coordinator.command()
@@ -148,3 +149,6 @@ def _said(manifest: BackupManifest) -> dict[str, object]:
         "audit_entries": manifest.audit_entries,
         "audit_head": manifest.audit_head,
     }
+
+
+cli_disk.add_to(coordinator, _config_option)

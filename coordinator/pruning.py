@@ -140,7 +140,7 @@ class Pruning:
             _log.info("storage_swept", models=len(strays), spools=0, staged=0, bytes=size)
 
 
-class Records(Protocol):
+class RecordReader(Protocol):
     """What a `Store` tells a reader."""
 
     def jobs(self) -> Sequence[JobRecord]: ...
@@ -156,17 +156,17 @@ class Records(Protocol):
     def set_backs(self) -> Sequence[SetBack]: ...
 
 
-def job_versions(records: Records) -> list[JobVersions]:
+def job_versions(records: RecordReader) -> list[JobVersions]:
     """Of every job, in the order of submission. Raises StorageError."""
     return [JobVersions(job.job, job.state in _OVER, _versions_of(records, job)) for job in records.jobs()]
 
 
-def _versions_of(records: Records, job: JobRecord) -> tuple[Digest, ...]:
+def _versions_of(records: RecordReader, job: JobRecord) -> tuple[Digest, ...]:
     made = [version for record in records.rounds(job.job) for version in _made(record)]
     return (parse_jobspec(job.spec).initial_model, *made)
 
 
-def unneeded(records: Records, spools: Sequence[StoredSpool]) -> list[StoredSpool]:
+def unneeded(records: RecordReader, spools: Sequence[StoredSpool]) -> list[StoredSpool]:
     """The spools with which no round goes on: of rounds that are over, and of attempts before an open round's last."""
     needed_from = {key: _needed_from(records, key) for key in {spool.key.round for spool in spools}}
     found = []
@@ -177,7 +177,7 @@ def unneeded(records: Records, spools: Sequence[StoredSpool]) -> list[StoredSpoo
     return found
 
 
-def _needed_from(records: Records, key: RoundKey) -> AttemptNumber | None:
+def _needed_from(records: RecordReader, key: RoundKey) -> AttemptNumber | None:
     """The attempt from which on spools are needed; None for a round that is over, or not on record."""
     try:
         if records.round(key).outcome:
