@@ -96,7 +96,7 @@ def look_for_garbage(data_dir: Path, records: RecordReader, left: Leftovers, ask
 
 
 def collect(data_dir: Path, opened: Records, asked: Asked) -> tuple[Garbage, ...]:
-    """Remove what goes, with an entry in the audit log before it. What went is returned.
+    """Remove what goes, with an entry in the audit log before it. All that was found is returned.
 
     Raises StorageError, DurabilityUnknown.
     """
@@ -115,7 +115,7 @@ def collect(data_dir: Path, opened: Records, asked: Asked) -> tuple[Garbage, ...
                 blobs.remove_model(Digest.parse(name))
     blobs.finish_erasing()
     opened.catch_up()
-    return going
+    return found
 
 
 def _models(kind: GarbageKind, chosen: Sequence[Digest], sizes: dict[Digest, int], *, why: str) -> Garbage:
