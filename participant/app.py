@@ -28,7 +28,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from participant.consent import Policy
-from participant.disk_use import disk_use
+from participant.disk_use import TASK_LOGS, disk_use
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE
 from participant.marker import advance, take_into_use
@@ -138,7 +138,7 @@ class Daemon:
         self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._bulk = BulkChannels(tls=settings.tls.paths)
         folder = settings.participant.data_dir
-        logs = folder / "task-logs"
+        logs = folder / TASK_LOGS
         logs.mkdir(mode=0o700, exist_ok=True)
         self._tasks: dict[TaskName, TaskRunner] = {
             name: TaskRunner(definition=definition, log=logs / f"{name}.log")

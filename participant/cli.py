@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from participant.cli_gc import gc
 from participant.settings import ParticipantSettings
 from shared.allocator import keep_memory
 from shared.config import load_config
@@ -41,6 +42,9 @@ _CONFIG = click.option(
 @click.group()
 def participant() -> None:
     """The daemon inside a silo: run it, check its set-up, decide for it."""
+
+
+participant.add_command(gc)
 
 
 @participant.command()

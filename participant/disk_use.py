@@ -6,8 +6,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from participant.journal_file import JOURNAL_FILE
+from participant.spool import MODELS, ROUNDS, STATES
 from shared.disk_use import DiskUse, look_at
 
+TASK_LOGS = "task-logs"
 COPY_PREFIX = f"{JOURNAL_FILE}.before-v"  # what `participant.journal_file` keeps of an older version
 
 
@@ -27,10 +29,10 @@ class DiskKind(StrEnum):
 
 
 _FOLDERS = {
-    "models": DiskKind.MODELS,
-    "spool": DiskKind.SPOOL,
-    "states": DiskKind.STATES,
-    "task-logs": DiskKind.TASK_LOGS,
+    MODELS: DiskKind.MODELS,
+    ROUNDS: DiskKind.SPOOL,
+    STATES: DiskKind.STATES,
+    TASK_LOGS: DiskKind.TASK_LOGS,
 }
 
 

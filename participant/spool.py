@@ -24,6 +24,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -35,6 +36,7 @@ from shared.ids import Digest, JobId, RoundKey, RoundNumber
 
 log = structlog.get_logger()
 
+MODELS, ROUNDS, STATES = "models", "spool", "states"  # folders of the data folder
 ROOM_LEFT_BYTES = 64 * 1024 * 1024  # for the journal and the task's log, whatever a coordinator announces
 
 
@@ -42,9 +44,9 @@ class Spool:
     """The folders of one participant."""
 
     def __init__(self, root: Path) -> None:
-        self._models = root / "models"
-        self._rounds = root / "spool"
-        self._states = root / "states"
+        self._models = root / MODELS
+        self._rounds = root / ROUNDS
+        self._states = root / STATES
         for folder in (self._models, self._rounds, self._states):
             _make_folder(folder)
 
@@ -167,11 +169,14 @@ class Spool:
         shutil.rmtree(self._folder(key), ignore_errors=True)
 
     def keep_only_rounds(self, wanted: Collection[RoundKey]) -> None:
-        """Remove the folders of rounds that are not open."""
+        """Remove the folders of rounds that are not open, and of jobs without one."""
         kept = {self._folder(key) for key in wanted}
         for path in self._rounds.glob("*/*"):
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
+        for job in self._rounds.iterdir():
+            with suppress(OSError):  # it has an open round, or is none of ours
+                job.rmdir()
 
     def _folder(self, key: RoundKey) -> Path:
         return self._rounds / key.job / str(key.number)

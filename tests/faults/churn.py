@@ -29,7 +29,7 @@ from tests.faults.promises import COMMITTED, Audit, Ledgers, Logs, summary_of
 from tests.faults.wire import Appointment
 
 STAYS = SILOS[0]
-KEPT_VERSIONS = 6
+KEPT_VERSIONS = 30  # more than are made between two looks, also where looks are slow
 GRACE_S = 0.5
 STAY_ROUNDS = (2, 12)
 AWAY_ROUNDS = (0, 4)

@@ -1,0 +1,106 @@
+"""`consilo participant gc`: what may go from the data folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import click
+from rich.console import Group
+
+from participant.settings import ParticipantSettings
+from shared.clock import SystemClock
+from shared.config import load_config
+from shared.errors import ConfigError
+from shared.ids import JobId, parse_job_id
+from shared.terminal import emit, facts, json_option, table
+
+COPIES_DAYS = 30  # long enough to see whether a newer version works
+DAYS_MAX = 36_500
+
+
+class _Job(click.ParamType[JobId]):
+    name = "job"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> JobId:
+        try:
+            return parse_job_id(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("participant.toml"),
+    show_default=True,
+    help="The participant's configuration.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@click.option(
+    "--copies-older-than",
+    type=click.IntRange(0, DAYS_MAX),
+    default=COPIES_DAYS,
+    show_default=True,
+    metavar="DAYS",
+    help="Copies of the journal, made before a newer version brought it up to date, go at this age.",
+)
+@click.option(
+    "--states-of",
+    type=_Job(),
+    multiple=True,
+    metavar="JOB",
+    help="Remove what a task keeps of this job, too; may be given again. In a job that is not over, the task would "
+    "take part in no further round.",
+)
+@json_option
+def gc(
+    config_path: Path, copies_older_than: int, states_of: tuple[JobId, ...], *, dry_run: bool, as_json: bool
+) -> None:
+    """Remove from the data folder what no round needs. Stop the daemon first.
+
+    The journal stays, whatever its size: what this silo promised is never forgotten. Models and updates of rounds that
+    are over go, which the daemon also removes by itself, and logs of tasks that the configuration does not have.
+    """
+    from participant.app import lock_folder
+    from participant.garbage import Asked, Kept, look_for_garbage, remove
+    from participant.journal import SqliteJournal
+    from participant.journal_file import JOURNAL_FILE
+
+    os.umask(0o077)
+    settings = load_config(config_path, ParticipantSettings, environment=os.environ)
+    folder = settings.participant.data_dir
+    if not (folder / JOURNAL_FILE).exists():
+        raise ConfigError(f"{folder / JOURNAL_FILE} does not exist: no daemon has run in this data folder")
+    asked = Asked(SystemClock().now() - timedelta(days=copies_older_than), states_of)
+    with lock_folder(folder):
+        with contextlib.closing(SqliteJournal(folder / JOURNAL_FILE, may_migrate=False)) as journal:
+            kept = Kept(journal.open_rounds(), settings.tasks.keys())
+        found = look_for_garbage(folder, kept, asked)
+        if not dry_run:
+            remove(found)
+    verb = "would go" if dry_run else "went"
+    rows = [
+        (str(each.kind), str(each.path.relative_to(folder)), each.size, "yes" if each.goes else "no", each.why)
+        for each in found
+    ]
+    total = sum(each.size for each in found if each.goes)
+    emit(
+        {
+            "dry_run": dry_run,
+            "bytes": total,
+            "found": [
+                {"what": what, "path": path, "bytes": size, "goes": goes == "yes", "why": why}
+                for what, path, size, goes, why in rows
+            ],
+        },
+        as_json=as_json,
+        render=lambda: Group(
+            *([table(["what", "path", "bytes", verb, "why"], rows)] if rows else []),
+            facts([(f"bytes that {verb}", total)]),
+        ),
+    )
