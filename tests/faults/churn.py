@@ -6,12 +6,21 @@ has gone by without them, or a drawn time, because with two away there are no ro
 how the processes interleave does not.
 
 After each round every promise of `tests.faults.promises` is looked at, and what the two processes take is measured.
+
+    python -m tests.faults.churn [--rounds 200] [--mode masked|plain] [--seed 1] [--folder DIR]
+
+prints what was met and a line for each thing that was measured; exit code 1 when something that is promised did not
+hold, or grew.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
+import shutil
 import signal
+import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,12 +32,13 @@ from shared.reasons import DropReason, JobState
 from tests.faults.campaign import Job
 from tests.faults.cells import PHASES, Mode, Side
 from tests.faults.federation import COORDINATOR, SILOS, FaultyFederation
-from tests.faults.growth import Series, process_takes
+from tests.faults.growth import KIB, MIB, Bound, Series, process_takes
 from tests.faults.processes import Failure
 from tests.faults.promises import COMMITTED, Audit, Ledgers, Logs, summary_of
 from tests.faults.wire import Appointment
 
 STAYS = SILOS[0]
+PARAMETERS = 20_000
 KEPT_VERSIONS = 30  # more than are made between two looks, also where looks are slow
 GRACE_S = 0.5
 STAY_ROUNDS = (2, 12)
@@ -36,6 +46,38 @@ AWAY_ROUNDS = (0, 4)
 AWAY_S = (0.0, 3.0)
 NEWS_S = 0.1
 TASK = f"{STAYS} task"
+
+_VERSION, _UPDATES = Bound(5 * PARAMETERS), Bound(2 * len(SILOS) * 8 * PARAMETERS)  # in bytes, with a margin
+_STILL, _SOME = Bound(0), Bound(4)
+BOUNDS = {
+    f"{COORDINATOR} memory": Bound(8 * MIB),  # of which 2 MiB are SQLite's cache, which fills with the database
+    f"{COORDINATOR} files": _SOME,
+    f"{COORDINATOR} threads": _SOME,
+    f"{COORDINATOR} models bytes": _VERSION,
+    f"{COORDINATOR} spools bytes": _UPDATES,
+    f"{COORDINATOR} staging bytes": _VERSION,
+    f"{COORDINATOR} removed bytes": _VERSION,
+    f"{COORDINATOR} database bytes": Bound(128 * KIB, a_round=16 * KIB),
+    f"{COORDINATOR} database_log bytes": Bound(256 * KIB),
+    f"{COORDINATOR} audit_log bytes": Bound(16 * KIB, a_round=2 * KIB),
+    f"{COORDINATOR} copies bytes": _STILL,
+    f"{COORDINATOR} other bytes": Bound(16),  # the number of the process, in its lock
+    f"{STAYS} memory": Bound(4 * MIB),
+    f"{STAYS} files": _SOME,
+    f"{STAYS} threads": _SOME,
+    f"{STAYS} journal bytes": Bound(32 * KIB, a_round=KIB),
+    f"{STAYS} journal_log bytes": Bound(256 * KIB),
+    f"{STAYS} models bytes": _VERSION,
+    f"{STAYS} spool bytes": _UPDATES,
+    f"{STAYS} states bytes": _STILL,
+    f"{STAYS} task_logs bytes": _STILL,
+    f"{STAYS} copies bytes": _STILL,
+    f"{STAYS} other bytes": _STILL,
+    f"{TASK} memory": Bound(8 * MIB),
+    f"{TASK} files": _SOME,
+    f"{TASK} threads": _SOME,
+}
+"""How much what is measured may be more at the end than after the warm-up."""
 
 _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
 
@@ -209,3 +251,52 @@ def _task_of(pid: int) -> int:
     """The one process that a daemon has started."""
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(child)
+
+
+def churn(folder: Path, mode: Mode, *, rounds: int, seed: int, limit_s: float) -> Churn:
+    """Run one job on a fresh federation. Raises Failure."""
+    with FaultyFederation(folder, parameters=PARAMETERS, kept_versions=KEPT_VERSIONS) as federation:
+        federation.start_all()
+        done = Churn(federation, seed=seed)
+        try:
+            done.run(mode, rounds=rounds, limit_s=limit_s)
+            done.close()
+        finally:
+            done.series.write(folder / "series.json")
+    return done
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.churn")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--mode", type=Mode, choices=list(Mode), default=Mode.MASKED)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--limit", type=float, default=7200.0, help="seconds")
+    parser.add_argument("--folder", type=Path, help="where the federation lives; a temporary folder unless said")
+    chosen = parser.parse_args(arguments)
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="consilo-churn-"))
+    began = time.monotonic()
+    try:
+        done = churn(folder / "federation", chosen.mode, rounds=chosen.rounds, seed=chosen.seed, limit_s=chosen.limit)
+        sys.stdout.write(f"{_told(done)}\n{time.monotonic() - began:.0f} s\n")
+        done.series.require(BOUNDS)
+    except Failure as failed:
+        sys.stdout.write(f"FAILED: {failed}\n  kept: {folder}\n")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+def _told(done: Churn) -> str:
+    lines = [
+        f"{name}: {dict(found)}" for name, found in [("rounds", done.outcomes), ("left", done.left), ("out", done.out)]
+    ]
+    lines += [
+        f"{name:34s} {line.early:12.0f} {line.late:12.0f} {line.most:12.0f} {line.slope:10.1f}"
+        for name, line in done.series.lines().items()
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

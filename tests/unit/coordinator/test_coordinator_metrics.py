@@ -8,8 +8,10 @@ import urllib.request
 import pytest
 from prometheus_client import generate_latest
 
+from coordinator.disk_use import DiskKind
 from coordinator.metrics import PHASES, CoordinatorMetrics, serve_metrics
 from shared.build import BuildInfo
+from shared.disk_use import DiskUse
 from shared.errors import ConfigError
 from shared.ids import JobId, ParticipantId, RoundKey, RoundNumber
 from shared.reasons import AbortReason, DropReason, Purpose
@@ -112,3 +114,10 @@ def test_they_are_served_and_the_port_is_ours_alone(metrics: CoordinatorMetrics)
             pass
     with socket.create_server(("127.0.0.1", port)):
         pass  # given back
+
+
+def test_the_disk_is_told_by_kind(metrics: CoordinatorMetrics) -> None:
+    metrics.disk(DiskUse(dict.fromkeys(DiskKind, 1), {kind: 10 * number for number, kind in enumerate(DiskKind)}, 77))
+    assert _value(metrics, "disk_bytes", kind="models") == 0
+    assert _value(metrics, "disk_bytes", kind="spools") == 10
+    assert _value(metrics, "disk_free_bytes") == 77

@@ -109,6 +109,14 @@ def _get(url: str) -> bytes:
         return bytes(page.read())
 
 
+async def _until_the_disk_is_told(url: str) -> None:
+    """The first look begins when it is ready, on a thread."""
+    for _ in range(1000):
+        if b'consilo_coordinator_disk_bytes{kind="database"}' in await asyncio.to_thread(_get, url):
+            return
+    raise AssertionError("no look at the disk in all that time")
+
+
 @pytest.fixture
 def deployed(tmp_path: Path) -> Deployed:
     return Deployed(tmp_path)
@@ -126,6 +134,7 @@ def test_it_says_when_it_is_ready_and_drains_when_told_to_end(deployed: Deployed
                 await session.say(Heartbeat())
                 page = await asyncio.to_thread(_get, f"http://{ready['metrics']}/metrics")
                 assert b"consilo_coordinator_connected_participants 1.0" in page
+                await _until_the_disk_is_told(f"http://{ready['metrics']}/metrics")
                 started = time.monotonic()
                 process.send_signal(signal.SIGTERM)
                 assert (await session.refused()).reason is RefusalReason.DRAINING

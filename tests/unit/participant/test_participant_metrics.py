@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from participant.disk_use import DiskKind
 from participant.metrics import ParticipantMetrics
 from participant.round.phases import Finished, Out, Ready, Working
 from shared.build import build_info
+from shared.disk_use import DiskUse
 from shared.ids import AttemptKey, AttemptNumber, Digest
 from shared.protocol.messages import AnswerKind, AttemptAbort, AttemptAnswer, Heartbeat, Withdraw
 from shared.reasons import AttemptAbortReason, DropReason
@@ -51,3 +53,11 @@ def test_alarms_are_counted_by_what_was_wrong() -> None:
     seen = metrics()
     seen.alarmed("range_understated")
     assert value(seen, "alarms_total", what="range_understated") == 1
+
+
+def test_the_disk_is_told_by_kind() -> None:
+    of = metrics()
+    of.disk(DiskUse(dict.fromkeys(DiskKind, 1), {kind: 10 * number for number, kind in enumerate(DiskKind)}, 77))
+    assert value(of, "disk_bytes", kind="journal") == 0
+    assert value(of, "disk_bytes", kind="journal_log") == 10
+    assert value(of, "disk_free_bytes") == 77
