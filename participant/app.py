@@ -99,9 +99,13 @@ def check_identity(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Chec
     return Checked(tls, signing)
 
 
+class DaemonRunsError(ConfigError):
+    """A daemon works in the data folder."""
+
+
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the data folder, so that no second daemon works in it. Raises ConfigError."""
+    """Hold the data folder, so that no second daemon works in it. Raises ConfigError, of a daemon DaemonRunsError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -111,9 +115,35 @@ def lock_folder(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise ConfigError(f"another participant daemon works in {folder}: stop it, or use another data_dir") from None
+        raise DaemonRunsError(
+            f"another participant daemon works in {folder}: stop it, or use another data_dir"
+        ) from None
     finally:
         os.close(descriptor)
+
+
+def guest_of(
+    settings: ParticipantSettings,
+    checked: Checked,
+    *,
+    consortium: Consortium | None,
+    build: BuildInfo,
+    clock: Clock,
+    tasks: tuple[TaskName, ...],
+) -> Guest:
+    """Who opens sessions from here, offering `tasks`."""
+    return Guest(
+        credentials=Credentials(
+            identity=checked.tls.identity,
+            tls=settings.tls.paths,
+            signing_certificate=lambda: checked.signing.certificate.der,
+        ),
+        consortium=consortium,
+        tasks=tasks,
+        software=f"consilo {build.version}",
+        clock=clock,
+        entropy=SystemEntropy(),
+    )
 
 
 class Daemon:
@@ -161,17 +191,13 @@ class Daemon:
         )
         self._session = SessionLoop(
             addresses=settings.participant.coordinators,
-            guest=Guest(
-                credentials=Credentials(
-                    identity=checked.tls.identity,
-                    tls=settings.tls.paths,
-                    signing_certificate=lambda: checked.signing.certificate.der,
-                ),
+            guest=guest_of(
+                settings,
+                checked,
                 consortium=consortium,
+                build=self._build,
+                clock=clock,
                 tasks=tuple(sorted(self._tasks)),
-                software=f"consilo {self._build.version}",
-                clock=self._clock,
-                entropy=SystemEntropy(),
             ),
             rounds=self._driver,
             observer=self._metrics,

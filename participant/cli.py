@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,15 +17,14 @@ from participant.settings import ParticipantSettings
 from shared.allocator import keep_memory
 from shared.config import load_config
 from shared.dumps import forbid_core_dumps
-from shared.errors import ConfigError, FederationError, StorageError
+from shared.errors import ConfigError
+from shared.findings import Finding, findings_table
 from shared.ids import JobId, parse_job_id
 from shared.log import configure_logging
 from shared.terminal import emit, json_option, table
 
 if TYPE_CHECKING:
     from participant.journal import SqliteJournal
-
-_OK, _WARNING, _FAILED = "ok", "warning", "FAILED"
 
 _CONFIG = click.option(
     "--config",
@@ -67,17 +64,41 @@ def run(config_path: Path) -> None:
 @json_option
 def check(config_path: Path, *, as_json: bool) -> None:
     """Check configuration, credentials, data folder and tasks, without dialling. Exit code 1 when something fails."""
+    from participant.checks import local_findings
+
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
-    results = [_checked(name, test) for name, test in _checks(settings)]
+    _report(list(local_findings(settings)), as_json=as_json)
+
+
+@participant.command()
+@_CONFIG
+@json_option
+def doctor(config_path: Path, *, as_json: bool) -> None:
+    """Check everything that `check` does, and dial: name, proxy, connection, TLS, and a session with the coordinator.
+
+    For each row that is not ok it says what to do. A daemon that runs is left alone: no session is opened then, because
+    it would end that daemon's. On any other machine with this participant's identity, a session would. Exit code 1 when
+    something fails.
+    """
+    from participant.doctor.rows import findings
+
+    settings = load_config(config_path, ParticipantSettings, environment=os.environ)
+    _report(list(findings(settings, os.environ)), as_json=as_json)
+
+
+def _report(found: Sequence[Finding], *, as_json: bool) -> None:
     emit(
         [
-            {"check": name, "ok": result != _FAILED, "warning": result == _WARNING, "detail": detail}
-            for name, result, detail in results
+            {
+                "check": row.name, "ok": row.ok, "warning": row.warning, "skipped": row.skipped, "detail": row.detail,
+                "advice": row.advice,
+            }
+            for row in found
         ],
         as_json=as_json,
-        render=lambda: table(("check", "result", "detail"), results),
-    )
-    if any(result == _FAILED for _, result, _ in results):
+        render=lambda: findings_table(found),
+    )  # fmt: skip
+    if not all(row.ok for row in found):
         raise SystemExit(1)
 
 
@@ -182,117 +203,3 @@ def _job_id(text: str) -> JobId:
         return parse_job_id(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="JOB") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Caution:
-    """The daemon would run with this, and a person should know."""
-
-    detail: str
-
-
-def _checks(settings: ParticipantSettings) -> list[tuple[str, Callable[[], str | _Caution]]]:
-    from participant.app import check_identity, lock_folder
-    from participant.journal import SqliteJournal
-    from participant.journal_file import JOURNAL_FILE, OlderJournalError
-    from participant.marker import doubt_about, marker_path
-    from participant.membership import check_consortium
-    from participant.tasks.catalogue import task_definitions
-    from participant.tasks.contract import TaskDefinition, TaskFailed
-    from participant.tasks.runner import TaskRunner
-    from participant.work import TASK_START_LIMIT_S
-    from shared.errors import TaskError
-
-    def credentials() -> str:
-        checked = check_identity(settings)
-        return f"{checked.tls.identity.uri}, TLS until {checked.tls.expires:%Y-%m-%d}"
-
-    def consortium() -> str:
-        signing = check_identity(settings).signing if settings.consortium else None
-        found = check_consortium(settings, signing) if signing else None
-        if found is None:
-            return "no manifest is pinned under [consortium]: masked jobs are declined"
-        return f"{found.name}, {found.participants} participants, digest {found.digest} as pinned"
-
-    def folder() -> str | _Caution:
-        with lock_folder(settings.participant.data_dir):
-            return _room_in(settings.participant.data_dir)
-
-    def journal() -> str:
-        path = settings.participant.data_dir / JOURNAL_FILE
-        if not path.exists():
-            if marker_path(settings.signing.key).exists():
-                raise ConfigError(
-                    f"{path} does not exist, although the signing key was used with a journal: bring it back, or see "
-                    "`consilo participant confirm-journal --help`"
-                )
-            return "none yet"
-        try:
-            with contextlib.closing(SqliteJournal(path, may_migrate=False)) as found:
-                doubt = doubt_about(found, settings.signing.key)
-        except OlderJournalError:
-            return "of an older version: the next start of the daemon copies it and brings it up to date"
-        if doubt is not None:
-            raise ConfigError(f"{doubt.detail}: see `consilo participant confirm-journal --help`")
-        return "the one that the signing key was used with"
-
-    def task(definition: TaskDefinition) -> str:
-        async def start() -> str:
-            runner = TaskRunner(definition=definition, log=None)
-            try:
-                ready = await runner.start(deadline_s=TASK_START_LIMIT_S)
-            finally:
-                await runner.stop()
-            if isinstance(ready, TaskFailed):
-                raise TaskError(ready.message)
-            note = f" ({ready.device_note})" if ready.device_note else ""
-            return f"{ready.parameters} parameters on {ready.device}{note}"
-
-        return asyncio.run(start())
-
-    checks: list[tuple[str, Callable[[], str | _Caution]]] = [
-        ("credentials", credentials),
-        ("consortium", consortium),
-        ("data folder", folder),
-        ("journal", journal),
-        ("journal marker", lambda: _marker_of(settings.signing.key)),
-    ]
-    for name, definition in task_definitions(settings).items():
-        checks.append((f"task {name}", lambda definition=definition: task(definition)))  # type: ignore[misc]
-    return checks
-
-
-def _room_in(data_dir: Path) -> str | _Caution:
-    from participant.spool import ROOM_LEFT_BYTES
-
-    try:
-        free = shutil.disk_usage(data_dir).free
-    except OSError as error:
-        raise StorageError(f"{data_dir} cannot be looked at: {error.strerror}") from error
-    if free < ROOM_LEFT_BYTES:
-        return _Caution(
-            f"{data_dir} has {free / 2**20:.1f} MiB free, and the daemon leaves {ROOM_LEFT_BYTES >> 20} MiB free: "
-            "models and updates would wait for room until their rounds are over. Make room there, or put "
-            "participant.data_dir on a larger disk"
-        )
-    return f"{data_dir} is writable, no daemon uses it, {free / 1e9:.1f} GB free"
-
-
-def _marker_of(signing_key: Path) -> str | _Caution:
-    from participant.marker import is_writable, marker_path
-
-    path = marker_path(signing_key)
-    if is_writable(signing_key):
-        return f"{path} can be written"
-    return _Caution(
-        f"{path} cannot be written: a journal that is lost or restored is not noticed, and what this silo promised "
-        "could be asked of it again. Let the daemon write in the folder of the signing key"
-    )
-
-
-def _checked(name: str, test: Callable[[], str | _Caution]) -> tuple[str, str, str]:
-    try:
-        found = test()
-    except FederationError as error:
-        return name, _FAILED, str(error)
-    return (name, _WARNING, found.detail) if isinstance(found, _Caution) else (name, _OK, found)

@@ -83,7 +83,7 @@ def read_authorities(ca_pem: bytes) -> tuple[x509.Certificate, ...]:
 def check_leaf(leaf: x509.Certificate, *, authorities: tuple[x509.Certificate, ...], now: datetime) -> str:
     """The leaf's SPIFFE URI, once everything but its purpose and key holds. Raises IdentityError."""
     check_validity(leaf, now=now)
-    issuer = _issuer_of(leaf, authorities)
+    issuer = issuer_of(leaf, authorities)
     check_validity(issuer, now=now, what="authority")
     for extension in leaf.extensions:
         if extension.critical and extension.oid not in _UNDERSTOOD:
@@ -128,7 +128,8 @@ def fingerprint_of(certificate: x509.Certificate) -> Digest:
     return Digest.of(certificate.public_bytes(serialization.Encoding.DER))
 
 
-def _issuer_of(leaf: x509.Certificate, authorities: tuple[x509.Certificate, ...]) -> x509.Certificate:
+def issuer_of(leaf: x509.Certificate, authorities: tuple[x509.Certificate, ...]) -> x509.Certificate:
+    """The authority that signed the leaf. Raises IdentityError when none of these did."""
     for authority in authorities:
         try:
             leaf.verify_directly_issued_by(authority)

@@ -31,6 +31,7 @@ from shared.certificates import (
     SERVER_AUTH,
     check_leaf,
     fingerprint_of,
+    issuer_of,
     read_authorities,
     read_der,
     require_purpose,
@@ -67,6 +68,7 @@ class CheckedTls:
     identity: Identity
     fingerprint: Digest
     expires: datetime
+    authority_expires: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +145,20 @@ def check_credentials(paths: TlsPaths, *, expected_role: Role, now: datetime) ->
         if expected_role is Role.COORDINATOR
         else (CLIENT_AUTH, "dialling (TLS client)")
     )
+    authorities = read_authorities(files.ca)
     try:
-        identity = parse_spiffe(check_leaf(leaf, authorities=read_authorities(files.ca), now=now))
+        identity = parse_spiffe(check_leaf(leaf, authorities=authorities, now=now))
         require_purpose(leaf, purpose, meaning=meaning)
     except IdentityError as error:
         raise ConfigError(f"{paths.certificate}: {error}") from None
     if identity.role is not expected_role:
         raise ConfigError(f"{paths.certificate}: expected a certificate of a {expected_role}, got that of {identity}")
-    return CheckedTls(identity, fingerprint_of(leaf), leaf.not_valid_after_utc)
+    return CheckedTls(
+        identity,
+        fingerprint_of(leaf),
+        leaf.not_valid_after_utc,
+        issuer_of(leaf, authorities).not_valid_after_utc,
+    )
 
 
 def check_signing_credentials(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import grpc
 import grpc.aio
 
+from participant.rpc.causes import likely_cause
 from shared.errors import FederationError, IdentityError, PeerError, UnreachableError
+from shared.proxies import proxy_for
 from shared.tls import TlsPaths, channel_credentials
 from shared.wire.status import ERROR_METADATA_KEY, error_named
 
@@ -35,25 +39,18 @@ CHANNEL_OPTIONS = [
 ]
 
 
-_CAUSES = (
-    (("certificate_verify_failed", "certificate verify failed"), "its certificate is not of the CA in [tls] ca"),
-    (("hostname", "host name", "peer name"), "its certificate is for another host name than the one dialled"),
-    (("connection refused",), "nothing listens there: is the coordinator running, and the port right?"),
-    (("dns", "name resolution", "resolver"), "the host name does not resolve"),
-    (
-        ("handshake", "ssl", "socket closed", "recvmsg", "connection reset"),
-        (
-            "the connection was closed. One that was open before was cut, or the coordinator was ended; if none opens "
-            "at all, check this side's certificate: expired, of another CA or not on the allow-list?"
-        ),
-    ),
-    (("timed out", "timeout", "deadline"), "no answer: is a firewall between here and there?"),
-)
-
-
 def dial(address: str, tls: TlsPaths) -> grpc.aio.Channel:
-    """A channel with a connection of its own. Credentials are read now: a rotated one needs a new channel."""
+    """A channel with a connection of its own. Credentials are read now: a rotated one needs a new channel, which also
+    resolves the name anew. Raises ConfigError, also for a proxy in the environment that gRPC would pass over.
+    """
+    proxy_for(address, os.environ)
     return grpc.aio.secure_channel(address, channel_credentials(tls), options=CHANNEL_OPTIONS)
+
+
+def way_to(address: str) -> str:
+    """The address, with the proxy on the way to it."""
+    proxy = proxy_for(address, os.environ)
+    return address if proxy is None else f"{address} by way of the proxy {proxy}"
 
 
 def error_of(failure: grpc.aio.AioRpcError, *, address: str) -> FederationError:
@@ -73,14 +70,6 @@ def _by_status(code: grpc.StatusCode, detail: str, address: str) -> FederationEr
     if code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}:
         return IdentityError(f"{address} refused this identity: {detail}")
     if code is grpc.StatusCode.UNAVAILABLE:
-        return UnreachableError(f"{address} cannot be reached: {likely_cause(detail)} ({detail})")
+        cause = likely_cause(detail, proxy_for(address, os.environ))
+        return UnreachableError(f"{way_to(address)} cannot be reached: {cause} ({detail})")
     return UnreachableError(f"the call to {address} failed with {code.name}: {detail}")
-
-
-def likely_cause(detail: str) -> str:
-    """What a person should check first, from gRPC's own text."""
-    lowered = detail.lower()
-    for words, cause in _CAUSES:
-        if any(word in lowered for word in words):
-            return cause
-    return "check the address, the network and this side's certificate"

@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 import grpc.aio
 
-from participant.rpc.channel import error_of
 from shared.clock import Clock
 from shared.consortium import Consortium
 from shared.entropy import Entropy
@@ -83,7 +82,7 @@ class Opened:
 async def open_session(
     stream: SessionStream, guest: Guest, *, open_rounds: tuple[RoundKey, ...], heads: tuple[Envelope, ...]
 ) -> Opened:
-    """Say Hello and check the answer. Raises RefusedError, UnreachableError, IdentityError or WireError."""
+    """Say Hello and check the answer. Raises PeerError, UnreachableError, or AioRpcError where gRPC ended it."""
     nonce = guest.entropy.take(NONCE_BYTES)
     hello = Hello(
         versions=PROTOCOL_VERSIONS,
@@ -132,17 +131,14 @@ def _verified(answer: ShutEnvelope, guest: Guest, nonce: bytes, *, now: datetime
 
 
 async def next_frame(stream: SessionStream) -> bytes:
-    """The coordinator's next frame. Raises what ended the stream."""
+    """The coordinator's next frame. Raises what ended the stream: AioRpcError where gRPC did."""
     frame = await stream.read()
     if isinstance(frame, bytes):
         return frame
     code, detail = await stream.code(), await stream.details()
     if code is grpc.StatusCode.OK:
         raise UnreachableError("the coordinator ended the session")
-    raise error_of(
-        grpc.aio.AioRpcError(code, await stream.initial_metadata(), await stream.trailing_metadata(), details=detail),
-        address="the coordinator",
-    )
+    raise grpc.aio.AioRpcError(code, await stream.initial_metadata(), await stream.trailing_metadata(), details=detail)
 
 
 async def sent(stream: SessionStream, frame: bytes) -> bool:

@@ -13,20 +13,28 @@ coordinator knows then and there that this participant is away, and need not wai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 import grpc.aio
 import structlog
 
 from participant.backoff import Backoff
-from participant.rpc.channel import dial, error_of
+from participant.rpc.channel import dial, error_of, way_to
 from participant.rpc.opening import Guest, Opened, SessionStream, next_frame, open_session, refusal, sent
 from shared.errors import ConfigError, IdentityError, PeerError, RefusedError, StorageError, UnreachableError
 from shared.identity import VerifyingKey
 from shared.ids import RoundKey
-from shared.protocol.messages import Envelope, Heartbeat, ParticipantMessage, Refused, RoundBroadcast, RoundReply
+from shared.protocol.messages import (
+    Envelope,
+    Heartbeat,
+    ParticipantMessage,
+    Refused,
+    RoundBroadcast,
+    RoundReply,
+    Welcome,
+)
 from shared.wire.session import ShutEnvelope, decode_coordinator_message, encode_participant_message, open_broadcast
 
 log = structlog.get_logger()
@@ -35,6 +43,7 @@ _METHOD = "/consilo.v1.SessionService/Session"
 OPENING_LIMIT_S = 15.0  # for connection, handshake and Welcome
 HEALTHY_S = 30.0  # a session that lasted this long was fine: the next backoff starts small
 STUBBORN_DELAY_S = 30.0  # after a refusal that only a person can heal
+FAREWELL_S = 2.0  # for the coordinator's end of a session that was only opened to see whether it opens
 QUEUE_LIMIT = 1000  # messages; a session that cannot send for so long is ended
 
 _IDENTITY_ADVICE = "one side does not know the other: compare certificates and the allow-list with its operator"
@@ -122,19 +131,9 @@ class SessionLoop:
 
     async def _session(self, address: str) -> None:
         """One session from dial to end; always ends in an error that says why."""
-        async with dial(address, self._guest.credentials.tls) as channel:
-            stream: SessionStream = channel.stream_stream(_METHOD)()
-            try:
-                rounds = self._rounds
-                opening = open_session(stream, self._guest, open_rounds=rounds.open_rounds, heads=rounds.heads)
-                opened = await asyncio.wait_for(opening, OPENING_LIMIT_S)
-                await self._live(stream, opened)
-            except grpc.aio.AioRpcError as failure:
-                raise error_of(failure, address=address) from None
-            except TimeoutError:
-                raise UnreachableError(f"{address} did not answer within {OPENING_LIMIT_S:g} s") from None
-            finally:
-                stream.cancel()
+        rounds = self._rounds
+        async with session_at(address, self._guest, open_rounds=rounds.open_rounds, heads=rounds.heads) as session:
+            await self._live(*session)
 
     async def _live(self, stream: SessionStream, opened: Opened) -> None:
         outgoing: asyncio.Queue[ParticipantMessage] = asyncio.Queue(QUEUE_LIMIT)
@@ -197,6 +196,35 @@ class SessionLoop:
             self._rounds.received(open_broadcast(message, verifier=verifier), verifier)
         else:
             self._rounds.received(message, verifier)
+
+
+@asynccontextmanager
+async def session_at(
+    address: str, guest: Guest, *, open_rounds: tuple[RoundKey, ...], heads: tuple[Envelope, ...]
+) -> AsyncIterator[tuple[SessionStream, Opened]]:
+    """A session on a connection of its own, open. Raises ConfigError, PeerError or UnreachableError, then and later."""
+    async with dial(address, guest.credentials.tls) as channel:
+        stream: SessionStream = channel.stream_stream(_METHOD)()
+        try:
+            opening = open_session(stream, guest, open_rounds=open_rounds, heads=heads)
+            yield stream, await asyncio.wait_for(opening, OPENING_LIMIT_S)
+        except grpc.aio.AioRpcError as failure:
+            raise error_of(failure, address=address) from None
+        except TimeoutError:
+            raise UnreachableError(f"{way_to(address)} did not answer within {OPENING_LIMIT_S:g} s") from None
+        finally:
+            stream.cancel()
+
+
+async def greet(address: str, guest: Guest) -> Welcome:
+    """Open a session, and end it well. Nothing is shown of what this silo knows. Raises as `session_at`."""
+    async with session_at(address, guest, open_rounds=(), heads=()) as (stream, opened):
+        await stream.done_writing()
+        with suppress(UnreachableError, RefusedError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                while True:
+                    await next_frame(stream)
+        return opened.welcome
 
 
 async def _write(stream: SessionStream, outgoing: asyncio.Queue[ParticipantMessage]) -> None:

@@ -1,0 +1,138 @@
+"""What `consilo participant check` looks at, and `doctor` before it dials: everything that lies on this machine.
+
+Nothing is changed, but that a data folder is made where there is none, which is how it is known that it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from participant.app import DaemonRunsError, check_identity, lock_folder
+from participant.journal import SqliteJournal
+from participant.journal_file import JOURNAL_FILE, OlderJournalError
+from participant.marker import doubt_about, is_writable, marker_path
+from participant.membership import check_consortium
+from participant.settings import ParticipantSettings
+from participant.spool import ROOM_LEFT_BYTES
+from participant.tasks.catalogue import task_definitions
+from participant.tasks.contract import TaskDefinition, TaskFailed
+from participant.tasks.runner import TaskRunner
+from participant.work import TASK_START_LIMIT_S
+from shared.clock import Clock, SystemClock
+from shared.errors import ConfigError, StorageError, TaskError
+from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
+from shared.findings import Caution, Finding, Look, found_by
+
+CREDENTIALS = "credentials"
+CONSORTIUM = "consortium"
+
+_RENEWAL = (
+    "have the authority sign this silo's request.pem again (`consilo pki sign`), put the new files in the place of the "
+    "old ones, and restart the daemon when the operator has the new allow-list"
+)
+_CLOCK = SystemClock()
+
+
+def local_findings(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Iterator[Finding]:
+    """Look at everything, in the order in which a start would meet it."""
+    looks: dict[str, Look] = {
+        CREDENTIALS: lambda: _credentials(settings, clock),
+        "clock": lambda: _time(settings, clock),
+        CONSORTIUM: lambda: _consortium(settings, clock),
+        "data folder": lambda: _folder(settings.participant.data_dir),
+        "journal": lambda: _journal(settings),
+        "journal marker": lambda: _marker_of(settings.signing.key),
+    }
+    for name, definition in task_definitions(settings).items():
+        looks[f"task {name}"] = partial(_task, definition)
+    yield from (found_by(name, look) for name, look in looks.items())
+
+
+def _credentials(settings: ParticipantSettings, clock: Clock) -> str | Caution:
+    checked = check_identity(settings, clock)
+    ends = {"TLS": checked.tls.expires, "signing": checked.signing.expires, AUTHORITY: checked.tls.authority_expires}
+    return lifetimes(ends, now=clock.now(), who=checked.tls.identity.uri, advice=_RENEWAL)
+
+
+def _time(settings: ParticipantSettings, clock: Clock) -> str:
+    return plausible(clock.now(), beginnings((settings.tls.certificate, settings.signing.certificate, settings.tls.ca)))
+
+
+def _consortium(settings: ParticipantSettings, clock: Clock) -> str:
+    signing = check_identity(settings, clock).signing if settings.consortium else None
+    found = check_consortium(settings, signing) if signing else None
+    if found is None:
+        return "no manifest is pinned under [consortium]: masked jobs are declined"
+    return f"{found.name}, {found.participants} participants, digest {found.digest} as pinned"
+
+
+def _folder(data_dir: Path) -> str | Caution:
+    try:
+        with lock_folder(data_dir):
+            return _room_in(data_dir, "no daemon uses it")
+    except DaemonRunsError:
+        return _room_in(data_dir, "a daemon works in it now")
+
+
+def _room_in(data_dir: Path, use: str) -> str | Caution:
+    try:
+        free = shutil.disk_usage(data_dir).free
+    except OSError as error:
+        raise StorageError(f"{data_dir} cannot be looked at: {error.strerror}") from error
+    if free < ROOM_LEFT_BYTES:
+        return Caution(
+            f"{data_dir} has {free / 2**20:.1f} MiB free, and the daemon leaves {ROOM_LEFT_BYTES >> 20} MiB free: "
+            "models and updates would wait for room until their rounds are over",
+            "make room there, or put participant.data_dir on a larger disk",
+        )
+    return f"{data_dir} is writable, {use}, {free / 1e9:.1f} GB free"
+
+
+def _journal(settings: ParticipantSettings) -> str:
+    path, key = settings.participant.data_dir / JOURNAL_FILE, settings.signing.key
+    if not path.exists():
+        if marker_path(key).exists():
+            raise ConfigError(
+                f"{path} does not exist, although the signing key was used with a journal: bring it back, or see "
+                "`consilo participant confirm-journal --help`"
+            )
+        return "none yet"
+    try:
+        with contextlib.closing(SqliteJournal(path, may_migrate=False)) as found:
+            doubt = doubt_about(found, key)
+    except OlderJournalError:
+        return "of an older version: the next start of the daemon copies it and brings it up to date"
+    if doubt is not None:
+        raise ConfigError(f"{doubt.detail}: see `consilo participant confirm-journal --help`")
+    return "the one that the signing key was used with"
+
+
+def _marker_of(signing_key: Path) -> str | Caution:
+    path = marker_path(signing_key)
+    if is_writable(signing_key):
+        return f"{path} can be written"
+    return Caution(
+        f"{path} cannot be written: a journal that is lost or restored is not noticed, and what this silo promised "
+        "could be asked of it again",
+        "let the daemon write in the folder of the signing key",
+    )
+
+
+def _task(definition: TaskDefinition) -> str:
+    async def start() -> str:
+        runner = TaskRunner(definition=definition, log=None)
+        try:
+            ready = await runner.start(deadline_s=TASK_START_LIMIT_S)
+        finally:
+            await runner.stop()
+        if isinstance(ready, TaskFailed):
+            raise TaskError(ready.message)
+        note = f" ({ready.device_note})" if ready.device_note else ""
+        return f"{ready.parameters} parameters on {ready.device}{note}"
+
+    return asyncio.run(start())
