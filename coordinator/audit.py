@@ -255,9 +255,9 @@ def read_entries(log: bytes | Iterable[bytes], *, verifying_key: VerifyingKey | 
         yield record
 
 
-def verify_entry(entry: AuditEntry, *, verifying_key: VerifyingKey) -> None:
+def verify_entry(entry: AuditEntry, *, verifying_key: VerifyingKey) -> AuditRecord:
     """One entry by itself: its form and its signature, not its place in the chain. Raises AuditError."""
-    _read_line(entry.line + b"\n", verifying_key)
+    return _read_line(entry.line + b"\n", verifying_key)
 
 
 def _read_line(line: bytes, verifying_key: VerifyingKey | None) -> AuditRecord:

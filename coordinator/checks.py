@@ -5,14 +5,16 @@ Nothing is made and nothing is changed: a data folder that is not there yet is f
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 
-from coordinator.audit import compare, verify_lines
+from coordinator.audit import compare, verify_entry, verify_lines
+from coordinator.retention import KEEP_ALL
 from coordinator.settings import CoordinatorSettings
 from coordinator.startup import (
     AUDIT_FILE,
@@ -23,63 +25,73 @@ from coordinator.startup import (
     require_whole,
 )
 from coordinator.storage.database import schema_of
+from coordinator.storage.interface import AuditEntry
+from coordinator.storage.listing import MODELS
 from coordinator.storage.migrations import copy_path
 from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore
+from shared.certificates import hosts_of
 from shared.clock import Clock
 from shared.config import split_address
-from shared.errors import ConfigError, FederationError, StorageError
-from shared.identity import Allowlist, Role
+from shared.consortium import Consortium
+from shared.errors import ConfigError, StorageError
+from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
+from shared.findings import Caution, Finding, Look, found_by
+from shared.identity import Allowlist, Identity, Role
+from shared.tls import leaf_in
 
 # What a data folder should have free. The records and the audit log are small, but a round keeps an update of each
 # member and the model that it makes: four members with a model of 13 million parameters, at 4 bytes, need this much.
 ROOM_WANTED_BYTES = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    detail: str
-    warning: bool = False
-    """A coordinator would start with this, and a person should know."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Caution:
-    detail: str
+# How many more versions of the newest model's size should fit beside what a round keeps: at a round an hour, a day.
+VERSIONS_WANTED = 24
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_RENEWAL = (
+    "have the authority sign the coordinator's request.pem again (`consilo pki sign`, which keeps the signing key), "
+    "and put the files in the place of the old ones: the TLS certificate needs no restart, the signing certificate one"
+)
 
 
 def run_checks(settings: CoordinatorSettings, clock: Clock) -> Iterator[Finding]:
     """Look at everything, in the order in which a start would meet it."""
-    checks: dict[str, Callable[[], str | _Caution]] = {
+    looks: dict[str, Look] = {
         "credentials": lambda: _credentials(settings, clock),
+        "names": lambda: _names(settings),
         "consortium": lambda: _consortium(settings, clock),
         "allow-list": lambda: _allowlist(settings),
+        "members": lambda: _members(settings),
         "data folder": lambda: _data_folder(settings.coordinator.data_dir),
         "database": lambda: _database(settings.coordinator.data_dir),
         "audit log": lambda: _audit(settings, clock),
+        "clock": lambda: _time(settings, clock),
+        "retention": lambda: _retention(settings),
         **{f"listen {address}": _port_check(address) for address in settings.coordinator.listen},
         "metrics": lambda: _metrics(settings),
     }
-    for name, look in checks.items():
-        try:
-            found = look()
-        except FederationError as error:
-            yield Finding(name, ok=False, detail=str(error))
-            continue
-        if isinstance(found, _Caution):
-            yield Finding(name, ok=True, detail=found.detail, warning=True)
-        else:
-            yield Finding(name, ok=True, detail=found)
+    yield from (found_by(name, look) for name, look in looks.items())
 
 
-def _credentials(settings: CoordinatorSettings, clock: Clock) -> str:
-    credentials = check_identity(settings, clock)
-    tls, signing = credentials.tls.expires.date(), credentials.signing.expires.date()
-    return f"{credentials.tls.identity.uri}; TLS until {tls}, signing until {signing}"
+def _credentials(settings: CoordinatorSettings, clock: Clock) -> str | Caution:
+    found = check_identity(settings, clock)
+    ends = {"TLS": found.tls.expires, "signing": found.signing.expires, AUTHORITY: found.tls.authority_expires}
+    return lifetimes(ends, now=clock.now(), who=found.tls.identity.uri, advice=_RENEWAL)
+
+
+def _names(settings: CoordinatorSettings) -> str | Caution:
+    """Under which names silos may dial, against where this coordinator listens."""
+    hosts = hosts_of(leaf_in(settings.tls.certificate))
+    remedy = "have it signed with each name and address that silos dial (`consilo pki sign ... --dns NAME`)"
+    if not hosts:
+        raise ConfigError(f"{settings.tls.certificate} is for no host, so no silo takes it: {remedy}")
+    shown = f"silos may dial {', '.join(hosts)}"
+    listens = {split_address(address)[0] for address in settings.coordinator.listen}
+    if not listens - _LOOPBACK:
+        return f"{shown}; it listens on loopback alone, which no other machine reaches"
+    if not set(hosts) - _LOOPBACK:
+        return Caution(f"{shown}, and it listens for other machines, which dial another name", remedy)
+    return shown
 
 
 def _consortium(settings: CoordinatorSettings, clock: Clock) -> str:
@@ -96,7 +108,33 @@ def _allowlist(settings: CoordinatorSettings) -> str:
     return f"participants: {roles.count(Role.PARTICIPANT)}, operators: {roles.count(Role.OPERATOR)}"
 
 
-def _data_folder(data_dir: Path) -> str | _Caution:
+def _members(settings: CoordinatorSettings) -> str | Caution:
+    """Whether those who are let in are those whose keys the silos believe."""
+    if settings.consortium is None:
+        return "no manifest to compare the allow-list with"
+    manifest = Consortium.load(settings.consortium.manifest, pinned=None)
+    allowed = Allowlist.load(settings.access.allowlist).entries
+    unlisted = _named(identity for identity in allowed if identity not in manifest.members)
+    kept_out = _named(identity for identity in manifest.members if identity not in allowed)
+    troubles = [
+        f"on the allow-list and not in the manifest: {unlisted}, who can take part in plain jobs alone"
+        if unlisted
+        else "",
+        f"in the manifest and not on the allow-list: {kept_out}, who cannot connect" if kept_out else "",
+    ]
+    if unlisted or kept_out:
+        return Caution(
+            "; ".join(filter(None, troubles)),
+            "take the authority's newest allowlist.toml and consortium.json; every silo pins a new manifest's digest",
+        )
+    return "the allow-list and the manifest have the same participants"
+
+
+def _named(members: Iterable[Identity]) -> str:
+    return ", ".join(sorted(member.name for member in members if member.role is Role.PARTICIPANT))
+
+
+def _data_folder(data_dir: Path) -> str | Caution:
     existing = data_dir
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -110,9 +148,10 @@ def _data_folder(data_dir: Path) -> str | _Caution:
         raise ConfigError(f"coordinator.data_dir: the disk of {existing} is full: make room there, or use a larger one")
     place = f"{data_dir}" if existing == data_dir else f"{data_dir} will be made in {existing}"
     if free < ROOM_WANTED_BYTES:
-        return _Caution(
+        return Caution(
             f"{place}, {free / 2**20:.1f} MiB free, expected {ROOM_WANTED_BYTES >> 20} MiB or more: a round keeps an "
-            "update of each member and a model. Make room there, or put coordinator.data_dir on a larger disk"
+            "update of each member and a model",
+            "make room there, or put coordinator.data_dir on a larger disk",
         )
     return f"{place}, {free / 1e9:.1f} GB free"
 
@@ -134,17 +173,25 @@ def _audit(settings: CoordinatorSettings, clock: Clock) -> str:
     if not path.exists():
         return "none yet"
     key = check_identity(settings, clock).signing.certificate.verifying_key
-    try:
-        content = (settings.coordinator.data_dir / AUDIT_FILE).read_bytes()
-    except FileNotFoundError:
-        content = b""
-    except OSError as error:
-        raise StorageError(f"the audit file cannot be read: {error.strerror}") from None
+    content = _audit_file(settings)
     behind = _entries_behind(path, content) if schema_of(path) == SCHEMA_VERSION else 0  # a look migrates nothing
-    whole = content[: content.rfind(b"\n") + 1]  # a last line that a crash left half is completed at the start
-    verified = verify_lines(whole, verifying_key=key)
+    verified = verify_lines(_whole_lines(content), verifying_key=key)
     more = f", {behind} more in the database" if behind else ""
     return f"entries that verify: {verified.size}{more}; head {verified.head}"
+
+
+def _audit_file(settings: CoordinatorSettings) -> bytes:
+    try:
+        return (settings.coordinator.data_dir / AUDIT_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        raise StorageError(f"the audit file cannot be read: {error.strerror}") from None
+
+
+def _whole_lines(content: bytes) -> bytes:
+    """Without a last line that a crash left half: the next start completes it."""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def _entries_behind(path: Path, content: bytes) -> int:
@@ -153,6 +200,39 @@ def _entries_behind(path: Path, content: bytes) -> int:
         return compare(store.audit_entries, content)
     finally:
         store.close()
+
+
+def _time(settings: CoordinatorSettings, clock: Clock) -> str:
+    past = beginnings((settings.tls.certificate, settings.signing.certificate, settings.tls.ca))
+    *_, last = [b"", *_whole_lines(_audit_file(settings)).splitlines()]
+    if last:
+        key = check_identity(settings, clock).signing.certificate.verifying_key
+        written = verify_entry(AuditEntry(0, last), verifying_key=key).time
+        past["the last entry of the audit log"] = datetime.fromisoformat(written)
+    return plausible(clock.now(), past)
+
+
+def _retention(settings: CoordinatorSettings) -> str | Caution:
+    """How many more versions fit on the disk."""
+    kept = settings.retention.keep_versions
+    rule = "every version is kept" if kept == KEEP_ALL else f"each job keeps its {kept} newest versions"
+    try:
+        files = [entry.stat() for entry in os.scandir(settings.coordinator.data_dir / MODELS)]
+        free = shutil.disk_usage(settings.coordinator.data_dir).free
+    except FileNotFoundError:
+        return f"{rule}; there is none yet"
+    except OSError as error:
+        raise StorageError(
+            f"the models in {settings.coordinator.data_dir} cannot be looked at: {error.strerror}"
+        ) from None
+    if not files:
+        return f"{rule}; there is none yet"
+    newest = max(files, key=lambda file: file.st_mtime_ns).st_size
+    fit = free // max(newest, 1)
+    shown = f"{rule}; {len(files)} take {sum(file.st_size for file in files) / 1e9:.1f} GB, and {fit} more would fit"
+    if kept == KEEP_ALL and fit < VERSIONS_WANTED:
+        return Caution(shown, "set keep_versions under [retention], or put coordinator.data_dir on a larger disk")
+    return shown
 
 
 def _port_check(address: str) -> Callable[[], str]:
@@ -175,5 +255,11 @@ def _port_is_free(address: str, key: str) -> str:
                 listener.bind(place)
                 listener.listen(1)
     except OSError as error:
-        raise ConfigError(f"{key}: cannot listen on {address}: {error.strerror}") from None
+        raise ConfigError(f"{key}: cannot listen on {address}: {error.strerror}. {_port_advice(error)}") from None
     return f"{address} is free"
+
+
+def _port_advice(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "If no coordinator runs here, another process has the port: `ss -ltnp` shows which. Or take another port"
+    return "Name an address of this machine, 0.0.0.0 or [::] for all of them, and a port that this user may take"

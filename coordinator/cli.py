@@ -12,11 +12,11 @@ from coordinator import cli_disk
 from coordinator.settings import CoordinatorSettings
 from shared.clock import SystemClock
 from shared.config import load_config
-from shared.terminal import emit, facts, json_option, table
+from shared.findings import findings_table
+from shared.terminal import emit, facts, json_option
 
 if TYPE_CHECKING:
     from coordinator.backup import BackupManifest
-    from coordinator.checks import Finding
 
 _config_option = click.option(
     "--config",
@@ -56,23 +56,18 @@ def check(ctx: click.Context, config: Path, *, as_json: bool) -> None:
         {
             "ok": all(finding.ok for finding in findings),
             "checks": [
-                {"name": found.name, "ok": found.ok, "warning": found.warning, "detail": found.detail}
+                {
+                    "name": found.name, "ok": found.ok, "warning": found.warning, "detail": found.detail,
+                    "advice": found.advice,
+                }
                 for found in findings
             ],
         },
         as_json=as_json,
-        render=lambda: table(
-            ["check", "", "found"], [(found.name, _result(found), found.detail) for found in findings]
-        ),
-    )
+        render=lambda: findings_table(findings),
+    )  # fmt: skip
     if not all(finding.ok for finding in findings):
         ctx.exit(1)
-
-
-def _result(found: Finding) -> str:
-    if not found.ok:
-        return "FAILED"
-    return "warning" if found.warning else "ok"
 
 
 @coordinator.command()

@@ -119,8 +119,17 @@ def require_purpose(certificate: x509.Certificate, purpose: x509.ObjectIdentifie
 
 def trust_domain_of(authority: x509.Certificate) -> str | None:
     """The consortium that an authority names in its own URI SAN; None when it names none."""
-    uris = _uris_of(authority)
+    uris = uris_of(authority)
     return uris[0].removeprefix(_SPIFFE) if len(uris) == 1 and uris[0].startswith(_SPIFFE) else None
+
+
+def hosts_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The hosts, by name and by address, that a server's certificate is for."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return (*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress)))
 
 
 def fingerprint_of(certificate: x509.Certificate) -> Digest:
@@ -141,13 +150,14 @@ def issuer_of(leaf: x509.Certificate, authorities: tuple[x509.Certificate, ...])
 
 
 def _only_uri(leaf: x509.Certificate) -> str:
-    uris = _uris_of(leaf)
+    uris = uris_of(leaf)
     if len(uris) != 1:
         raise IdentityError(f"expected exactly one URI among the certificate's names, got {len(uris)}")
     return uris[0]
 
 
-def _uris_of(certificate: x509.Certificate) -> list[str]:
+def uris_of(certificate: x509.Certificate) -> list[str]:
+    """The identities that a certificate claims; of one that is not of this system, mostly none."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

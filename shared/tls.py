@@ -161,6 +161,11 @@ def check_credentials(paths: TlsPaths, *, expected_role: Role, now: datetime) ->
     )
 
 
+def leaf_in(path: Path) -> x509.Certificate:
+    """The certificate in a file. Raises ConfigError."""
+    return _leaf(path, _read(path))
+
+
 def check_signing_credentials(
     *, certificate: Path, key: Path, ca: Path, expected: Identity, now: datetime
 ) -> CheckedSigning:

@@ -29,7 +29,7 @@ from participant.rpc.probing import (
 from participant.rpc.session import greet
 from participant.settings import ParticipantSettings
 from shared.build import build_info
-from shared.certificates import issuer_of
+from shared.certificates import hosts_of, issuer_of, uris_of
 from shared.clock import Clock
 from shared.config import split_address
 from shared.consortium import Consortium
@@ -140,8 +140,9 @@ class Dialling:
         try:
             issuer_of(certificate, authorities_in(tls.ca))
         except IdentityError as error:
-            uris = f"it is of {', '.join(shown.identities)}" if shown.identities else INSPECTED
-            raise IdentityError(f"{error}, for subject {certificate.subject.rfc4514_string()!r}: {uris}") from None
+            uris = uris_of(certificate)
+            whose = f"it is of {', '.join(uris)}" if uris else INSPECTED
+            raise IdentityError(f"{error}, for subject {certificate.subject.rfc4514_string()!r}: {whose}") from None
         if shown.version != REQUIRED_TLS or shown.protocol != REQUIRED_PROTOCOL:
             raise IdentityError(
                 f"expected {REQUIRED_TLS} and {REQUIRED_PROTOCOL}, got {shown.version} and {shown.protocol}: what "
@@ -160,7 +161,7 @@ class Dialling:
         return lifetimes(
             {"valid": shown.certificate.not_valid_after_utc},
             now=now,
-            who=f"{uri} for {', '.join(shown.hosts)}",
+            who=f"{uri} for {', '.join(hosts_of(shown.certificate))}",
             advice="tell the coordinator's operator: its certificate soon ends",
         )
 

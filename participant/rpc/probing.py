@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from cryptography import x509
 
 from participant.rpc.causes import REFUSED_BY_PROXY, proxy_status_cause
-from shared.certificates import SERVER_AUTH, check_leaf, read_authorities, read_der, require_purpose
+from shared.certificates import SERVER_AUTH, check_leaf, hosts_of, read_authorities, read_der, require_purpose
 from shared.errors import ConfigError, IdentityError, UnreachableError
 from shared.proxies import Proxy
 from shared.tls import TlsPaths
@@ -64,23 +64,6 @@ class Presented:
     version: str
     protocol: str
     certificate: x509.Certificate
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """The hosts that the certificate is for."""
-        names = self._names()
-        return (*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress)))
-
-    @property
-    def identities(self) -> tuple[str, ...]:
-        """The identities that it claims: of something that inspects TLS, none."""
-        return tuple(self._names().get_values_for_type(x509.UniformResourceIdentifier))
-
-    def _names(self) -> x509.SubjectAlternativeName:
-        try:
-            return self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return x509.SubjectAlternativeName([])
 
 
 def resolve(host: str, port: int) -> tuple[str, ...]:
@@ -200,10 +183,11 @@ def believe(presented: Presented, *, host: str, authorities: tuple[x509.Certific
     """The identity in the certificate, if it is of this consortium and for this host. Raises IdentityError."""
     uri = check_leaf(presented.certificate, authorities=authorities, now=now)
     require_purpose(presented.certificate, SERVER_AUTH, meaning="being dialled (TLS server)")
-    if not any(_names_host(name, host) for name in presented.hosts):
+    hosts = hosts_of(presented.certificate)
+    if not any(_names_host(name, host) for name in hosts):
         raise IdentityError(
-            f"the certificate is for {', '.join(presented.hosts) or 'no host'}, and {host} was dialled: dial one of "
-            "these, or have the coordinator's certificate made for this name too (`consilo pki sign --dns`)"
+            f"the certificate is for {', '.join(hosts) or 'no host'}, and {host} was dialled: dial one of these, "
+            "or have the coordinator's certificate made for this name too (`consilo pki sign --dns`)"
         )
     return uri
 
