@@ -31,7 +31,7 @@ def findings(settings: ParticipantSettings, environment: Mapping[str, str], cloc
     checked, consortium = _identity(settings, clock)
     caller = Caller(settings=settings, environment=environment, clock=clock, checked=checked, consortium=consortium)
     addresses = settings.participant.coordinators
-    yield from _in_reserve([list(Dialling(caller, address).rows()) for address in addresses])
+    yield from in_reserve([list(Dialling(caller, address).rows()) for address in addresses])
 
 
 def _identity(settings: ParticipantSettings, clock: Clock) -> tuple[Checked | None, Consortium | None]:
@@ -42,7 +42,7 @@ def _identity(settings: ParticipantSettings, clock: Clock) -> tuple[Checked | No
         return None, None
 
 
-def _in_reserve(dialled: Sequence[Sequence[Finding]]) -> Iterator[Finding]:
+def in_reserve(dialled: Sequence[Sequence[Finding]]) -> Iterator[Finding]:
     """The rows of all addresses; an address that cannot be reached is only a warning where another one can."""
     one_works = any(all(row.ok for row in rows) for rows in dialled)
     for row in (row for rows in dialled for row in rows):

@@ -49,7 +49,7 @@ _SHOWN: _Causes = (  # what the other side showed; the same with a proxy in betw
             "what is shown"
         ),
     ),
-    (("hostname", "host name", "peer name"), "its certificate is for another host name than the one dialled"),
+    (("hostname verification", "peer name"), "its certificate is for another host name than the one dialled"),
     (
         ("wrong_version_number", "wrong version number"),
         "what answers there does not speak TLS: another port, or a page of a proxy or firewall",

@@ -32,19 +32,6 @@ STEP_LIMIT_S = 5.0  # each step; whoever waits longer for a connection has the a
 ANSWER_MAX_BYTES = 16 * 1024  # a proxy's answer to CONNECT
 
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM}
-_ALERTS = (
-    (
-        "CERTIFICATE_EXPIRED",
-        "it says that this silo's TLS certificate is expired: renew it, or see its machine's clock",
-    ),
-    ("UNKNOWN_CA", "it does not know the authority that signed this silo's TLS certificate: is it of this consortium?"),
-    ("CERTIFICATE_REQUIRED", "it wants a certificate and got none"),
-    ("BAD_CERTIFICATE", "it does not accept this silo's TLS certificate"),
-    (
-        "CERTIFICATE_UNKNOWN",
-        "it does not accept this silo's TLS certificate: of another consortium, or not valid there",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,18 +194,17 @@ def offer(line: socket.socket, host: str, tls: TlsPaths) -> None:
     context.set_alpn_protocols(["h2"])
     try:
         with context.wrap_socket(line, server_hostname=host) as shaken:
-            shaken.recv(1)  # the coordinator's settings, or the alert with which it refuses
+            refused = "" if shaken.recv(1) else "closed"  # gRPC speaks first, or hangs up without an alert
     except ssl.SSLError as error:
-        reason = error.reason or str(error)
-        meaning = next((meaning for alert, meaning in _ALERTS if alert in reason), None)
-        if meaning is None:
-            raise UnreachableError(f"the handshake ended with {reason}") from None
-        raise IdentityError(f"the coordinator refused the handshake ({reason}): {meaning}") from None
+        refused = error.reason or str(error)
     except ConnectionError:
+        refused = "reset"
+    if refused:
         raise IdentityError(
-            "the coordinator closed the connection when it saw this silo's TLS certificate: expired there, or of "
-            "another consortium. Compare both clocks, and the authority (ca.crt) with its operator"
-        ) from None
+            f"the coordinator ended the connection ({refused}) when it saw this silo's TLS certificate: it does not "
+            "know the authority that signed it, or it is expired by that machine's clock. Compare ca.crt and the time "
+            "with its operator"
+        )
 
 
 def _joined(host: str, port: int) -> str:

@@ -3,8 +3,8 @@
     with ConnectProxy() as proxy:
         ...  # the daemon's environment has https_proxy = proxy.url
 
-An event loop in a thread of its own does the work. What a proxy says is its `Manner`; one that inspects TLS ends it with
-a certificate of its own authority, as appliances do.
+An event loop in a thread of its own does the work. How a proxy behaves is its `Manner`; one that inspects TLS ends it
+with a certificate of its own authority, as appliances do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Manner:
 class ConnectProxy:
     """Listens on loopback from `with` to its end. `targets` are what CONNECT asked for, in order."""
 
-    def __init__(self, manner: Manner = Manner()) -> None:  # noqa: B008 - frozen
+    def __init__(self, manner: Manner = Manner()) -> None:
         self.manner = manner
         self.targets: list[str] = []
         self.tunnelled_bytes = 0
@@ -136,34 +136,22 @@ class ConnectProxy:
             return
         try:
             await _say(writer, 200)
-            last = [self._loop.time()]
-            both = [
-                asyncio.create_task(self._pass_on(reader, back, last)),
-                asyncio.create_task(self._pass_on(there, writer, last)),
-                asyncio.create_task(self._watch(last)),
-            ]
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+            async with asyncio.timeout(self.manner.idle_s) as idle, asyncio.TaskGroup() as both:
+                both.create_task(self._pass_on(reader, back, idle))
+                both.create_task(self._pass_on(there, writer, idle))
+        except* OSError:  # TimeoutError is one
+            pass
         finally:
             back.transport.abort()
 
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, last: list[float]) -> None:
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, idle: asyncio.Timeout) -> None:
         while piece := await source.read(PIECE_BYTES):
-            last[0] = self._loop.time()
+            if self.manner.idle_s is not None:
+                idle.reschedule(self._loop.time() + self.manner.idle_s)
             self.tunnelled_bytes += len(piece)
             sink.write(piece)
             await sink.drain()
-
-    async def _watch(self, last: list[float]) -> None:
-        """Ends when nothing went through for too long."""
-        idle_s = self.manner.idle_s
-        if idle_s is None:
-            await asyncio.Event().wait()
-            return
-        while (left_s := last[0] + idle_s - self._loop.time()) > 0:
-            await asyncio.sleep(left_s)
+        sink.write_eof()
 
 
 async def _say(writer: asyncio.StreamWriter, status: int) -> None:
