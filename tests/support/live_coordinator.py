@@ -108,7 +108,12 @@ class LiveCoordinator:
 
 @asynccontextmanager
 async def live_coordinator(
-    consortium: Consortium, folder: Path, *, times: SessionTimes = PATIENT, stalled_s: float = 60.0
+    consortium: Consortium,
+    folder: Path,
+    *,
+    times: SessionTimes = PATIENT,
+    stalled_s: float = 60.0,
+    listen: str = "127.0.0.1:0",
 ) -> AsyncIterator[LiveCoordinator]:
     """Everything but the process: server, sessions, conductor and fold threads."""
     loop = asyncio.get_running_loop()
@@ -181,7 +186,7 @@ async def live_coordinator(
         )
         conductor.start()
         thread.start(conductor)
-        (address,) = await server.start(["127.0.0.1:0"])
+        (address,) = await server.start([listen])
         watching = asyncio.create_task(session.watch_allowlist())
         try:
             yield LiveCoordinator(

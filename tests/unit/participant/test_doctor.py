@@ -111,6 +111,18 @@ def test_all_is_well_through_a_proxy(consortium: Consortium, tmp_path: Path, mon
         assert len(proxy.targets) == 4  # connection, TLS, our certificate, and gRPC's own for the session
 
 
+def test_all_is_well_over_ipv6(consortium: Consortium, tmp_path: Path) -> None:
+    config = configured(tmp_path, consortium.participant("hospital-a"))
+
+    async def scenario() -> dict[str, Finding]:
+        async with live_coordinator(consortium, tmp_path, listen="[::1]:0") as live:
+            return await asyncio.to_thread(dialled, config, f"[::1]:{live.port}", {})
+
+    rows = asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+    assert [row.name for row in rows.values() if row.result != "ok"] == []
+    assert rows["name"].detail == "::1 is an address"
+
+
 def test_no_round_begins_because_the_doctor_called(consortium: Consortium, tmp_path: Path) -> None:
     """A member that offered its task would be counted as there, and is gone again before it could train."""
     config = configured(tmp_path, consortium.participant("hospital-a"))

@@ -91,10 +91,17 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     return Consortium(tmp_path_factory.mktemp("pki"))
 
 
-def loop_for(consortium: Consortium, heard: Heard, address: str, pinned: PinnedConsortium | None = None) -> SessionLoop:
+def loop_for(
+    consortium: Consortium,
+    heard: Heard,
+    address: str,
+    pinned: PinnedConsortium | None = None,
+    *,
+    others: tuple[str, ...] = (),
+) -> SessionLoop:
     mine = consortium.participant("hospital-a")
     return SessionLoop(
-        addresses=[address],
+        addresses=[address, *others],
         guest=Guest(
             credentials=SessionCredentials(
                 identity=Identity(consortium.authority.consortium, Role.PARTICIPANT, "hospital-a"),
