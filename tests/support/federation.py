@@ -236,9 +236,12 @@ class Federation:
         return self._processes[name]
 
     def _start(self, name: str, command: Sequence[str]) -> Process:
-        process = Process(command, log=self.folder / f"{name}.log", environment=self._environment)
+        process = Process(command, log=self.folder / f"{name}.log", environment=self._environment_of(name))
         self._processes[name] = process
         return process
+
+    def _environment_of(self, _name: str) -> Mapping[str, str]:
+        return self._environment
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,105 @@
+"""N and N-1: the previous release's daemons and commands with this code's, each way round.
+
+The previous release is the newest in CHANGELOG.md whose commit stands there. Before the first one its part is played by
+the last commit, so that what will be needed is known to work. `PREVIOUS_RELEASE` names another revision, for trying.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from consilo.demo.moment import Blow, Moment
+from participant.tasks.state_dict import write_model
+from tests.cluster.tasks.constant_task import Flat
+from tests.support.federation import REPOSITORY, job_spec, rounds_of, write_toml
+from tests.support.previous import MixedFederation, code_of
+from tools.changelog import newest_released, read_changelog
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+RELEASED = newest_released(read_changelog(REPOSITORY))
+MEMBERS = ("hospital-a", "hospital-b")
+ELDER = MEMBERS[0]
+PARAMETERS = 5
+ROUNDS = 2
+
+
+TRIED = os.environ.get("PREVIOUS_RELEASE")
+REVISION, NAME = ("HEAD", "last commit") if RELEASED is None else (RELEASED.commit, RELEASED.version)
+
+if RELEASED is None:
+
+    def test_the_changelog_has_no_release_yet() -> None:
+        """So it is the last commit's code that plays the previous release below."""
+        assert "\nCommit:" not in read_changelog(REPOSITORY)
+
+
+@pytest.fixture(scope="module", params=[TRIED or REVISION], ids=[TRIED or NAME])
+def code(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return code_of(str(request.param), tmp_path_factory.mktemp("code"))
+
+
+@contextmanager
+def mixed(folder: Path, *, code: Path, elders: tuple[str, ...]) -> Iterator[tuple[MixedFederation, Path]]:
+    initial = folder / "initial.safetensors"
+    write_model(Flat(PARAMETERS), initial)
+    options = {member: {"parameters": PARAMETERS} for member in MEMBERS}
+    with MixedFederation(
+        folder, code=code, elders=elders, entry="constant_task:ConstantTask", options=options
+    ) as federation:
+        yield federation, initial
+
+
+def require_trained(federation: MixedFederation, rounds: list[dict[str, object]]) -> None:
+    """Everybody in every round, and each added one to every parameter."""
+    assert [summary["survivors"] for summary in rounds] == [list(MEMBERS)] * ROUNDS
+    trained = load_file(federation.model(str(rounds[-1]["next_model"])))
+    torch.testing.assert_close(trained["values"], torch.full((PARAMETERS,), float(ROUNDS)))
+
+
+def test_an_older_silo_and_an_older_operator_with_this_coordinator(tmp_path: Path, code: Path) -> None:
+    """The silo is killed when its update is ready, and goes on with what it had."""
+    with mixed(tmp_path, code=code, elders=(ELDER,)) as (federation, initial):
+        federation.start_coordinator()
+        elder = federation.start_doomed(ELDER, Moment(ROUNDS, "Ready", Blow.KILL))
+        federation.start_participants(MEMBERS[1:])
+        job = federation.submit("study-1", job_spec(MEMBERS, initial, rounds=ROUNDS, metrics=()), initial)
+        elder.wait_until_killed()
+        federation.start_participant(ELDER)
+        rounds = rounds_of(federation.finish(job))
+        require_trained(federation, rounds)
+        operator = federation.consortium.operator().tls
+        write_toml(
+            tmp_path / "operator.toml",
+            {
+                "operator": {"coordinator": federation.address},
+                "tls": {"certificate": str(operator.certificate), "key": str(operator.key), "ca": str(operator.ca)},
+            },
+        )
+        shown = json.loads(federation.elder_says("job", "show", job, "--json"))
+        assert shown["state"] == "completed"
+        federation.elder_says("model", "export", str(rounds[-1]["next_model"]), "exported.safetensors")
+        exported = (tmp_path / "exported.safetensors").read_bytes()
+        assert exported == federation.model(str(rounds[-1]["next_model"])).read_bytes()
+
+
+def test_an_older_coordinator_with_these_silos_and_this_operator(tmp_path: Path, code: Path) -> None:
+    """The coordinator is killed while updates come in, and goes on."""
+    with mixed(tmp_path, code=code, elders=("coordinator",)) as (federation, initial):
+        coordinator = federation.start_doomed_coordinator(Moment(ROUNDS, "Uploading", Blow.KILL))
+        federation.start_participants(MEMBERS)
+        job = federation.submit("study-1", job_spec(MEMBERS, initial, rounds=ROUNDS, metrics=()), initial)
+        coordinator.wait_until_killed()
+        federation.start_coordinator()
+        require_trained(federation, rounds_of(federation.finish(job)))
+        with federation.operations() as operations:
+            assert [known.job for known in operations.jobs()] == [job]
+            assert b"round_committed" in b"".join(operations.audit_lines())
