@@ -36,7 +36,7 @@ from tests.releases.kept import JOURNALS, KeptRelease, keep_release, releases
 from tests.releases.meaning import CODECS, decode, signed_words
 from tests.releases.transcripts import Transcripts
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 TODAY = "today"
 KEPT = {kept.folder.name: kept for kept in releases()}

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,16 @@ def code_of(revision: str, folder: Path) -> Path:
 class MixedFederation(Federation):
     """Its `elders` run the code in `code`, each time they are started."""
 
-    def __init__(self, folder: Path, *, code: Path, elders: Collection[str], **options: Any) -> None:
+    def __init__(self, folder: Path, *, code: Path, elders: set[str], **options: Any) -> None:
         super().__init__(folder, **options)
-        self._elders = elders
+        self._elders = set(elders)
         path = os.pathsep.join(map(str, (CLUSTER_TASKS, code)))
         self._elder = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}  # -P: else the folder it is started in comes first
         self._require_elders_run(code)
+
+    def bring_up_to_date(self, name: str) -> None:
+        """From its next start on it runs this checkout's code, over what the older left."""
+        self._elders.remove(name)
 
     def _environment_of(self, name: str) -> Mapping[str, str]:
         return self._elder if name in self._elders else super()._environment_of(name)
