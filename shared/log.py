@@ -1,7 +1,8 @@
 """Logging: fixed event names with key-values, as JSON lines or for people, on standard error.
 
 Theory of operation. Everything goes through one chain, our own events (structlog) and those of libraries (logging):
-context is merged in, then `SecretGuard` looks at every value, then the line is rendered. The guard is the last thing
+context is merged in, what is over a peer's budget of lines is dropped (`shared.log_budget`), then `SecretGuard` looks at
+every value, then the line is rendered. The guard is the last thing
 between a slip and a file that is shipped to somebody else's cluster: a `Secret`, private key text, or a key named like
 a secret never gets through. In tests it raises; in production it replaces the value and counts, because a training run
 of days must not die of a log line, and the count is a metric that has to stay at zero.
@@ -24,6 +25,7 @@ from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from shared.errors import FederationError
+from shared.log_budget import LineBudget
 from shared.secret import Secret
 
 REFUSED = "<refused>"
@@ -80,7 +82,6 @@ def configure_logging(
     guard = SecretGuard(on_leak=on_leak)
     pretty = style == "pretty" or (style == "auto" and stream.isatty())
     chain: list[Processor] = [
-        merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         render_own_errors,
@@ -88,7 +89,7 @@ def configure_logging(
     ]
     renderers = _for_people(stream) if pretty else _for_machines()
     structlog.configure(
-        processors=[*chain, *renderers],
+        processors=[merge_contextvars, LineBudget(), *chain, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,  # loggers made at import time follow a later configuration
@@ -96,7 +97,7 @@ def configure_logging(
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=chain,
+            foreign_pre_chain=[merge_contextvars, *chain],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )

@@ -12,8 +12,9 @@ other peers. Everything refused is counted and logged against the identity of th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,7 +62,10 @@ MATRIX: dict[str, frozenset[Role]] = {
 }
 
 OWN_TROUBLE = "the coordinator has trouble of its own now (its log says which): try again later"
+UNPROVEN = "unproven"  # stands in the log for whoever has no identity; all of them share one budget of lines
 BUG = "the coordinator met an error of its own; its log has the details"
+
+CALLS_MAX = 32  # open at once for one identity: a session, four transfers and a few short calls; or a screen of watches
 
 Context = aio.ServicerContext[bytes, bytes]
 _log = structlog.get_logger(__name__)
@@ -130,6 +134,7 @@ class Wall:
         self._counter = counter
         self._on_unknown = on_unknown
         self._bulk: set[asyncio.Task[object]] = set()
+        self._open: Counter[Identity] = Counter()
         self._cutting = False
 
     def cut_transfers(self) -> None:
@@ -144,7 +149,7 @@ class Wall:
         try:
             caller = caller_of(context.auth_context())
         except IdentityError as error:
-            _log.warning("caller_refused", method=method, address=context.peer(), reason=str(error))
+            _log.warning("caller_refused", peer=UNPROVEN, method=method, address=context.peer(), reason=str(error))
             await self._abort(method, context, error)
             raise  # never reached: `_abort` raises
         task = asyncio.current_task()
@@ -153,7 +158,9 @@ class Wall:
             self._bulk.add(task)
         with log_context(peer=caller.identity.uri, method=method):
             try:
-                yield self._let_in(method, caller)
+                call = self._let_in(method, caller)
+                with self._one_of_some(call.identity):
+                    yield call
             except asyncio.CancelledError:
                 if not (self._cutting and method in BULK):
                     raise
@@ -178,6 +185,19 @@ class Wall:
                 await context.abort(grpc.StatusCode.INTERNAL, BUG)
             finally:
                 self._bulk.discard(task)
+
+    @contextmanager
+    def _one_of_some(self, identity: Identity) -> Iterator[None]:
+        """Whoever was let in has a place, on however many connections it comes; a stranger has none to take."""
+        if self._open[identity] >= CALLS_MAX:
+            raise TooMuch(f"{CALLS_MAX} calls of this identity are open already: end one of them first")
+        self._open[identity] += 1
+        try:
+            yield
+        finally:
+            self._open[identity] -= 1
+            if not self._open[identity]:
+                del self._open[identity]
 
     def _let_in(self, method: str, caller: Caller) -> Call:
         roles = MATRIX.get(method, frozenset())

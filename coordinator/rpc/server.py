@@ -9,6 +9,7 @@ limits are, and because bulk frames must not be copied once more.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -34,12 +35,20 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
 # probe off this bounds memory. It is also what an upload loses when its connection breaks: with 4 MiB a cut cost
 # 6.5 MB, with this 0.7 MB, at the same rate on loopback (a link of 20 ms carries 60 MB/s in one stream).
 WINDOW_BYTES = 1280 * 1024
+STREAMS_MAX = 64  # of one connection; a participant needs a handful
+CONNECTIONS_MAX = 4096  # four for each of the most members that a job has; and never more than half of our open files
+HANDSHAKE_S = 10  # from TCP's handshake to TLS's, and again to HTTP/2's settings: two minutes each unless it is said
+IDLE_S = 120  # a connection without a call; who comes back to call again dials again
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", CONTROL_MAX_BYTES),
     ("grpc.max_send_message_length", LISTING_MAX_BYTES),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
-    ("grpc.max_concurrent_streams", 64),  # a participant needs a handful
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
+    # Who connects and then says nothing holds a file and some memory: not for long, and not any number of them.
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
+    ("grpc.http2.settings_timeout", HANDSHAKE_S * 1000),
+    ("grpc.max_connection_idle_ms", IDLE_S * 1000),
     # A dead TCP peer goes away also when it is in the middle of a transfer, where there are no heartbeats.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -86,7 +95,7 @@ class CoordinatorServer:
 
     def __init__(self, *, services: Mapping[str, Handlers], wall: Wall, credentials: grpc.ServerCredentials) -> None:
         """`services` by name, such as `SessionService`. Raises RuntimeError when they do not fit the wire."""
-        self._server = aio.server(options=OPTIONS)
+        self._server = aio.server(options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", _connections_max())])
         self._credentials = credentials
         self._wall = wall
         for handler in bind(services, wall):
@@ -185,6 +194,12 @@ def _both(path: str, handler: Both, wall: Wall) -> Any:
             await handler(call, Stream(context))
 
     return both
+
+
+def _connections_max() -> int:
+    """What is left over is for the updates of a round, which are open files too."""
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if open_files == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, open_files // 2)
 
 
 def _require_equal(what: str, expected: set[str], found: set[str]) -> None:

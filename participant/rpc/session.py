@@ -184,7 +184,7 @@ class SessionLoop:
                 raise
             except PeerError as error:
                 self._observer.refused(error)
-                log.warning("message_refused", error=type(error).__name__, detail=str(error))
+                log.warning("message_refused", peer=self.address, error=type(error).__name__, detail=str(error))
 
     def _take(self, frame: bytes, verifier: VerifyingKey) -> None:
         message = decode_coordinator_message(frame)
