@@ -32,6 +32,8 @@ from shared.protocol.messages import AttemptStart, Envelope, RoundPlan, RoundRes
 from shared.reasons import Purpose
 from shared.wire.sealed import decode_envelope, encode_envelope, reopen
 
+HEADS_KEPT = 256  # a session shows the newest few of them; each may have 100 KiB
+
 
 @dataclass(frozen=True, slots=True)
 class OpenRound:
@@ -93,7 +95,8 @@ class Journal(Protocol):
 
     def heads(self, limit: int) -> Sequence[Envelope]:
         """The last result that was verified in each job, as the coordinator signed it, the newest first: `limit` at
-        most. A job whose last one was verified by a version that kept no envelopes has none.
+        most, of the `HEADS_KEPT` that are kept. A job whose last one was verified by a version that kept no envelopes
+        has none.
         """
         ...
 
@@ -117,6 +120,10 @@ class Journal(Protocol):
 
     def jobs_with(self, jobspec: Digest) -> Sequence[JobId]:
         """The jobs with this specification that this silo consented to."""
+        ...
+
+    def jobs_on_record(self) -> int:
+        """How many jobs this silo ever consented to."""
         ...
 
     def state_round(self, job: JobId) -> RoundNumber | None:
@@ -306,6 +313,10 @@ class SqliteJournal:
     def jobs_with(self, jobspec: Digest) -> Sequence[JobId]:
         return [JobId(job) for (job,) in self._file.read("SELECT job FROM jobs WHERE jobspec = ?", jobspec.raw)]
 
+    def jobs_on_record(self) -> int:
+        ((count,),) = self._file.read("SELECT count(*) FROM jobs")
+        return int(count)
+
     def state_round(self, job: JobId) -> RoundNumber | None:
         rows = self._file.read("SELECT state_round FROM jobs WHERE job = ? AND state_round > 0", job)
         return RoundNumber(rows[0][0]) if rows else None
@@ -337,3 +348,4 @@ def _keep_head(database: sqlite3.Connection, job: JobId, verified: Sealed[RoundR
             "INSERT OR REPLACE INTO heads VALUES (?, ?, (SELECT coalesce(max(position), 0) + 1 FROM heads))",
             (job, encode_envelope(verified.envelope)),
         )
+        database.execute("DELETE FROM heads WHERE position <= (SELECT max(position) FROM heads) - ?", (HEADS_KEPT,))

@@ -1,11 +1,12 @@
 """Logging: fixed event names with key-values, as JSON lines or for people, on standard error.
 
 Theory of operation. Everything goes through one chain, our own events (structlog) and those of libraries (logging):
-context is merged in, what is over a peer's budget of lines is dropped (`shared.log_budget`), then `SecretGuard` looks at
-every value, then the line is rendered. The guard is the last thing
-between a slip and a file that is shipped to somebody else's cluster: a `Secret`, private key text, or a key named like
-a secret never gets through. In tests it raises; in production it replaces the value and counts, because a training run
-of days must not die of a log line, and the count is a metric that has to stay at zero.
+context is merged in, then `SecretGuard` looks at every value, then the line is rendered. Of our own events, what is
+over a peer's budget of lines is left out first (`shared.log_budget`).
+
+The guard is the last thing between a slip and a file that is shipped to somebody else's cluster: a `Secret`, private
+key text, or a key named like a secret never gets through. In tests it raises; in production it replaces the value and
+counts, because a training run of days must not die of a log line, and the count is a metric that has to stay at zero.
 
 Rendering shows no local variables, in tracebacks neither: a frame holds keys and patient data. An error of our own tree
 says everything in its message, so only that is logged; a traceback means a bug.

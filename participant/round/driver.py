@@ -73,6 +73,7 @@ from shared.protocol.messages import (
     RoundResult,
     Sealed,
 )
+from shared.protocol.phases import Role
 from shared.reasons import AttemptAbortReason
 from shared.wire.sealed import Verifier, decode_envelope, reopen
 from shared.wire.session import HEAD_MAX_BYTES, HEADS_MAX
@@ -80,6 +81,7 @@ from shared.wire.session import HEAD_MAX_BYTES, HEADS_MAX
 log = structlog.get_logger()
 
 OPEN_ROUNDS_MAX = 64  # one for each job that runs; each holds a model and an update on disk
+JOBS_MAX = 100_000  # on record here: a job is never forgotten, and a coordinator can invent as many as it likes
 OUTS_KEPT = 100  # declined and left rounds whose answer is kept; a coordinator can plan as many as it likes
 
 
@@ -196,7 +198,7 @@ class Driver:
         if rule is None:
             self._require_one_history(offer)
             check_plan(offer)
-            self._require_room(key)
+            self._require_room(offer)
         self._forget_left_rounds(offer)
         self._apply(accept(offer) if rule is None else decline(offer, rule, over=self._records.is_over(key)))
 
@@ -212,9 +214,15 @@ class Driver:
         self._pass_over(offer.key.job)
         raise ConflictError(f"{wrong}: this silo takes no further part in the job")
 
-    def _require_room(self, key: RoundKey) -> None:
+    def _require_room(self, offer: Offer) -> None:
         if len(self.open_rounds) >= OPEN_ROUNDS_MAX:
-            raise ConflictError(f"{OPEN_ROUNDS_MAX} rounds are open here, and no more are: {key} is not begun")
+            raise ConflictError(f"{OPEN_ROUNDS_MAX} rounds are open here, and no more are: {offer.key} is not begun")
+        journal = self._around.journal
+        if journal.history(offer.key.job) is None and journal.jobs_on_record() >= JOBS_MAX:
+            raise ConflictError(
+                f"{JOBS_MAX} jobs are on record here, and no other is begun: if they were not all submitted by people, "
+                "the coordinator invents them (policy.approved_jobs is against that)"
+            )
 
     def _forget_left_rounds(self, offer: Offer) -> None:
         """What was declined or left in earlier rounds of this job needs no repeating any more."""
@@ -307,7 +315,9 @@ class Driver:
             case StopJob(offer, reason):
                 journal.stop_job(offer.key.job, reason)
             case Alarm(offer, what, detail):
-                log.error("alarm", what=what, job=offer.key.job, round=offer.key.number, detail=detail)
+                log.error(
+                    "alarm", peer=Role.COORDINATOR, what=what, job=offer.key.job, round=offer.key.number, detail=detail
+                )
                 self._around.observer.alarmed(what)
             case Say(message):
                 self._say(message)

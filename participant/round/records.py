@@ -31,6 +31,7 @@ from shared.protocol.messages import (
     UploadCommit,
     plan_digest,
 )
+from shared.protocol.phases import Role
 from shared.reasons import ConsentRule
 from shared.wire.sealed import Verifier, decode_envelope, open_sealed
 
@@ -63,7 +64,12 @@ class Records:
             require_consent(self._around.policy, plan, offer.spec, journal.history(plan.key.job), alike=alike)
         except ConsentRefused as refused:
             log.warning(
-                "round_declined", job=plan.key.job, round=plan.key.number, rule=refused.rule, detail=str(refused)
+                "round_declined",
+                peer=Role.COORDINATOR,
+                job=plan.key.job,
+                round=plan.key.number,
+                rule=refused.rule,
+                detail=str(refused),
             )
             return refused.rule
         return None

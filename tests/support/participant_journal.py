@@ -162,6 +162,10 @@ class MemoryJournal:
         self._life.read("jobs_with")
         return [job for job, kept in self._kept.jobs.items() if kept.history.jobspec == jobspec]
 
+    def jobs_on_record(self) -> int:
+        self._life.read("jobs_on_record")
+        return len(self._kept.jobs)
+
     def state_round(self, job: JobId) -> RoundNumber | None:
         self._life.read("state_round")
         kept = self._kept.jobs.get(job)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from participant.consent import JobHistory
-from participant.journal import Journal, OpenRound, SqliteJournal, Unfinished
+from participant.journal import HEADS_KEPT, Journal, OpenRound, SqliteJournal, Unfinished
 from participant.journal_file import JournalFile
 from participant.journal_records import decode_spooled, encode_spooled
 from participant.journal_schema import SCHEMA_VERSION
@@ -353,6 +353,19 @@ def test_a_round_that_was_said_to_be_aborted_is_never_forgotten(reopen: Reopen) 
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_of_many_jobs_the_newest_heads_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite3"
+    journal = SqliteJournal(path)
+    verify(journal, job=OTHER)
+    kept = verify(journal)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE heads SET position = position + ? WHERE job = ?", (HEADS_KEPT, JOB))  # as many later
+    newest = verify(journal, job=JobId("lung-1"))
+    assert list(journal.heads(8)) == [newest.envelope, kept.envelope]
+    assert journal.jobs_on_record() == 3, "a job itself is never forgotten"
+    journal.close()
 
 
 def test_the_file_is_private(tmp_path: Path) -> None:

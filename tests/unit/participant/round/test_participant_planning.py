@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from participant.consent import VerifiedResult
-from participant.round.driver import OPEN_ROUNDS_MAX
+from participant.round.driver import JOBS_MAX, OPEN_ROUNDS_MAX
 from participant.round.effects import WorkDone, WorkFailed
 from participant.round.phases import MISSES_MAX, Opened, SpooledUpdate
 from shared.errors import ConflictError
@@ -246,6 +246,16 @@ def test_rounds_that_are_open_are_limited() -> None:
     assert daemon.hears(make_plan(SPEC, job=JobId("job-0"), number=2)) == ["Consent"], "it ends the one before it"
     daemon.hears(aborted_of(make_plan(SPEC, job=JobId("job-1"))))
     assert daemon.hears(one_more) == ["Consent"]
+
+
+def test_jobs_that_a_coordinator_can_make_a_silo_remember_are_limited() -> None:
+    daemon = silo()
+    assert daemon.hears(make_plan(SPEC, job=JobId("known"))) == ["Consent"]
+    daemon.hears(aborted_of(make_plan(SPEC, job=JobId("known"))))
+    daemon.journal.jobs_on_record = lambda: JOBS_MAX  # type: ignore[method-assign] # the cheapest way to so many
+    with pytest.raises(ConflictError, match=f"{JOBS_MAX} jobs are on record here"):
+        daemon.hears(make_plan(SPEC, job=JobId("invented")))
+    assert daemon.hears(make_plan(SPEC, job=JobId("known"), number=2)) == ["Consent"], "a job that is on record goes on"
 
 
 # --- a round that was aborted -----------------------------------------------------------------------------------------
