@@ -31,7 +31,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
@@ -43,6 +42,7 @@ from shared.certificates import (
     check_validity,
     fingerprint_of,
     read_authorities,
+    read_private_key,
     trust_domain_of,
 )
 from shared.errors import ConfigError, IdentityError
@@ -123,17 +123,17 @@ class Authority:
     @classmethod
     def load(cls, folder: Path) -> Authority:
         """Read what `create_authority` wrote. Raises ConfigError."""
-        certificates = read_authorities(_read(folder / AUTHORITY_CERTIFICATE))
+        try:
+            certificates = read_authorities(_read(folder / AUTHORITY_CERTIFICATE))
+        except ConfigError as error:
+            raise ConfigError(f"{folder / AUTHORITY_CERTIFICATE}: {error}") from None
         consortium = trust_domain_of(certificates[0])
         if consortium is None:
             raise ConfigError(
                 f"{folder / AUTHORITY_CERTIFICATE}: expected an authority made by `consilo pki init`, got one that "
                 "names no consortium"
             )
-        try:
-            key = serialization.load_pem_private_key(_read(folder / AUTHORITY_KEY), password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise ConfigError(f"{folder / AUTHORITY_KEY}: expected an unencrypted PEM private key") from None
+        key = read_private_key(_read(folder / AUTHORITY_KEY), path=folder / AUTHORITY_KEY)
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificates[0].public_key():
             raise ConfigError(f"{folder / AUTHORITY_KEY} is not the key of {folder / AUTHORITY_CERTIFICATE}")
         return cls(folder=folder, certificate=certificates[0], key=key, consortium=consortium)

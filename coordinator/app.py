@@ -133,7 +133,7 @@ def run(
     raise_open_files()
     credentials = check_identity(settings, clock)
     consortium = check_consortium(settings, credentials.signing)
-    allowlist = open_allowlist(settings)
+    allowlist = open_allowlist(settings, credentials)
     with open_records(settings.coordinator.data_dir, signing_key=credentials.signing.key, clock=clock) as records:
         process = _Process(
             settings=settings,

@@ -40,10 +40,11 @@ from coordinator.storage.copying import CopiedDatabase, copy_database, reading
 from coordinator.storage.filecalls import Fate, FileCalls, writing
 from coordinator.storage.schema import SCHEMA_VERSION
 from shared.build import BuildInfo
+from shared.complaints import first_complaint
 from shared.errors import ConfigError, StorageError
 from shared.identity import VerifyingKey
 from shared.ids import Digest
-from shared.job import Table, first_complaint
+from shared.job import Table
 
 MANIFEST_FILE = "backup.json"
 MODELS_FOLDER = "models"

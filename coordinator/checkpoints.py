@@ -24,9 +24,10 @@ from pydantic import (
 
 from coordinator.aggregation.fold import Totals
 from shared.casts import all_finite
+from shared.complaints import first_complaint
 from shared.errors import ModelError
 from shared.ids import COUNTER_MAX, Digest, JobId, ParticipantId, RoundKey, RoundNumber, parse_job_id
-from shared.job import Member, StrategySpec, Table, canonical_json, first_complaint
+from shared.job import Member, StrategySpec, Table, canonical_json
 from shared.reasons import DropReason
 from shared.tensors import ByteReader, ModelIndex, read_index
 from shared.update import CHUNK_BYTES, TensorSpec

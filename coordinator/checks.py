@@ -60,7 +60,7 @@ def run_checks(settings: CoordinatorSettings, clock: Clock) -> Iterator[Finding]
         "credentials": lambda: _credentials(settings, clock),
         "names": lambda: _names(settings),
         "consortium": lambda: _consortium(settings, clock),
-        "allow-list": lambda: _allowlist(settings),
+        "allow-list": lambda: _allowlist(settings, clock),
         "members": lambda: _members(settings),
         "data folder": lambda: _data_folder(settings.coordinator.data_dir),
         "database": lambda: _database(settings.coordinator.data_dir),
@@ -102,8 +102,8 @@ def _consortium(settings: CoordinatorSettings, clock: Clock) -> str:
     return f"{consortium.name}; {consortium.participants} participants; digest {consortium.digest}"
 
 
-def _allowlist(settings: CoordinatorSettings) -> str:
-    open_allowlist(settings)
+def _allowlist(settings: CoordinatorSettings, clock: Clock) -> str:
+    open_allowlist(settings, check_identity(settings, clock))
     roles = [identity.role for identity in Allowlist.load(settings.access.allowlist).entries]
     return f"participants: {roles.count(Role.PARTICIPANT)}, operators: {roles.count(Role.OPERATOR)}"
 

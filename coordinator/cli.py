@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _config_option = click.option(
     "--config",
     "config",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     default=Path("coordinator.toml"),
     show_default=True,
     help="The coordinator's configuration.",

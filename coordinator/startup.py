@@ -83,11 +83,16 @@ def check_consortium(settings: CoordinatorSettings, signing: CheckedSigning) -> 
     return consortium
 
 
-def open_allowlist(settings: CoordinatorSettings) -> AllowlistFile:
+def open_allowlist(settings: CoordinatorSettings, credentials: Credentials) -> AllowlistFile:
     """Raises ConfigError for a list that cannot be used: at start somebody is there to mend it."""
-    allowlist = AllowlistFile(settings.access.allowlist)
+    allowlist, ours = AllowlistFile(settings.access.allowlist), credentials.tls.identity.consortium
     if allowlist.problem is not None:
         raise ConfigError(f"access.allowlist: {allowlist.problem}")
+    if allowlist.consortium != ours:
+        raise ConfigError(
+            f"access.allowlist: {settings.access.allowlist}: expected the allow-list of {ours}, as in the "
+            f"certificates, got that of {allowlist.consortium}: nobody of {ours} would be let in"
+        )
     return allowlist
 
 

@@ -87,7 +87,8 @@ def check_identity(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Chec
     tls = check_credentials(settings.tls.paths, expected_role=Role.PARTICIPANT, now=now)
     if tls.identity.name != settings.participant.id:
         raise ConfigError(
-            f"participant.id is {settings.participant.id!r}, but {settings.tls.certificate} is of {tls.identity.name!r}"
+            f"participant.id is {settings.participant.id!r}, but {settings.tls.certificate} is the certificate of "
+            f"{tls.identity}: change one of the two"
         )
     signing = check_signing_credentials(
         certificate=settings.signing.certificate,

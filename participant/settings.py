@@ -5,11 +5,12 @@ The file belongs to the silo. What is in [policy] is this silo's own word, which
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema
 
-from shared.config import Address, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
+from shared.config import Dialled, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
 from shared.ids import Digest, JobId, parse_job_id
 from shared.job import DEADLINE_MAX_S, DEFAULT_MIN_SURVIVORS, MEMBERS_MAX, Member, Table, Task
 
@@ -19,6 +20,8 @@ DEFAULT_MAX_DEADLINE_S = 24 * 3600.0
 THREADS_MAX = 1024
 REPEATS_MAX = 1000  # a person writes each of them
 APPROVED_MAX = 1000  # the same
+
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def _colluding(value: object) -> object:
@@ -33,14 +36,33 @@ Colluding = Annotated[
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0, "maximum": MEMBERS_MAX}]}),
 ]
 Job = Annotated[JobId, AfterValidator(parse_job_id)]
-DigestHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _digest(text: str) -> str:
+    Digest.parse(text)
+    return text
+
+
+def _entry(text: str) -> str:
+    if not _ENTRY.fullmatch(text):
+        raise ValueError(f"expected the task's class as package.module:ClassName, got {text[:200]!r}")
+    package = text.partition(":")[0].partition(".")[0]
+    if package in {"shared", "coordinator", "participant"}:
+        raise ValueError(
+            f"a package named {package!r} is part of Consilo, and a silo's own of that name would never be found: "
+            "rename it"
+        )
+    return text
+
+
+DigestHex = Annotated[str, AfterValidator(_digest)]
 
 
 class ParticipantTable(Table):
     """[participant]: who this is and whom it dials."""
 
     id: Member = Field(description="This participant's name, as in its certificates.")
-    coordinators: tuple[Address, ...] = Field(
+    coordinators: tuple[Dialled, ...] = Field(
         min_length=1, max_length=8, description="host:port of the coordinator; more are tried in order."
     )
     data_dir: LocalPath = Field(description="The folder of the journal, fetched models and updates on their way out.")
@@ -49,10 +71,7 @@ class ParticipantTable(Table):
 class TaskTable(Table):
     """[tasks.<name>]: code that the silo installed and is willing to run."""
 
-    entry: str = Field(
-        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
-        description="The task's class, as package.module:ClassName.",
-    )
+    entry: Annotated[str, AfterValidator(_entry)] = Field(description="The task's class, as package.module:ClassName.")
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="Handed to the class as it is: paths to data, for one."
     )
@@ -154,15 +173,3 @@ class ParticipantSettings(Table):
     policy: PolicyTable = Field(default=PolicyTable(), description="What this silo takes part in.")
     metrics: MetricsTable = metrics_table(DEFAULT_METRICS)
     log: LogTable = Field(default=LogTable(), description="Lines on standard error.")
-
-    @field_validator("tasks")
-    @classmethod
-    def _entries_do_not_hide_ours(cls, tasks: dict[Task, TaskTable]) -> dict[Task, TaskTable]:
-        for name, task in tasks.items():
-            package = task.entry.partition(":")[0].partition(".")[0]
-            if package in {"shared", "coordinator", "participant"}:
-                raise ValueError(
-                    f"{name}.entry: a package named {package!r} is part of Consilo, and a silo's own of that name "
-                    "would never be found: rename it"
-                )
-        return tasks

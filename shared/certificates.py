@@ -11,10 +11,12 @@ replaced: both are trusted while leaves move over.
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from shared.errors import ConfigError, IdentityError
@@ -27,6 +29,11 @@ from shared.ids import Digest
 MESSAGE_SIGNING = x509.ObjectIdentifier("2.25.256578153714960919368869159811867315033")
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
+_PURPOSES = {
+    MESSAGE_SIGNING: "signing Consilo messages",
+    SERVER_AUTH: "being dialled (TLS server)",
+    CLIENT_AUTH: "dialling (TLS client)",
+}
 
 CERTIFICATE_MAX_BYTES = 16 * 1024  # ours have under 1 KiB; what comes over the wire is parsed before it is trusted
 
@@ -69,8 +76,8 @@ def read_authorities(ca_pem: bytes) -> tuple[x509.Certificate, ...]:
     try:
         authorities = tuple(x509.load_pem_x509_certificates(ca_pem))
         extensions = [authority.extensions for authority in authorities]
-    except _UNREADABLE as error:
-        raise ConfigError(f"expected the authority's certificate in PEM form, got something else ({error})") from None
+    except _UNREADABLE:
+        raise ConfigError("expected the authority's certificate in PEM form, got something else") from None
     for authority, found in zip(authorities, extensions, strict=True):
         if not _is_authority(found):
             raise ConfigError(
@@ -78,6 +85,19 @@ def read_authorities(ca_pem: bytes) -> tuple[x509.Certificate, ...]:
                 "not issue others: is this a leaf certificate?"
             )
     return authorities
+
+
+def read_private_key(pem: bytes, *, path: Path) -> PrivateKeyTypes:
+    """A private key of our own side; `path` names it in errors. Raises ConfigError."""
+    try:
+        return serialization.load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise ConfigError(
+            f"{path}: expected a private key without a passphrase, which nobody types when a daemon starts, got an "
+            f"encrypted one: `openssl pkey -in {path} -out NEW` writes it without"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{path}: expected a private key in PEM form, got something else") from None
 
 
 def check_leaf(leaf: x509.Certificate, *, authorities: tuple[x509.Certificate, ...], now: datetime) -> str:
@@ -101,20 +121,30 @@ def check_validity(certificate: x509.Certificate, *, now: datetime, what: str = 
     """Raises IdentityError unless `now` is within the certificate's period."""
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < start:
-        raise IdentityError(f"the {what} is valid from {start.isoformat()}, now is {now.isoformat()}: check the clock")
+        raise IdentityError(f"the {what} is valid from {_second(start)}, now is {_second(now)}: check the clock")
     if now > end:
-        raise IdentityError(f"the {what} expired at {end.isoformat()}, now is {now.isoformat()}: issue a new one")
+        raise IdentityError(
+            f"the {what} expired at {_second(end)}, now is {_second(now)}: issue a new one, or check the clock"
+        )
 
 
-def require_purpose(certificate: x509.Certificate, purpose: x509.ObjectIdentifier, *, meaning: str) -> None:
+def require_purpose(certificate: x509.Certificate, purpose: x509.ObjectIdentifier) -> None:
     """Raises IdentityError unless the extended key usage names `purpose`."""
     try:
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         usages = None
     if usages is None or purpose not in usages:
-        got = "none" if usages is None else ", ".join(usage.dotted_string for usage in usages)
-        raise IdentityError(f"expected a certificate for {meaning} (purpose {purpose.dotted_string}), got {got}")
+        got = "no purpose" if usages is None else " and ".join(map(_purpose, usages))
+        raise IdentityError(f"expected a certificate for {_purpose(purpose)}, got one for {got}")
+
+
+def _purpose(purpose: x509.ObjectIdentifier) -> str:
+    return _PURPOSES.get(purpose, purpose.dotted_string)
+
+
+def _second(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def trust_domain_of(authority: x509.Certificate) -> str | None:
@@ -145,8 +175,17 @@ def issuer_of(leaf: x509.Certificate, authorities: tuple[x509.Certificate, ...])
         except (*_UNREADABLE, InvalidSignature):
             continue
         return authority
-    expected = " or ".join(repr(authority.subject.rfc4514_string()) for authority in authorities)
-    raise IdentityError(f"expected a certificate issued by {expected}, got one of {leaf.issuer.rfc4514_string()!r}")
+    names = [repr(authority.subject.rfc4514_string()) for authority in authorities]
+    issuer = repr(leaf.issuer.rfc4514_string())
+    if issuer in names:
+        raise IdentityError(
+            f"expected a certificate issued by the authority {issuer} at hand, got one by another authority of that "
+            "name: take ca.crt from where the certificate came from"
+        )
+    raise IdentityError(
+        f"expected a certificate issued by {' or '.join(names)}, got one by {issuer}: take the certificate and ca.crt "
+        "from the same consortium"
+    )
 
 
 def _only_uri(leaf: x509.Certificate) -> str:

@@ -15,6 +15,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import date, time
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     TypeAdapter,
     ValidationError,
@@ -29,9 +31,11 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from shared.complaints import first_complaint, known_keys, place_of, shown
 from shared.errors import ConfigError
-from shared.job import Table, first_complaint
+from shared.job import Table
 from shared.tls import TlsPaths
+from shared.toml import parse_toml
 
 CONFIG_MAX_BYTES = 1024 * 1024  # a configuration is written by a person
 PORT_MAX = 65535
@@ -51,20 +55,37 @@ def _address(text: str) -> str:
     return text
 
 
+def dialled_address(text: str) -> str:
+    """An address that can be dialled: host and port. Raises ValueError."""
+    if split_address(_address(text))[1] == 0:
+        raise ValueError(f"expected host:port with the port on which the coordinator listens, got {text!r}")
+    return text
+
+
 def _metrics_address(text: str) -> str:
     return text if text == "off" else _address(text)
 
 
+def _path_text(value: object) -> object:
+    if value == "" or (isinstance(value, str) and "\0" in value):
+        raise ValueError(f"expected the path of a file or a folder, got {shown(value)}")
+    return value
+
+
 def _local(path: Path, info: ValidationInfo) -> Path:
     folder: Path = (info.context or {}).get("folder", Path())
-    return folder / path.expanduser()
+    try:
+        return folder / path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"expected a path, or ~ for the home folder of this user, got {shown(str(path))}") from None
 
 
 Address = Annotated[str, AfterValidator(_address), WithJsonSchema(ADDRESS_SCHEMA)]
+Dialled = Annotated[str, AfterValidator(dialled_address), WithJsonSchema(ADDRESS_SCHEMA)]
 MetricsAddress = Annotated[
     str, AfterValidator(_metrics_address), WithJsonSchema({"anyOf": [ADDRESS_SCHEMA, {"const": "off"}]})
 ]
-LocalPath = Annotated[Path, AfterValidator(_local)]
+LocalPath = Annotated[Path, BeforeValidator(_path_text), AfterValidator(_local)]
 
 
 class TlsTable(Table):
@@ -123,16 +144,13 @@ def load_config(path: Path, model: type[M], *, environment: Mapping[str, str]) -
     """Read `path` into `model`, with the variables of `environment` on top. Raises ConfigError."""
     document = _read(path)
     origins = _override(document, model, environment)
-    try:
-        text = json.dumps(document, default=_refuse)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    _refuse_dates(document, where=f"{path}: ")
+    text = json.dumps(document)
     try:
         # By way of JSON, because strict JSON is what TOML is: a list may become a tuple, but "3" is not a number.
         return model.model_validate_json(text, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        place = tuple(str(part) for part in error.errors()[0]["loc"][:2])
-        raise ConfigError(f"{origins.get(place, path)}: {_complaint(error, model)}") from None
+        raise ConfigError(f"{origins.get(place_of(error)[:2], path)}: {first_complaint(error, model)}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -140,13 +158,13 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(CONFIG_MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: expected a configuration file, it cannot be read ({error.strerror})") from None
+        raise ConfigError(
+            f"{path}: expected a configuration file, it cannot be read ({error.strerror}): check its path, and that "
+            "this user may read it"
+        ) from None
     if len(data) > CONFIG_MAX_BYTES:
-        raise ConfigError(f"{path}: expected a configuration of at most {CONFIG_MAX_BYTES} bytes")
-    try:
-        return tomllib.loads(data.decode())
-    except ValueError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        raise ConfigError(f"{path}: expected a configuration of at most {CONFIG_MAX_BYTES} bytes, got more")
+    return parse_toml(data, source=str(path))
 
 
 def _override(
@@ -161,8 +179,7 @@ def _override(
         section, key = parts[1].lower(), parts[2].lower()
         fields = _fields_of(model, section)
         if key not in fields:
-            expected = ", ".join(sorted(fields)) or "nothing: set it in the file"
-            raise ConfigError(f"environment variable {variable}: no such key; in [{section}] expected {expected}")
+            raise ConfigError(f"environment variable {variable}: {_no_such_key(model, section, fields)}")
         table = document.setdefault(section, {})
         if isinstance(table, dict):  # otherwise the model complains about the file
             table[key] = _value(text, fields[key])
@@ -204,15 +221,22 @@ def _trouble(value: Any, annotation: Any) -> str | None:
     return None
 
 
-def _complaint(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    if first["type"] != "extra_forbidden":
-        return first_complaint(error)
-    place = [str(part) for part in first["loc"]]
-    known: dict[str, Any] = dict(model.model_fields) if len(place) == 1 else _fields_of(model, place[0])
-    expected = f"; expected one of {', '.join(sorted(known))}" if known else ""
-    return f"{'.'.join(place)}: unknown key{expected}"
+def _no_such_key(model: type[BaseModel], section: str, fields: Mapping[str, object]) -> str:
+    if fields:
+        return f"no such key; in [{section}] expected {', '.join(sorted(fields))}"
+    if section in model.model_fields:
+        return f"[{section}] cannot be set by variables: set it in the file"
+    return f"no such table; expected one of {', '.join(known_keys(model))}"
 
 
-def _refuse(value: object) -> None:
-    raise ValueError(f"expected text, numbers, true or false, got the {type(value).__name__} {value}")
+def _refuse_dates(table: Mapping[str, Any], *, where: str) -> None:
+    """What TOML has and JSON has not, which no key of ours takes. Raises ConfigError."""
+    for key, value in table.items():
+        for entry in value if isinstance(value, list) else [value]:
+            if isinstance(entry, dict):
+                _refuse_dates(entry, where=f"{where}{key}.")
+            elif isinstance(entry, date | time):
+                raise ConfigError(
+                    f"{where}{key}: expected text, a number, true or false, got the {type(entry).__name__} {entry}: "
+                    "write it in quotes"
+                )

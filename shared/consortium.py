@@ -28,11 +28,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from shared.complaints import first_complaint
 from shared.errors import ConfigError, IdentityError
 from shared.hashing import tagged_hash
 from shared.identity import Identity, Role, SigningKey, VerifyingKey, same_digest
 from shared.ids import Digest, ParticipantId
-from shared.job import Table, canonical_json, first_complaint
+from shared.job import Table, canonical_json
 
 MANIFEST_VERSION = 1
 MANIFEST_MAX_BYTES = 1024 * 1024  # about 170 bytes a member: five thousand silos fit

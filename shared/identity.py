@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hmac
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,16 +24,23 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Never, SupportsIndex, final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from shared.certificates import MESSAGE_SIGNING, check_leaf, read_authorities, read_der, require_purpose
+from shared.certificates import (
+    MESSAGE_SIGNING,
+    check_leaf,
+    read_authorities,
+    read_der,
+    read_private_key,
+    require_purpose,
+)
 from shared.edwards import check_point
 from shared.errors import ConfigError, IdentityError
 from shared.hashing import signing_input
 from shared.ids import LABEL_MAX_CHARS, Digest
 from shared.secret import Secret
+from shared.toml import parse_toml
 
 TRUST_DOMAIN_MAX_CHARS = 255  # SPIFFE-ID specification, section 2.1
 SIGNATURE_BYTES = 64
@@ -134,11 +140,11 @@ class SigningKey:
     def load(cls, path: Path) -> SigningKey:
         """Read an unencrypted PKCS#8 PEM file. Raises ConfigError."""
         try:
-            private = load_pem_private_key(path.read_bytes(), password=None)
+            private = read_private_key(path.read_bytes(), path=path)
         except OSError as error:
-            raise ConfigError(f"{path}: expected a signing key, it cannot be read ({error.strerror})") from None
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise ConfigError(f"{path}: expected an unencrypted PEM private key, got something else") from None
+            raise ConfigError(
+                f"{path} cannot be read ({error.strerror}): check the path and who runs this process"
+            ) from None
         if not isinstance(private, Ed25519PrivateKey):
             raise ConfigError(
                 f"{path}: expected an Ed25519 signing key, got another kind: is this the TLS key? "
@@ -183,7 +189,7 @@ def verify_signing_certificate(der: bytes, *, ca_pem: bytes, now: datetime) -> S
     authorities = read_authorities(ca_pem)
     certificate = read_der(der)
     identity = parse_spiffe(check_leaf(certificate, authorities=authorities, now=now))
-    require_purpose(certificate, MESSAGE_SIGNING, meaning="signing Consilo messages")
+    require_purpose(certificate, MESSAGE_SIGNING)
     key = certificate.public_key()
     if not isinstance(key, Ed25519PublicKey):
         raise IdentityError("expected a signing certificate with an Ed25519 key, got one with another kind of key")
@@ -223,14 +229,13 @@ class Allowlist:
         """Read an allow-list from its bytes; `source` names them in errors. Raises ConfigError."""
         if len(data) > ALLOWLIST_MAX_BYTES:
             raise ConfigError(f"{source}: expected an allow-list of at most {ALLOWLIST_MAX_BYTES} bytes")
-        try:
-            document = tomllib.loads(data.decode())
-        except ValueError as error:
-            raise ConfigError(f"{source}: not TOML: {error}") from None
+        document = parse_toml(data, source=source)
         _expect_keys(document, {"consortium", "allowed"}, optional={"allowed"}, where=source)
+        if not isinstance(document["consortium"], str):
+            raise ConfigError(f"{source}: consortium: expected text, got {document['consortium']!r}")
         tables = document.get("allowed", [])
         if not isinstance(tables, list):
-            raise ConfigError(f"{source}: allowed: expected [[allowed]] tables, got {type(tables).__name__}")
+            raise ConfigError(f"{source}: allowed: expected [[allowed]] tables, got {tables!r:.80}")
         entries: dict[Identity, AllowedEntry] = {}
         for position, fields in enumerate(tables, start=1):
             entry = _entry(document["consortium"], fields, where=f"{source}: [[allowed]] number {position}")
@@ -275,6 +280,12 @@ class AllowlistFile:
             raise IdentityError("the coordinator's allow-list cannot be used now: nobody is let in until it is mended")
         return self._loaded.check(identity, tls_fingerprint)
 
+    @property
+    def consortium(self) -> str | None:
+        """Whose list it is; None while it cannot be used."""
+        self._refresh()
+        return self._loaded.consortium if isinstance(self._loaded, Allowlist) else None
+
     def lacks(self, identity: Identity) -> bool:
         """Whether the list is in order and has no entry for `identity`: taken off, and not merely kept out for now."""
         self._refresh()
@@ -290,7 +301,10 @@ class AllowlistFile:
                 data = file.read(ALLOWLIST_MAX_BYTES + 1)
         except OSError as error:
             self._stamp = None
-            self._loaded = ConfigError(f"{self._path}: the allow-list cannot be read ({error.strerror})")
+            self._loaded = ConfigError(
+                f"{self._path}: the allow-list cannot be read ({error.strerror}): `consilo pki` writes it in the "
+                "authority's folder; copy it from there"
+            )
             return
         try:
             self._loaded = Allowlist.parse(data, source=str(self._path))
@@ -311,8 +325,10 @@ def _stamp_of(path: Path) -> tuple[int, ...]:
 
 def _entry(consortium: Any, fields: Any, *, where: str) -> AllowedEntry:
     if not isinstance(fields, dict):
-        raise ConfigError(f"{where}: expected a table, got {type(fields).__name__}")
+        raise ConfigError(f"{where}: expected a table, got {fields!r:.80}")
     _expect_keys(fields, {"role", "id", "tls_sha256", "signing_sha256"}, optional=set(), where=where)
+    if fields["role"] not in set(Role):
+        raise ConfigError(f"{where}: role: expected one of {', '.join(Role)}, got {fields['role']!r:.80}")
     try:
         return AllowedEntry(
             Identity(str(consortium), Role(fields["role"]), str(fields["id"])),

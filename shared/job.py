@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from shared.complaints import first_complaint
 from shared.errors import WireError
 from shared.hashing import tagged_hash
 from shared.ids import Digest, ParticipantId, TaskName, parse_participant_id, parse_task_name
@@ -245,19 +246,3 @@ def parse_jobspec(data: bytes) -> JobSpec:
 def jobspec_digest(data: bytes) -> Digest:
     """The hash by which every message names the specification: over the bytes as received."""
     return tagged_hash("jobspec", data)
-
-
-def first_complaint(error: ValidationError) -> str:
-    """The first thing wrong, as `key.path: what was expected (got ...)`, and how many more there are."""
-    complaints = error.errors(include_url=False)
-    first = complaints[0]
-    path = ".".join(str(part) for part in first["loc"]) or "the document"
-    got = "" if first["type"] in {"missing", "extra_forbidden", "value_error"} else f" (got {_shown(first['input'])})"
-    said = first["msg"].removeprefix("Value error, ")
-    more = f"; and {len(complaints) - 1} more" if len(complaints) > 1 else ""
-    return f"{path}: {said}{got}{more}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."

@@ -21,10 +21,8 @@ from pathlib import Path
 import grpc
 import structlog
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.certificates import (
     CLIENT_AUTH,
@@ -34,6 +32,7 @@ from shared.certificates import (
     issuer_of,
     read_authorities,
     read_der,
+    read_private_key,
     require_purpose,
 )
 from shared.errors import ConfigError, IdentityError
@@ -140,19 +139,14 @@ def check_credentials(paths: TlsPaths, *, expected_role: Role, now: datetime) ->
             f"{paths.certificate}: expected a P-256, P-384 or RSA key, which gRPC can use for TLS, got another kind: "
             "is this the signing certificate?"
         )
-    purpose, meaning = (
-        (SERVER_AUTH, "being dialled (TLS server)")
-        if expected_role is Role.COORDINATOR
-        else (CLIENT_AUTH, "dialling (TLS client)")
-    )
     authorities = read_authorities(files.ca)
     try:
         identity = parse_spiffe(check_leaf(leaf, authorities=authorities, now=now))
-        require_purpose(leaf, purpose, meaning=meaning)
+        if identity.role is not expected_role:
+            raise IdentityError(f"expected a certificate with the role {expected_role}, got that of {identity}")
+        require_purpose(leaf, SERVER_AUTH if expected_role is Role.COORDINATOR else CLIENT_AUTH)
     except IdentityError as error:
         raise ConfigError(f"{paths.certificate}: {error}") from None
-    if identity.role is not expected_role:
-        raise ConfigError(f"{paths.certificate}: expected a certificate of a {expected_role}, got that of {identity}")
     return CheckedTls(
         identity,
         fingerprint_of(leaf),
@@ -229,19 +223,15 @@ def _configuration(pair: _Pair) -> grpc.ServerCertificateConfiguration:
 def _read_pair(paths: TlsPaths) -> _Pair:
     certificate, key_pem, ca = _read(paths.certificate), _read(paths.key), _read(paths.ca)
     leaf = _leaf(paths.certificate, certificate)
-    read_authorities(ca)
-    if _private_key(paths.key, key_pem).public_key() != leaf.public_key():
+    try:
+        read_authorities(ca)
+    except ConfigError as error:
+        raise ConfigError(f"{paths.ca}: {error}") from None
+    if read_private_key(key_pem, path=paths.key).public_key() != leaf.public_key():
         raise ConfigError(
             f"{paths.key} is not the key of {paths.certificate}: take both from the same `consilo pki issue`"
         )
     return _Pair(certificate, key_pem, ca, leaf)
-
-
-def _private_key(path: Path, pem: bytes) -> PrivateKeyTypes:
-    try:
-        return load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ConfigError(f"{path}: expected an unencrypted private key in PEM form, got something else") from None
 
 
 def _leaf(path: Path, pem: bytes) -> x509.Certificate:

@@ -172,7 +172,12 @@ def load_verifying_key(certificate: Path, *, ca: Path | None) -> VerifyingKey:
     if ca is not None:
         der = parsed.public_bytes(Encoding.DER)
         now = parsed.not_valid_before_utc  # it may have expired since
-        checked = verify_signing_certificate(der, ca_pem=_read(ca), now=now)
+        try:
+            checked = verify_signing_certificate(der, ca_pem=_read(ca), now=now)
+        except ConfigError as error:
+            raise ConfigError(f"{ca}: {error}") from None
+        except IdentityError as error:
+            raise IdentityError(f"{certificate}: {error}") from None
         if checked.identity.role is not Role.COORDINATOR:
             raise IdentityError(
                 f"{certificate}: expected the coordinator's certificate, got that of {checked.identity}"

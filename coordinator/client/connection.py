@@ -22,15 +22,35 @@ from coordinator.client.operations import Operations
 from coordinator.client.operations import Progress as Told
 from coordinator.client.rpc import OperationsChannel
 from coordinator.client.settings import CONFIG_VARIABLE, DEFAULT_CONFIG, OperatorSettings, load_operator
+from shared.clock import SystemClock
+from shared.config import dialled_address
+from shared.identity import Role
 from shared.terminal import stderr_console
+from shared.tls import check_credentials
 
 Command = Callable[..., Any]
+
+
+class AddressType(click.ParamType[str]):
+    """A coordinator's address, as in operator.toml."""
+
+    name = "address"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return dialled_address(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def operator_options(command: Command) -> Command:
     """Add `--config` and `--coordinator`, passed as `config` and `address`."""
     command = click.option(
-        "--coordinator", "address", metavar="HOST:PORT", help="Dial this address instead of the configured one."
+        "--coordinator",
+        "address",
+        metavar="HOST:PORT",
+        type=AddressType(),
+        help="Dial this address instead of the configured one.",
     )(command)
     return click.option(
         "--config",
@@ -38,7 +58,7 @@ def operator_options(command: Command) -> Command:
         default=DEFAULT_CONFIG,
         show_default=True,
         show_envvar=True,
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         help="The operator's configuration: which coordinator, which credentials.",
     )(command)
 
@@ -64,7 +84,8 @@ def operator_settings(config: Path, address: str | None) -> OperatorSettings:
 
 @contextmanager
 def dial(settings: OperatorSettings) -> Iterator[Operations]:
-    """A connection, made when it is first used."""
+    """A connection, made when it is first used. Raises ConfigError for credentials with which nobody is let in."""
+    check_credentials(settings.tls.paths, expected_role=Role.OPERATOR, now=SystemClock().now())
     with OperationsChannel(address=settings.operator.coordinator, tls=settings.tls.paths) as channel:
         yield Operations(channel)
 

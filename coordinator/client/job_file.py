@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from coordinator.client.operations import Progress, digest_of
+from shared.complaints import first_complaint
 from shared.config import load_config
 from shared.errors import ConfigError
 from shared.ids import Digest
@@ -44,7 +45,6 @@ from shared.job import (
     StrategySpec,
     Table,
     Task,
-    first_complaint,
 )
 from shared.secagg.threshold import default_max_colluding
 from shared.wire.operations import PutModelOpen

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shared.config import Address, LocalPath, SigningTable, TlsTable, load_config
+from shared.config import Dialled, LocalPath, SigningTable, TlsTable, load_config
 from shared.errors import ConfigError
 from shared.job import Table
 
@@ -31,7 +31,7 @@ OWN_VARIABLES = ("CONSILO_OPERATOR__", "CONSILO_TLS__")
 class OperatorTable(Table):
     """[operator]: whom to dial."""
 
-    coordinator: Address = Field(description="host:port of the coordinator.")
+    coordinator: Dialled = Field(description="host:port of the coordinator.")
     coordinator_certificate: LocalPath | None = Field(
         default=None, description="The coordinator's signing certificate (PEM), with which its audit log is verified."
     )

@@ -25,8 +25,9 @@ from coordinator.client.standing import (
     why,
 )
 from coordinator.storage.interface import COMMITTED
+from shared.complaints import first_complaint
 from shared.errors import WireError
-from shared.job import JobSpec, first_complaint, jobspec_digest, parse_jobspec
+from shared.job import JobSpec, jobspec_digest, parse_jobspec
 from shared.reasons import AttemptAbortReason, DropReason, JobState, Purpose
 from shared.terminal import facts, table
 from shared.wire.operations import JobDetail, JobStatus, LiveRound, ModelStatus, RoundStatus

@@ -169,7 +169,7 @@ def authorities_in(path: Path) -> tuple[x509.Certificate, ...]:
 def believe(presented: Presented, *, host: str, authorities: tuple[x509.Certificate, ...], now: datetime) -> str:
     """The identity in the certificate, if it is of this consortium and for this host. Raises IdentityError."""
     uri = check_leaf(presented.certificate, authorities=authorities, now=now)
-    require_purpose(presented.certificate, SERVER_AUTH, meaning="being dialled (TLS server)")
+    require_purpose(presented.certificate, SERVER_AUTH)
     hosts = hosts_of(presented.certificate)
     if not any(_names_host(name, host) for name in hosts):
         raise IdentityError(

@@ -34,6 +34,7 @@ from shared.errors import ConfigError, TaskError
 from shared.ids import JobId, ParticipantId, RoundNumber, TaskName, parse_task_name
 from shared.tensors import read_index_file
 from shared.terminal import emit, facts, json_option, stderr_console, table
+from shared.toml import parse_toml
 
 DEADLINE_S = 24 * 3600.0
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -167,9 +168,9 @@ def _read_job(path: Path | None, seed: int) -> _JobPart:
     if path is None:
         return _JobPart(training={}, metrics=None, seed=seed)
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        found = parse_toml(path.read_bytes(), source=str(path))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): check the path and who runs this") from None
     training, metrics, seed = found.get("training", {}), found.get("metrics", []), found.get("seed", seed)
     if not isinstance(training, dict) or not isinstance(metrics, list) or not isinstance(seed, int):
         raise ConfigError(f"{path}: training is a table, metrics a list and seed an integer")

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from participant.tasks.contract import DeviceRequest, NoteKind
 from participant.tasks.framing import FrameError
 from participant.tasks.seeding import SEED_MAX
+from shared.complaints import first_complaint
 from shared.ids import COUNTER_MAX
-from shared.job import first_complaint
 from shared.reasons import DropReason
 
 

@@ -48,8 +48,8 @@ from participant.tasks.messages import (
 )
 from participant.tasks.seeding import LOAD_SEED
 from participant.tasks.spawn import ProcessEnded, TaskProcess
+from shared.complaints import first_complaint
 from shared.ids import Digest
-from shared.job import first_complaint
 from shared.reasons import DropReason
 
 TERM_GRACE_S = 2.0  # between SIGTERM and SIGKILL: nothing that the task could save is wanted any more

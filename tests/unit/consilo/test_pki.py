@@ -129,7 +129,7 @@ def test_folders_that_hold_no_authority(authority: Authority, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="is not the key of"):
         Authority.load(authority.folder)
     (authority.folder / "ca.key").write_bytes(b"junk")
-    with pytest.raises(ConfigError, match="unencrypted"):
+    with pytest.raises(ConfigError, match="private key in PEM form"):
         Authority.load(authority.folder)
     with pytest.raises(ConfigError, match="a-z"):
         create_authority(tmp_path / "third", consortium="Hearts Example", now=NOW)

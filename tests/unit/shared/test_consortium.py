@@ -122,9 +122,9 @@ def members(**changed: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"version": 2}, r"version 1.*body.version: Input should be 1 \(got 2\)"),
+        ({"version": 2}, r"version 1.*body.version: expected 1, got 2"),
         ({"version": True}, r"canonical form"),
-        ({"signatures_needed": 0}, r"body.signatures_needed: .*greater than or equal to 1"),
+        ({"signatures_needed": 0}, r"body.signatures_needed: expected at least 1"),
         ({"signatures_needed": 2}, r"signatures_needed is 2, but there are 1 officers"),
         ({"officers": []}, r"body.officers: .*at least 1"),
         ({"officers": [OFFICER.verifying_key.raw.hex()] * 2}, r"officers must be sorted and distinct"),
@@ -141,9 +141,9 @@ def members(**changed: Any) -> list[dict[str, Any]]:
         ({"officers": ["01" + 62 * "0"]}, r"body.officers.0: .*small order"),
         ({"members": members(role="owner")}, r"body.members.1.role"),
         ({"members": members(id="Hospital A")}, r"a name has 1 to 63 characters"),
-        ({"members": members(site="x")}, r"body.members.1.site: Extra inputs"),
+        ({"members": members(site="x")}, r"body.members.1.site: unknown key"),
         ({"consortium": "Hearts Example"}, r"a consortium has a name like a DNS name"),
-        ({"comment": "x"}, r"body.comment: Extra inputs"),
+        ({"comment": "x"}, r"body.comment: unknown key"),
     ],
 )
 def test_a_body_that_no_silo_takes(changed: dict[str, Any], complaint: str) -> None:

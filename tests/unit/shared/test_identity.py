@@ -156,7 +156,7 @@ def test_loading_a_signing_key(consortium: Consortium, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         SigningKey.load(tmp_path / "absent")
     (tmp_path / "junk").write_bytes(b"junk")
-    with pytest.raises(ConfigError, match="unencrypted PEM"):
+    with pytest.raises(ConfigError, match="private key in PEM form"):
         SigningKey.load(tmp_path / "junk")
 
 
@@ -279,7 +279,7 @@ def test_the_allow_list_denies_by_default() -> None:
         (HEAD + "allowed = 3", "tables"),
         (HEAD + "allowed = [3]", "number 1: expected a table"),
         (HEAD + ENTRY + ENTRY, "twice"),
-        (HEAD + ENTRY.replace("participant", "owner"), "number 1: 'owner'"),
+        (HEAD + ENTRY.replace("participant", "owner"), "number 1: role: expected one of .*, got 'owner'"),
         (HEAD + ENTRY.replace("hospital-a", "Hospital"), "number 1: a name"),
         (HEAD + ENTRY.replace("a" * 64, "a" * 63), "number 1: expected 64"),
         (HEAD + ENTRY.replace("signing_sha256", "signing"), "unknown key 'signing'"),

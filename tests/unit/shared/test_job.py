@@ -177,7 +177,7 @@ REQUIRED = [
 
 @pytest.mark.parametrize("path", REQUIRED)
 def test_a_missing_key_is_named(path: str) -> None:
-    with pytest.raises(WireError, match=f"{path}: Field required"):
+    with pytest.raises(WireError, match=f"{path}: it is missing"):
         parse_jobspec(canonical_json(without(path)))
 
 

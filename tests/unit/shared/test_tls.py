@@ -255,7 +255,7 @@ DEVIATIONS: list[tuple[str, Deviation]] = [
     ("expired", lambda c, _: c.expired().tls),
     ("valid from", lambda c, _: c.not_yet_valid().tls),
     ("exactly one URI", lambda c, _: c.two_names().tls),
-    ("certificate of a participant", lambda c, _: c.operator().tls),
+    ("role participant", lambda c, _: c.operator().tls),
     ("dialling", lambda c, _: c.leaf("served", purpose=SERVER_AUTH).tls),
     ("is this the signing certificate", lambda c, _: c.leaf("ed", key=ed25519.Ed25519PrivateKey.generate()).tls),
     ("P-256, P-384", lambda c, _: c.leaf("p521", key=ec.generate_private_key(ec.SECP521R1())).tls),
