@@ -91,8 +91,9 @@ def startable(
         assessment = assess(candidate.spec, offers, control=candidate.control)
         taken = [member for member in members if member in busy]
         if taken:
-            holders = ", ".join(dict.fromkeys(busy[member] for member in taken))
-            waiting[candidate.job] = f"waits for {holders}, which has {', '.join(taken)}"
+            holders = list(dict.fromkeys(busy[member] for member in taken))
+            have = "has" if len(holders) == 1 else "have"
+            waiting[candidate.job] = f"waits for {', '.join(holders)}, which {have} {', '.join(taken)}"
         elif not assessment.enough():
             waiting[candidate.job] = assessment.explain()
         else:

@@ -10,20 +10,23 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from shared.errors import ConflictError, FederationError, UnknownError
+from shared.control import Pause
+from shared.errors import ConflictError, FederationError, UnknownError, WireError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
-from shared.job import JobSpec, MaskingSpec, RoundPolicy, canonical_json
+from shared.job import JobSpec, MaskingSpec, RoundPolicy, canonical_json, parse_jobspec
 from shared.protocol.phases import Phase
 from shared.reasons import JobState, Purpose
 from shared.tls import TlsPaths, server_credentials
 from shared.update import CHUNK_BYTES
 from shared.wire import operations as wire
+from shared.wire import steering
 from shared.wire.status import ERROR_METADATA_KEY, status_of
 from shared.wire.transfer import encode_data
 
 T = TypeVar("T")
 
 MEMBERS = (ParticipantId("hospital-a"), ParticipantId("hospital-b"), ParticipantId("hospital-c"))
+OPERATOR = "spiffe://hearts.example/operator/operator"
 MASKED = MaskingSpec(max_colluding=1)
 
 
@@ -62,6 +65,29 @@ class FakeOperations:
         wanted = wire.decode_abort_job(request)
         aborted = replace(self._job(wanted.job).job, state=JobState.ABORTED, reason=f"operator: {wanted.reason}")
         return wire.encode_abort_job_response(aborted)
+
+    def pause_job(self, request: bytes) -> bytes:
+        wanted = steering.decode_pause_job(request)
+        pause = Pause(OPERATOR, "2026-01-02T04:00:00+00:00", wanted.reason)
+        return steering.encode_pause_job_response(self._steer(wanted.job, state=JobState.PAUSED, pause=pause))
+
+    def resume_job(self, request: bytes) -> bytes:
+        job = steering.decode_resume_job(request)
+        return steering.encode_resume_job_response(self._steer(job, state=JobState.QUEUED, pause=None))
+
+    def control_job(self, request: bytes) -> bytes:
+        wanted = steering.decode_control_job(request)
+        job = self._job(wanted.job).job
+        control = job.control.changed(wanted.change)
+        if complaint := control.complaint(parse_jobspec(job.spec)):
+            raise WireError(complaint)
+        return steering.encode_control_job_response(self._steer(wanted.job, control=control))
+
+    def _steer(self, job: JobId, **changes: Any) -> steering.Steered:
+        before = self._job(job)
+        after = replace(before, job=replace(before.job, **changes))
+        self.jobs[job] = after
+        return steering.Steered(after.job, after != before)
 
     def put_model(self, frames: Iterable[bytes]) -> bytes:
         opening, *chunks = map(wire.decode_put_model_frame, frames)
@@ -127,6 +153,9 @@ def _handlers(fake: FakeOperations) -> grpc.GenericRpcHandler:
             "GetJob": one(_answering(fake.get_job)),
             "WatchJob": many(_streaming(fake.watch_job)),
             "AbortJob": one(_answering(fake.abort_job)),
+            "PauseJob": one(_answering(fake.pause_job)),
+            "ResumeJob": one(_answering(fake.resume_job)),
+            "ControlJob": one(_answering(fake.control_job)),
             "PutModel": grpc.stream_unary_rpc_method_handler(_answering(fake.put_model)),
             "ListModels": one(_answering(fake.list_models)),
             "PromoteModel": one(_answering(fake.promote_model)),
@@ -187,7 +216,7 @@ def status(
         spec=a_spec().to_bytes() if spec is None else spec,
         state=state,
         reason=reason,
-        submitted_by="spiffe://hearts.example/operator/operator",
+        submitted_by=OPERATOR,
         submitted_at="2026-01-02T03:04:05+00:00",
     )
 

@@ -146,6 +146,7 @@ class Federation:
         options: Mapping[str, Mapping[str, object]],
         python_path: Path = CLUSTER_TASKS,
         policy: Mapping[str, object] | None = None,
+        policies: Mapping[str, Mapping[str, object]] | None = None,
         metrics: bool = False,
         log_level: str = "info",
         port: int | None = None,
@@ -153,8 +154,9 @@ class Federation:
         now: datetime | None = None,
     ) -> None:
         """`options`: for each participant, the options of its one task, which is called `study`. `policy`: what silos
-        say beside that they take plain jobs. `port`: where the coordinator listens. `links`: which addresses members
-        dial who do not dial it directly. `now`: the first day of the certificates.
+        say beside that they take plain jobs; `policies`: what single ones say besides. `port`: where the coordinator
+        listens. `links`: which addresses members dial who do not dial it directly. `now`: the first day of the
+        certificates.
         """
         self.folder = folder
         self.members = sorted(options)
@@ -166,6 +168,7 @@ class Federation:
         self.metrics_port = free_port() if metrics else None
         self._log_level = log_level
         two = {"minimum_survivors": 2, "allow_two_party": True} if len(self.members) == TWO_PARTY else {}
+        self._policies = policies or {}
         self._policy = {"allow_plain": True, "minimum_members": 1, **two, **(policy or {})}
         for member in self.members:
             self.consortium.participant(member)
@@ -313,7 +316,7 @@ class Federation:
                     "manifest": str(self._manifest.path),
                     "digest": str(self._manifest.consortium.digest),
                 },
-                "policy": self._policy,
+                "policy": {**self._policy, **self._policies.get(member, {})},
                 "metrics": {"listen": "off"},
             },
         )

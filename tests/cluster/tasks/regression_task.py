@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def train_locally(model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, learnin
 class RegressionTask(Task):
     """Options: `silo`, `rows`, `fail_in_rounds` (in which this silo's training crashes), `name` and `ledger` (a file to
     which each training writes a line when it begins). A job's [training] table may say `crash`: for names, the rounds
-    in which they crash.
+    in which they crash; and `slow`: for names, how many seconds more their training takes.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -65,6 +66,7 @@ class RegressionTask(Task):
                 ledger.write(f"{round.job_id} {round.number}\n")
         if round.number in self.failing or round.number in round.training.get("crash", {}).get(self.name, []):
             raise RuntimeError("this silo is not well today")
+        time.sleep(float(round.training.get("slow", {}).get(self.name, 0.0)))
         loss = train_locally(model, self.x, self.y, learning_rate=float(round.training["learning_rate"]))
         return TrainResult(weight=len(self.x), metrics={"loss": loss})
 
