@@ -31,6 +31,7 @@ ROWS = {"hospital-a": 24, "hospital-b": 40, "hospital-c": 16}
 STAYS, GOES, STRICT = ROWS
 STRICT_S = 60.0  # what hospital-c allows a round to train
 ENDLESS = 100_000
+TRAINING = {"learning_rate": 0.05}
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,10 @@ class Study:
     initial: Path
 
     def submit(self, name: str, members: list[str] | None = None, **changes: Any) -> JobId:
-        options = {
-            "training": {"learning_rate": 0.05},
-            "quorum": len(members or "ab"),
-            "masking": {"mode": "plain"},
-            "grace_s": 0.0,
-            **changes,
-        }
-        spec = job_spec(members or list(ROWS), self.initial, **options)
+        names = members or list(ROWS)
+        enough = min(2, len(names))
+        options = {"quorum": enough, "min_survivors": enough, "grace_s": 0.0, "training": TRAINING, **changes}
+        spec = job_spec(names, self.initial, masking={"mode": "plain"}, **options)
         return self.federation.submit(name, spec, self.initial)
 
     def until(self, job: JobId, reached: Callable[[JobDetail], bool]) -> JobDetail:
@@ -130,7 +127,7 @@ def test_whoever_is_outside_a_result_is_named_with_the_reason_wherever_somebody_
     """And a silo that declines by its policy takes part once an operator changed what it declined. With the quorum a
     round waits for everybody, or goes on without the one that is away.
     """
-    job = study.submit("life-1", rounds=ENDLESS, quorum=3, min_survivors=2)
+    job = study.submit("life-1", rounds=ENDLESS, quorum=3)
     waiting = study.state_of(job).job
     assert (waiting.state, waiting.reason) == (JobState.QUEUED, "2 of quorum 3; not connected: hospital-c")
     study.control(job, quorum=2)
@@ -177,15 +174,15 @@ def test_whoever_is_outside_a_result_is_named_with_the_reason_wherever_somebody_
 
 @pytest.mark.long
 def test_a_member_that_is_too_slow_for_the_grace_is_left_out(study: Study) -> None:
-    slow = {"learning_rate": 0.05, "slow": {STRICT: 60.0}}
-    detail = study.federation.finish(study.submit("slow-1", rounds=1, training=slow, grace_s=0.2, deadline_s=STRICT_S))
-    (trained,) = rounds_of(detail)
-    assert (trained["survivors"], trained["dropped"]) == ([STAYS, GOES], {STRICT: DropReason.NOT_READY})
+    slow = {**TRAINING, "slow": {GOES: 60.0}}
+    job = study.submit("slow-1", [STAYS, GOES], rounds=1, training=slow, quorum=1, min_survivors=1, grace_s=0.2)
+    (trained,) = rounds_of(study.federation.finish(job))
+    assert (trained["survivors"], trained["dropped"]) == ([STAYS], {GOES: DropReason.NOT_READY})
 
 
 @pytest.mark.long
 def test_a_job_gives_up_after_so_many_aborted_rounds_and_another_goes_on_from_its_version(study: Study) -> None:
-    sick = {"learning_rate": 0.05, "crash": {GOES: [2, 3]}}
+    sick = {**TRAINING, "crash": {GOES: [2, 3]}}
     job = study.submit("sick-1", [STAYS, GOES], rounds=4, training=sick, aborted_rounds_allowed=1)
     detail = study.until_state(job, JobState.ABORTED)
     assert detail.job.reason == "2 rounds aborted, 1 allowed; the last: below_quorum"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coordinator.storage.interface import RoundRecord
+from shared.control import AS_SUBMITTED, JobControl, Pause
 from shared.errors import ConflictError, PeerError, PhaseError
 from shared.ids import AttemptKey, Digest, ParticipantId, RoundKey
 from shared.protocol.messages import AdvertiseKeys, AnswerKind, AttemptAnswer, Envelope, RoundReply, UnmaskShares
@@ -40,6 +41,12 @@ class Evidence:
     texts: list[str] = field(default_factory=list)
     """Errors, as they were told."""
     revoked: set[ParticipantId] = field(default_factory=set)
+
+    paused_at: tuple[Pause, int] | None = None
+    """The pause that the job is under, and how many rounds were planned when it came."""
+    planned: int = 0
+    controls: set[JobControl] = field(default_factory=lambda: {AS_SUBMITTED})
+    """The job's control when it was looked at last."""
 
     finished: dict[RoundKey, RoundRecord] = field(default_factory=dict)
     lines: list[bytes] = field(default_factory=list)

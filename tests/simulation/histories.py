@@ -46,6 +46,8 @@ MASKED_WEIGHTS = {
     "delay": 2,
     "hostile": 6,
 }
+STEERING = {"pause": 4, "resume": 4, "control": 6}
+"""What an operator changes of a job; in histories of their own, so that those above stay what they are."""
 OPERATIONS_MAX = 24
 
 
@@ -57,6 +59,8 @@ def _drawn(weights: Mapping[str, int]) -> st.SearchStrategy[list[Operation]]:
 
 operations = _drawn(WEIGHTS)
 masked_operations = _drawn(MASKED_WEIGHTS)
+steered_operations = _drawn({**WEIGHTS, **STEERING})
+masked_steered_operations = _drawn({**MASKED_WEIGHTS, **STEERING})
 shapes: st.SearchStrategy[Shape] = st.builds(
     Shape,
     members=st.integers(3, 4),
@@ -90,6 +94,11 @@ def histories_of(share: int) -> int:
 
 def drawn_in(share: int) -> tuple[st.SearchStrategy[Shape], st.SearchStrategy[list[Operation]]]:
     return (shapes, operations) if share % 2 else (masked_shapes, masked_operations)
+
+
+def steered_in(*, masked: bool) -> tuple[st.SearchStrategy[Shape], st.SearchStrategy[list[Operation]]]:
+    """As `drawn_in`, with an operator who pauses, resumes and controls the job."""
+    return (masked_shapes, masked_steered_operations) if masked else (shapes, steered_operations)
 
 
 def quick(examples: int) -> settings:

@@ -7,6 +7,7 @@ believe a component that lies. Each has a name, by which a planted bug is convic
 * `survivors`: who is in a result took part, and whose update was acknowledged is in the result or named as out;
 * `lineage`: a committed train round has one model, its parent the last one; an aborted round has none;
 * `finished-stays`: a finished round never changes, and none is missing;
+* `steering`: no round is planned while a job is paused or to be paused, and a plan has the control of its moment;
 * `audit`: the log verifies from genesis, and every head ever seen is still in it;
 * `acknowledged-durable`: an acknowledged update is on disk, whole, until its round is over;
 * `refused-changes-nothing`: what is refused leaves everything as it was;
@@ -34,13 +35,13 @@ from coordinator.storage.interface import COMMITTED, RoundRecord
 from shared.errors import AuditError
 from shared.ids import Digest, ParticipantId, RoundKey
 from shared.protocol.messages import AttemptStart, RoundResult, attempt_digest
-from shared.reasons import Purpose
+from shared.reasons import JobState, Purpose
 from shared.update import StatisticsLayout, UpdateLayout, update_digest
 from shared.wire.sealed import decode_envelope, encode_update_header, reopen
 from tests.simulation.coordinator_process import Host
 from tests.simulation.evidence import Evidence
 from tests.simulation.masked_invariants import no_attempt_after_a_bundle, openings_stay, round_ended
-from tests.simulation.settings import hold
+from tests.simulation.settings import JOB, hold
 from tests.simulation.silo import Silo
 from tests.simulation.work import hot_cell
 from tests.support.rounds import COORDINATOR_KEY, METRICS, model_values
@@ -50,6 +51,7 @@ def check(host: Host, seen: Evidence, silos: Iterable[Silo] = ()) -> None:
     """Everything that must hold at any moment."""
     _audit(host, seen)
     _rounds(host, seen)
+    _steering(host, seen)
     _contributions(host, seen)
     openings_stay(seen, silos)
 
@@ -83,6 +85,26 @@ def _rounds(host: Host, seen: Evidence) -> None:
             if record.outcome == COMMITTED:
                 _committed(host, seen, record)
     hold(len(records.models) == seen.models, "lineage", f"{len(records.models)} models for {seen.models - 1} rounds")
+
+
+def _steering(host: Host, seen: Evidence) -> None:
+    records = host.store._records
+    job, planned = records.jobs[JOB], len(records.rounds)
+    if seen.paused_at is not None and job.pause == seen.paused_at[0]:
+        hold(planned == seen.paused_at[1], "steering", f"round {planned} was planned although the job was paused")
+    else:
+        seen.paused_at = None if job.pause is None else (job.pause, planned)
+    for key in sorted(records.rounds)[seen.planned :]:
+        plan = decode_plan(records.journals[key][0]).value
+        hold(plan.control in seen.controls | {job.control}, "steering", f"the plan of {key} has {plan.control}")
+        hold(plan.deadline_s == plan.control.deadline_of(host.spec), "steering", f"{key} has {plan.deadline_s} s")
+        hold(not plan.control.complaint(host.spec), "steering", plan.control.complaint(host.spec))
+    hold(
+        job.state is not JobState.PAUSED or all(record.outcome for record in records.rounds.values()),
+        "steering",
+        "a round of a paused job is open",
+    )
+    seen.planned, seen.controls = planned, {job.control}
 
 
 def _committed(host: Host, seen: Evidence, record: RoundRecord) -> None:

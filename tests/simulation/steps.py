@@ -7,6 +7,7 @@ folded. `World` chooses among them, and breaks things in between.
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ import structlog
 from shared.clock import ManualClock
 from shared.errors import ConflictError, LateError, PeerError, PhaseError, UnreachableError
 from shared.reasons import JobState
-from tests.simulation.coordinator_process import Host
+from tests.simulation.coordinator_process import OPERATOR, Host
 from tests.simulation.evidence import Evidence
 from tests.simulation.invariants import check
 from tests.simulation.masked_invariants import no_secret
@@ -118,6 +119,7 @@ class Federation:
         for faults in (self.host.faults, *(silo.faults for silo in self.silos)):
             faults.forget()
         for _ in range(REST_WAITS_MAX):
+            self._resume()
             self._exhaust()
             if self._over():
                 break
@@ -131,6 +133,12 @@ class Federation:
         hold(self._over(), "ends", "the job does not end")
         self._nothing_left()
         no_secret(self.host, self.seen, LINES)
+
+    def _resume(self) -> None:
+        """A job that an operator paused goes on."""
+        if self.host.store._records.jobs[JOB].pause is not None:
+            with suppress(ConflictError):  # it is over
+                self.host.up().conductor.desk.resume_job(JOB, OPERATOR)
 
     def _exhaust(self) -> None:
         for taken in range(REST_STEPS_MAX):
@@ -151,7 +159,7 @@ class Federation:
         if job.state in {JobState.COMPLETED, JobState.ABORTED}:
             return True
         members_left = sum(not silo.revoked for silo in self.silos)
-        return process.driver is None and members_left < self.host.spec.round.quorum
+        return process.driver is None and members_left < job.control.quorum_of(self.host.spec)
 
     def _nothing_left(self) -> None:
         records = self.host.store._records

@@ -18,7 +18,7 @@ from hypothesis import given, seed
 from shared.protocol.messages import RoundResult
 from shared.reasons import JobState
 from shared.wire.sealed import decode_envelope, reopen
-from tests.simulation.histories import SEED, SHARES, drawn_in, histories_of, quick
+from tests.simulation.histories import SEED, SHARES, drawn_in, histories_of, quick, steered_in
 from tests.simulation.masked_invariants import occurrences
 from tests.simulation.reproductions import FOUND
 from tests.simulation.settings import JOB, Shape
@@ -26,6 +26,7 @@ from tests.simulation.steps import note
 from tests.simulation.world import Operation, World, play
 
 LONG_HISTORIES = 25_000  # of each kind
+STEERED_HISTORIES = 25  # of each kind
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,30 @@ def test_every_invariant_holds_in_every_history(share: int) -> None:
 def test_every_invariant_holds_in_many_more_histories(share: int) -> None:
     @quick(LONG_HISTORIES)
     @given(*drawn_in(share))
+    def history(shape: Shape, drawn: list[Operation]) -> None:
+        play(shape, drawn)
+
+    history()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "plain"])
+def test_every_invariant_holds_while_an_operator_steers_the_job(masked: bool) -> None:  # noqa: FBT001
+    @seed(SEED + SHARES + masked)
+    @quick(STEERED_HISTORIES)
+    @given(*steered_in(masked=masked))
+    def history(shape: Shape, drawn: list[Operation]) -> None:
+        play(shape, drawn)
+
+    history()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(6 * 3600)
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "plain"])
+def test_every_invariant_holds_while_an_operator_steers_many_more(masked: bool) -> None:  # noqa: FBT001
+    @quick(LONG_HISTORIES // 5)
+    @given(*steered_in(masked=masked))
     def history(shape: Shape, drawn: list[Operation]) -> None:
         play(shape, drawn)
 

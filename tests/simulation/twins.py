@@ -17,10 +17,12 @@ from coordinator.desk import Desk
 from coordinator.storage.interface import COMMITTED
 from participant.fitting import NoUpdate
 from participant.round.phases import Offer, Shared, Uploading
+from shared.control import ControlChange
 from shared.errors import UnreachableError
 from shared.ids import Digest, ParticipantId, RoundNumber
 from shared.reasons import DropReason, JobState
 from tests.simulation.boundaries import Boundaries, Strike
+from tests.simulation.coordinator_process import OPERATOR
 from tests.simulation.settings import JOB, Parts, Shape, hold
 from tests.simulation.silo import Silo
 from tests.simulation.steps import Federation, Step
@@ -28,6 +30,8 @@ from tests.simulation.work import one_hot
 
 STEPS_MAX = 6000
 CHECKED_EACH = 8
+ASKED_MOST = 2  # one call is struck, and the next one is answered
+LONGER_S = 900.0
 FAILING_ATTEMPT, ABORTED, DROPPING = 1, 2, 3  # the rounds in which these happen
 TORN_BYTES = 3  # of a chunk, left on the coordinator's disk by a crash in the last round
 CRASHING = (1, 2)  # the silos whose task crashes in the aborted round
@@ -112,6 +116,7 @@ class Twin(Federation):
                     silo.restart()
                 self.clock.advance(self.host.spec.round.upload_deadline_s + 1.0)
                 self.host.breathe(retry=True)
+        self._steer()
         if self._is_half_sent(self.silos[0]) and self._once("crash"):
             self.host.crash(keep_bytes=TORN_BYTES)
         if isinstance(states.get(RoundNumber(DROPPING)), Uploading) and self._once("drop"):
@@ -121,6 +126,30 @@ class Twin(Federation):
         if self._away and self._number_of_round() > DROPPING:
             self._away.clear()
             self._look()
+
+    def _steer(self) -> None:
+        """An operator gives rounds more time in the first, has the job paused in the one that aborts, and resumed once
+        it is paused. One that is not answered asks again.
+        """
+        job = self.host.store._records.jobs[JOB]
+        number, open_ = self._number_of_round(), self._round_is_open()
+        if number == FAILING_ATTEMPT and not job.control.revision:
+            self._ask(lambda desk: desk.control_job(JOB, ControlChange(deadline_s=LONGER_S), OPERATOR))
+        elif number == ABORTED and open_ and job.pause is None:
+            self._ask(lambda desk: desk.pause_job(JOB, "as it is written", OPERATOR))
+        elif job.state is JobState.PAUSED:
+            self._ask(lambda desk: desk.resume_job(JOB, OPERATOR))
+
+    def _ask(self, ask: Callable[[Desk], object]) -> None:
+        for _ in range(ASKED_MOST):
+            try:
+                self.host.call(ask, self.host.up().conductor.desk)
+            except UnreachableError:
+                continue
+            return
+
+    def _round_is_open(self) -> bool:
+        return any(not record.outcome for record in self.host.store._records.rounds.values())
 
     def _is_half_sent(self, silo: Silo) -> bool:
         """Whether a chunk of its update of the last round is at the coordinator, and not on disk yet."""
@@ -149,10 +178,7 @@ class Twin(Federation):
             lambda desk: desk.has_model(self.host.spec.initial_model),
         )
         for ask in asked:
-            try:
-                self.host.call(ask, self.host.up().conductor.desk)
-            except UnreachableError:
-                continue
+            self._ask(ask)
 
     @property
     def struck(self) -> bool:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from coordinator.desk import Desk
 from coordinator.round.phases import phase_name
 from coordinator.storage.faults import Fault
+from shared.control import ControlChange
 from shared.errors import ConflictError, LateError, PeerError, UnreachableError
 from shared.protocol.messages import AttemptAnswer, AttemptStart, Exchange
 from shared.reasons import DropReason
@@ -30,6 +32,7 @@ from tests.simulation.verbs import COORDINATOR_VERBS, PARTICIPANT_VERBS
 Operation = tuple[str, int, int]
 
 SECONDS = (0.5, 4.0, 5.5, 16.0, 61.0, 601.0)  # a moment, the grace, the reconnect window, both deadlines
+DEADLINES_S = (30.0, 600.0, 1200.0)  # what an operator makes of the deadline of 600 s
 OUTAGES_S = (16.0, 61.0, 61.0, 601.0)
 PHASES = ("advertising", "sharing", "uploading", "confirming", "unmasking", "folding")
 UNTIL_STEPS_MAX = 150
@@ -175,11 +178,34 @@ class World(Federation):
 
     def do_abort(self, a: int, b: int) -> None:
         """An operator ends the job."""
+        if not a % 4:
+            self._ask(lambda desk: desk.abort_job(JOB, "enough", OPERATOR))
+
+    def do_pause(self, a: int, b: int) -> None:
+        """An operator pauses the job; the answer may be lost with the process."""
+        self._ask(lambda desk: desk.pause_job(JOB, "for a while", OPERATOR))
+
+    def do_resume(self, a: int, b: int) -> None:
+        self._ask(lambda desk: desk.resume_job(JOB, OPERATOR))
+
+    def do_control(self, a: int, b: int) -> None:
+        """An operator changes the rules of the rounds to come, or takes that back."""
+        spec = self.host.spec
+        quorum = spec.floor + a % (len(spec.members) - spec.floor + 1)
+        changes = (
+            ControlChange(quorum=quorum),
+            ControlChange(deadline_s=DEADLINES_S[a % len(DEADLINES_S)]),
+            ControlChange(reset=True, quorum=quorum),
+            ControlChange(reset=True),
+        )
+        self._ask(lambda desk: desk.control_job(JOB, changes[b % len(changes)], OPERATOR))
+
+    def _ask(self, ask: Callable[[Desk], object]) -> None:
         process = self.host.process
-        if process is None or a % 4:
+        if process is None:
             return
         try:
-            self.host.call(process.conductor.desk.abort_job, JOB, "enough", OPERATOR)
+            self.host.call(ask, process.conductor.desk)
         except (ConflictError, UnreachableError):
             return
 
