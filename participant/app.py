@@ -54,6 +54,7 @@ from shared.entropy import SystemEntropy
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 from shared.identity import Role
 from shared.ids import RoundKey, TaskName
+from shared.proxies import Proxy, proxy_for
 from shared.signals import when_told_to_end
 from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
 
@@ -98,6 +99,12 @@ def check_identity(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Chec
         now=now,
     )
     return Checked(tls, signing)
+
+
+def proxies_to(settings: ParticipantSettings, environment: Mapping[str, str]) -> dict[str, Proxy]:
+    """Which coordinator addresses are dialled through a proxy, and which. Raises ConfigError."""
+    found = {address: proxy_for(address, environment) for address in settings.participant.coordinators}
+    return {address: proxy for address, proxy in found.items() if proxy is not None}
 
 
 class DaemonRunsError(ConfigError):
@@ -372,6 +379,8 @@ async def run_daemon(
     os.umask(0o077)  # whatever is written from here on, by tasks too, is for this user alone
     checked = check_identity(settings, clock)
     consortium = check_consortium(settings, checked.signing)
+    for address, proxy in proxies_to(settings, environment).items():
+        log.info("proxy_in_use", coordinator=address, proxy=str(proxy))
     with lock_folder(settings.participant.data_dir):
         await Daemon(
             settings, checked, consortium=consortium, environment=environment, metrics=metrics, clock=clock

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from participant.app import DaemonRunsError, check_identity, lock_folder
+from participant.app import DaemonRunsError, check_identity, lock_folder, proxies_to
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE, OlderJournalError
 from participant.marker import doubt_about, is_writable, marker_path
@@ -28,9 +28,6 @@ from shared.errors import ConfigError, StorageError, TaskError
 from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
 from shared.findings import Caution, Finding, Look, found_by
 
-CREDENTIALS = "credentials"
-CONSORTIUM = "consortium"
-
 _RENEWAL = (
     "have the authority sign this silo's request.pem again (`consilo pki sign`), put the new files in the place of the "
     "old ones, and restart the daemon when the operator has the new allow-list"
@@ -41,9 +38,9 @@ _CLOCK = SystemClock()
 def local_findings(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Iterator[Finding]:
     """Look at everything, in the order in which a start would meet it."""
     looks: dict[str, Look] = {
-        CREDENTIALS: lambda: _credentials(settings, clock),
+        "credentials": lambda: _credentials(settings, clock),
         "clock": lambda: _time(settings, clock),
-        CONSORTIUM: lambda: _consortium(settings, clock),
+        "consortium": lambda: _consortium(settings, clock),
         "data folder": lambda: _folder(settings.participant.data_dir),
         "journal": lambda: _journal(settings),
         "journal marker": lambda: _marker_of(settings.signing.key),
@@ -51,6 +48,16 @@ def local_findings(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Iter
     for name, definition in task_definitions(settings).items():
         looks[f"task {name}"] = partial(_task, definition)
     yield from (found_by(name, look) for name, look in looks.items())
+
+
+def proxy_finding(settings: ParticipantSettings, environment: Mapping[str, str]) -> Finding:
+    """Whether a start would find a proxy in the environment; the doctor has a row of each address for it."""
+
+    def look() -> str:
+        proxies = proxies_to(settings, environment)
+        return "; ".join(f"{address} by way of {proxy}" for address, proxy in proxies.items()) or "none"
+
+    return found_by("proxy", look)
 
 
 def _credentials(settings: ParticipantSettings, clock: Clock) -> str | Caution:

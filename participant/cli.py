@@ -64,10 +64,10 @@ def run(config_path: Path) -> None:
 @json_option
 def check(config_path: Path, *, as_json: bool) -> None:
     """Check configuration, credentials, data folder and tasks, without dialling. Exit code 1 when something fails."""
-    from participant.checks import local_findings
+    from participant.checks import local_findings, proxy_finding
 
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
-    _report(list(local_findings(settings)), as_json=as_json)
+    _report([*local_findings(settings), proxy_finding(settings, os.environ)], as_json=as_json)
 
 
 @participant.command()

@@ -7,6 +7,7 @@ certificate was not accepted, because then the handshake fails before anyone can
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ from typing import Any, Self
 import grpc
 
 from shared.errors import FederationError, IdentityError, RefusedError, UnreachableError
+from shared.proxies import proxy_for
 from shared.tls import TlsPaths, channel_credentials
 from shared.wire.operations import LISTING_MAX_BYTES
 from shared.wire.status import ERROR_METADATA_KEY, error_named
@@ -40,7 +42,9 @@ class OperationsChannel:
     """One connection to a coordinator's OperationsService. Every call may raise a leaf of FederationError."""
 
     def __init__(self, *, address: str, tls: TlsPaths) -> None:
+        """Raises ConfigError, also for a proxy in the environment that gRPC would pass over."""
         self.address = address
+        self._proxy = proxy_for(address, os.environ)
         self._channel = grpc.secure_channel(address, channel_credentials(tls), options=_OPTIONS)
 
     def __enter__(self) -> Self:
@@ -91,9 +95,10 @@ class OperationsChannel:
         code: grpc.StatusCode = error.code()
         match code:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+                by_way = f" by way of the proxy {self._proxy}" if self._proxy else ""
                 return UnreachableError(
-                    f"no connection to the coordinator at {self.address}: is it running there? If it is, check the "
-                    "certificate: one that is expired, of another consortium or not on the allow-list is cut off "
+                    f"no connection to the coordinator at {self.address}{by_way}: is it running there? If it is, check "
+                    "the certificate: one that is expired, of another consortium or not on the allow-list is cut off "
                     f"without a word ({detail})"
                 )
             case grpc.StatusCode.DEADLINE_EXCEEDED:

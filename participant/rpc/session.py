@@ -43,7 +43,7 @@ _METHOD = "/consilo.v1.SessionService/Session"
 OPENING_LIMIT_S = 15.0  # for connection, handshake and Welcome
 HEALTHY_S = 30.0  # a session that lasted this long was fine: the next backoff starts small
 STUBBORN_DELAY_S = 30.0  # after a refusal that only a person can heal
-FAREWELL_S = 2.0  # for the coordinator's end of a session that was only opened to see whether it opens
+_FAREWELL_S = 2.0  # for the coordinator's end of a session that was only opened to see whether it opens
 QUEUE_LIMIT = 1000  # messages; a session that cannot send for so long is ended
 
 _IDENTITY_ADVICE = "one side does not know the other: compare certificates and the allow-list with its operator"
@@ -221,7 +221,7 @@ async def greet(address: str, guest: Guest) -> Welcome:
     async with session_at(address, guest, open_rounds=(), heads=()) as (stream, opened):
         await stream.done_writing()
         with suppress(UnreachableError, RefusedError, TimeoutError):
-            async with asyncio.timeout(FAREWELL_S):
+            async with asyncio.timeout(_FAREWELL_S):
                 while True:
                     await next_frame(stream)
         return opened.welcome

@@ -76,8 +76,9 @@ def test_a_rule_is_grpcs_own(rule: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 async def _dial(address: str) -> None:
     async with grpc.aio.secure_channel(address, grpc.ssl_channel_credentials()) as channel:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/a/b")
         with pytest.raises(grpc.aio.AioRpcError):
-            await channel.unary_unary("/a/b")(b"", timeout=ASK_LIMIT_S)
+            await call(b"", timeout=ASK_LIMIT_S)
 
 
 @pytest.mark.parametrize(
