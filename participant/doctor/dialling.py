@@ -140,8 +140,8 @@ class Dialling:
         try:
             issuer_of(certificate, authorities_in(tls.ca))
         except IdentityError as error:
-            uris = uris_of(certificate)
-            whose = f"it is of {', '.join(uris)}" if uris else INSPECTED
+            claimed = ", ".join(uris_of(certificate))
+            whose = f"it is of {claimed}; are name and port those of your own coordinator?" if claimed else INSPECTED
             raise IdentityError(f"{error}, for subject {certificate.subject.rfc4514_string()!r}: {whose}") from None
         if shown.version != REQUIRED_TLS or shown.protocol != REQUIRED_PROTOCOL:
             raise IdentityError(
