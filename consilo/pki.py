@@ -23,8 +23,9 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -58,6 +59,8 @@ AUTHORITY_CERTIFICATE = "ca.crt"
 AUTHORITY_KEY = "ca.key"
 ALLOWLIST = "allowlist.toml"
 SIGNING_FOLDER = "signing"
+
+_DNS_NAME = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 
 LeafKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -123,8 +126,9 @@ class Authority:
     @classmethod
     def load(cls, folder: Path) -> Authority:
         """Read what `create_authority` wrote. Raises ConfigError."""
+        pem = _read(folder / AUTHORITY_CERTIFICATE)
         try:
-            certificates = read_authorities(_read(folder / AUTHORITY_CERTIFICATE))
+            certificates = read_authorities(pem)
         except ConfigError as error:
             raise ConfigError(f"{folder / AUTHORITY_CERTIFICATE}: {error}") from None
         consortium = trust_domain_of(certificates[0])
@@ -224,13 +228,20 @@ class Authority:
     def allow(self, entry: AllowedEntry) -> None:
         """Put an entry on the allow-list, in the place of one of the same identity. Raises ConfigError."""
         with _locked(self.folder):
-            known = Allowlist.load(self.allowlist_path) if self.allowlist_path.exists() else None
-            if known is not None and known.consortium != self.consortium:
-                raise ConfigError(
-                    f"{self.allowlist_path}: expected consortium {self.consortium!r}, got {known.consortium!r}"
-                )
-            entries = {**(known.entries if known else {}), entry.identity: entry}
+            entries = {**self._allowed(), entry.identity: entry}
             write_file(self.allowlist_path, render_allowlist(Allowlist(self.consortium, entries)), mode=0o644)
+
+    def _allowed(self) -> Mapping[Identity, AllowedEntry]:
+        """Who is on the allow-list. Raises ConfigError."""
+        if not self.allowlist_path.exists():
+            return {}
+        known = Allowlist.load(self.allowlist_path)
+        if known.consortium != self.consortium:
+            raise ConfigError(
+                f"{self.allowlist_path}: expected the allow-list of {self.consortium}, got that of {known.consortium}: "
+                "put back the one that was written here"
+            )
+        return known.entries
 
     def sign_leaf(
         self,
@@ -279,6 +290,7 @@ class Authority:
             check_validity(self.certificate, now=now, what="authority")
         except IdentityError as error:
             raise ConfigError(f"{self.folder / AUTHORITY_CERTIFICATE}: {error}") from None
+        self._allowed()
         try:
             return Identity(self.consortium, role, name)
         except ValueError as error:
@@ -333,7 +345,12 @@ def write_file(path: Path, data: bytes, *, mode: int) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Two `pki issue` at once must not lose each other's entry."""
-    with (folder / ".lock").open("w") as lock:
+    path = folder / ".lock"
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): only one who writes there may issue") from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -368,10 +385,12 @@ def _host(text: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(text)
-    except ValueError:
-        raise ConfigError(f"expected a DNS name or an IP address, got {text!r}") from None
+    if not _DNS_NAME.fullmatch(text):
+        raise ConfigError(
+            f"expected a DNS name or an IP address under which the coordinator is dialled, without a scheme or a port, "
+            f"got {text!r}"
+        )
+    return x509.DNSName(text)
 
 
 def make_folder(folder: Path) -> None:

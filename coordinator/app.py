@@ -60,7 +60,8 @@ from shared.disk_use import keep_looking
 from shared.dumps import forbid_core_dumps
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
-from shared.identity import AllowlistFile
+from shared.identity import AllowlistFile, Identity, Role
+from shared.ids import ParticipantId
 from shared.log import SecretGuard, configure_logging
 from shared.protocol.messages import Sealed
 from shared.signals import when_told_to_end
@@ -258,8 +259,13 @@ class _Process:
             signer=key,
             consortium=self._consortium,
             keep_versions=self._settings.retention.keep_versions,
+            admitted=self._admitted,
         )
         return conductor, folds, intake
+
+    def _admitted(self, participant: ParticipantId) -> bool:
+        consortium = self._credentials.tls.identity.consortium
+        return not self._allowlist.lacks(Identity(consortium, Role.PARTICIPANT, participant))
 
     def _server(
         self,

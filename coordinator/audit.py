@@ -211,7 +211,10 @@ def _difference(page: Sequence[AuditEntry], present: bytes) -> str:
     for entry in page:
         expected = entry.line + b"\n"
         if not expected.startswith(present[start : start + len(expected)]):
-            return f"line {entry.seq + 1} of the audit file differs from the database: one of the two was changed"
+            return (
+                f"line {entry.seq + 1} of the audit file differs from the database: one of the two was changed. Keep "
+                "both as they are; `consilo audit verify --log` says whether the file still bears its signatures"
+            )
         start += len(expected)
     raise AssertionError("called without a difference")
 

@@ -36,7 +36,7 @@ from coordinator.audit import Verified, verify_lines
 from coordinator.round.journal import PLAN
 from coordinator.round.recording import SHARES
 from coordinator.startup import AUDIT_FILE, DATABASE_FILE
-from coordinator.storage.copying import CopiedDatabase, copy_database, reading
+from coordinator.storage.copying import CopiedDatabase, copy_database, reading, require_database
 from coordinator.storage.filecalls import Fate, FileCalls, writing
 from coordinator.storage.schema import SCHEMA_VERSION
 from shared.build import BuildInfo
@@ -117,6 +117,7 @@ def make_backup(order: BackupOrder, *, step: Step = lambda _: None) -> BackupMan
         raise ConfigError(
             f"{folder} is in the data folder {order.data_dir} and would be lost with it: name a folder on another disk"
         )
+    require_database(order.data_dir / DATABASE_FILE)  # before a folder is made for nothing
     _make_empty(folder)
     step("records")
     files = _copy_records_and_models(order, step)

@@ -181,12 +181,13 @@ def _audit(settings: CoordinatorSettings, clock: Clock) -> str:
 
 
 def _audit_file(settings: CoordinatorSettings) -> bytes:
+    path = settings.coordinator.data_dir / AUDIT_FILE
     try:
-        return (settings.coordinator.data_dir / AUDIT_FILE).read_bytes()
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
-        raise StorageError(f"the audit file cannot be read: {error.strerror}") from None
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _whole_lines(content: bytes) -> bytes:

@@ -16,7 +16,7 @@ next round is made of (planning), which round a caller means (jobs), whether a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -74,7 +74,9 @@ class Conductor:
         signer: Signer,
         consortium: Consortium | None = None,
         keep_versions: int = KEEP_ALL,
+        admitted: Callable[[ParticipantId], bool] = lambda _: True,
     ) -> None:
+        """`admitted`: whether the allow-list lets a participant in, for whoever asks why a job waits."""
         self._around = around
         self._store: Store = around.store
         self._audit: AuditLog = around.audit
@@ -90,6 +92,7 @@ class Conductor:
             blobs=blobs,
             intake=intake,
             go_on=self._go_on,
+            admitted=admitted,
         )
         """What operators may ask; on this conductor's thread too."""
         self._pruning = Pruning(store=around.store, audit=around.audit, blobs=blobs, keep_versions=keep_versions)

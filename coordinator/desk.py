@@ -69,7 +69,9 @@ class Desk:
         blobs: Blobs,
         intake: Intake,
         go_on: Callable[[], None],
+        admitted: Callable[[ParticipantId], bool],
     ) -> None:
+        """`admitted`: whether the allow-list lets a participant in."""
         self._jobs = jobs
         self._around = around
         self._store = around.store
@@ -79,6 +81,7 @@ class Desk:
         self._blobs = blobs
         self._intake = intake
         self._go_on = go_on
+        self._admitted = admitted
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -193,8 +196,12 @@ class Desk:
         """Raises UnknownError."""
         record, running = self._store.job(job), self._jobs.running.get(job)
         live = running.driver.state if running is not None and running.driver is not None else None
+        waits_for = self._waits_for(job)
+        strangers = [name for name in parse_jobspec(record.spec).members if not self._admitted(name)]
+        if waits_for and strangers:
+            waits_for += f"; not on the allow-list: {', '.join(strangers)}"
         progress = dict(running.progress) if running is not None else {}
-        return JobView(record, self._waits_for(job), self._store.rounds(job), live, progress)
+        return JobView(record, waits_for, self._store.rounds(job), live, progress)
 
     def _waits_for(self, job: JobId) -> str:
         """What keeps a queued job from its start, or a running one from its next round; empty when nothing does."""

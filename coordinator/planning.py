@@ -96,7 +96,12 @@ class Planning:
         if self._consortium is None:
             return "it is masked, and this coordinator has no manifest: set consortium.manifest in coordinator.toml"
         strangers = [member for member in spec.members if self._consortium.participant_key(member) is None]
-        return f"not in the consortium's manifest: {', '.join(strangers)}" if strangers else ""
+        if not strangers:
+            return ""
+        return (
+            f"not in the consortium's manifest: {', '.join(strangers)} (`consilo pki manifest` makes one of everybody "
+            "who is on the allow-list; every silo pins it, and this coordinator reads it when it starts)"
+        )
 
     def next_round(self, record: JobRecord, spec: JobSpec, history: History, upcoming: RunRound) -> RoundFrame:
         """The frame of a round that was not begun. Raises UnknownError, ModelError, StorageError."""

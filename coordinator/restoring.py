@@ -145,7 +145,13 @@ def _fill(order: RestoreOrder, manifest: BackupManifest, step: Step) -> Restored
         _take(order.source, folder, file)
     step("check")
     with writing("reading the restored audit log"), (folder / AUDIT_FILE).open("rb") as log:
-        verified = verify_lines(log, verifying_key=order.signing_key.verifying_key, head=None)
+        try:
+            verified = verify_lines(log, verifying_key=order.signing_key.verifying_key, head=None)
+        except AuditError as error:
+            raise AuditError(
+                f"{order.source / AUDIT_FILE}: {error}. Expected a log that [signing] key signed: take the key of the "
+                "coordinator that the backup is of"
+            ) from None
     if (verified.size, str(verified.head)) != (manifest.audit_entries, manifest.audit_head):
         raise AuditError(f"{order.source}: the audit log verifies, but {MANIFEST_FILE} says another size or head of it")
     with closing(SqlStore(url=f"sqlite:///{(folder / DATABASE_FILE).absolute()}")) as store:

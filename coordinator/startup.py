@@ -140,6 +140,8 @@ def require_this_schema(data_dir: Path) -> None:
 def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> Iterator[Records]:
     """Open the data folder, with the audit file level. Raises ConfigError, AuditError, StorageError."""
     require_whole(data_dir)
+    if data_dir.exists() and not data_dir.is_dir():
+        raise ConfigError(f"coordinator.data_dir: expected a folder, {data_dir} is a file: name another folder")
     with ExitStack() as closing:
         blobs = FileBlobs(root=data_dir)
         closing.callback(blobs.close)

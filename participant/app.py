@@ -118,7 +118,10 @@ def lock_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise ConfigError(f"participant.data_dir {folder} is not writable: {error.strerror}") from None
+        raise ConfigError(
+            f"participant.data_dir: expected a folder that this user may write in, {folder} is none "
+            f"({error.strerror}): change its owner or mode, or name another"
+        ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

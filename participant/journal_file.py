@@ -33,6 +33,12 @@ log = structlog.get_logger()
 JOURNAL_FILE = "journal.sqlite"  # in the data folder
 BUSY_TIMEOUT_S = 5.0  # a check or a backup may hold the file this long
 
+_VERSION = "schema_version"
+_REPLACE = (
+    "bring it back from a backup of it, or move it away and see `consilo participant confirm-journal --help` before "
+    "the daemon is started without it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class JournalName:
@@ -67,17 +73,19 @@ class JournalFile:
             self._database.execute("PRAGMA secure_delete=ON")  # a deleted reply holds shares: nothing of it stays
             self._check_schema(path)
             self.shed_deleted()  # of an end that was committed before a crash, but not yet shed
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.OperationalError) as error:
             raise StorageError(
                 f"the journal {path} cannot be opened: {error}: see whether its disk is full, read-only or failing"
             ) from error
+        except sqlite3.Error as error:
+            raise StorageError(f"expected this silo's journal at {path}: {error}: {_REPLACE}") from error
 
     def _check_schema(self, path: Path) -> None:
         tables = self._database.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchall()
         if not tables:
             row = f"INSERT INTO meta VALUES ({SCHEMA_VERSION}, lower(hex(randomblob(16))), 0);"  # noqa: S608 - constants
             self._database.executescript(f"BEGIN; {SCHEMA} {row} COMMIT;")
-        (version,) = self._database.execute("SELECT schema_version FROM meta").fetchone()
+        version = self._version(path)
         if version > SCHEMA_VERSION:
             raise ConfigError(
                 f"the journal {path} has schema version {version}, this program knows {SCHEMA_VERSION}: "
@@ -90,6 +98,13 @@ class JournalFile:
             )
         if version < SCHEMA_VERSION:
             self._migrate(path, version)
+
+    def _version(self, path: Path) -> int:
+        columns = {name for _, name, *_ in self._database.execute("PRAGMA table_info(meta)")}
+        row = self._database.execute("SELECT schema_version FROM meta").fetchone() if _VERSION in columns else None
+        if row is None or not isinstance(row[0], int):
+            raise ConfigError(f"expected this silo's journal at {path}, found another database: {_REPLACE}")
+        return row[0]
 
     def _migrate(self, path: Path, version: int) -> None:
         copy = _keep_copy(self._database, path)

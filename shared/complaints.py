@@ -40,7 +40,8 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def first_complaint(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """The first thing wrong, as `key.path: expected ..., got ...`, and how many more there are.
+    """The first thing wrong, as `key.path: expected ..., got ...`, and how many more there are; without a key where it
+    is about several.
 
     Unknown keys come first: a misspelt key is the cause of the one that is missing. With `model` they are answered with
     the keys that are known there.
@@ -49,7 +50,8 @@ def first_complaint(error: ValidationError, model: type[BaseModel] | None = None
     first = min(complaints, key=lambda complaint: complaint["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"] if part != "[key]"]
     more = f"; and {len(complaints) - 1} more" if len(complaints) > 1 else ""
-    return f"{'.'.join(place) or 'the document'}: {_said(first, _known(model, place))}{more}"
+    said = _said(first, _known(model, place))
+    return f"{'.'.join(place)}: {said}{more}" if place else said + more
 
 
 def place_of(error: ValidationError) -> tuple[str, ...]:

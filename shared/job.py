@@ -8,11 +8,12 @@ would write itself refuses them, so that two readers can never take two meanings
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from shared.complaints import first_complaint
+from shared.complaints import first_complaint, shown
 from shared.errors import WireError
 from shared.hashing import tagged_hash
 from shared.ids import Digest, ParticipantId, TaskName, parse_participant_id, parse_task_name
@@ -33,9 +34,31 @@ DEFAULT_METRIC_BOUND = 1024.0
 METRIC_BOUND_MAX = 2.0**20
 NEEDS_EACH_UPDATE = frozenset({"krum", "multi_krum", "median", "trimmed_mean", "geomed", "centered_clip", "fltrust"})
 
+_JOB_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
+_METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
 Member = Annotated[ParticipantId, AfterValidator(parse_participant_id)]
 Task = Annotated[TaskName, AfterValidator(parse_task_name)]
-MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
+
+def _job_name(text: str) -> str:
+    if not _JOB_NAME.fullmatch(text):
+        raise ValueError(
+            f"a job's name has 1 to 50 characters a-z, 0-9 and '-', none of them '-' at an end; got {shown(text)}"
+        )
+    return text
+
+
+def _metric_name(text: str) -> str:
+    if not _METRIC_NAME.fullmatch(text):
+        raise ValueError(
+            f"a metric's name has 1 to 63 characters a-z, 0-9 and '_', the first of them a letter; got {shown(text)}"
+        )
+    return text
+
+
+JobName = Annotated[str, AfterValidator(_job_name)]
+MetricName = Annotated[str, AfterValidator(_metric_name)]
 Seconds = Annotated[float, Field(gt=0, le=DEADLINE_MAX_S, allow_inf_nan=False)]
 
 
@@ -123,7 +146,7 @@ class JobSpec(Table):
     """One training campaign, with every default resolved."""
 
     version: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$")
+    name: JobName
     task: Task
     members: tuple[Member, ...] = Field(min_length=1, max_length=MEMBERS_MAX)
     rounds: int = Field(ge=1, le=1_000_000)

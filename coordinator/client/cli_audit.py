@@ -33,6 +33,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _LOG = "The audit log, or a copy of it.  [default: ask the running coordinator]"
 _CERTIFICATE = "The coordinator's signing certificate (PEM or DER)."
 _CA = "The consortium's authority (ca.crt): the certificate must be one of its."
+_WHO_SIGNED = (
+    "which coordinator signed the log? Give its signing certificate with --certificate, or as "
+    "operator.coordinator_certificate in operator.toml"
+)
 _UNPROVEN = "the tail is unproven: lines may be missing at the end. Keep the head, and give it with --head next time"
 
 
@@ -73,7 +77,7 @@ def verify(
     """Check every line of the log: signatures, order, nothing changed, and with --head that its tail was not cut."""
     with _source(log_path, certificate, ca, config=config, address=address) as (lines, key):
         if key is None:
-            raise click.UsageError("which coordinator signed the log? Give its signing certificate with --certificate")
+            raise click.UsageError(_WHO_SIGNED)
         report_verification(lines, verifying_key=key, head=head, as_json=as_json)
 
 
@@ -129,7 +133,7 @@ def report_verification(
     except AuditError as error:
         if as_json:
             emit({"verified": False, "error": str(error)}, as_json=True, render=lambda: facts([]))
-        raise click.ClickException(f"the audit log does not verify: {error}") from None
+        raise AuditError(f"the audit log does not verify: {error}") from None
     outcome = {
         "verified": True,
         "entries": verified.size,
@@ -160,7 +164,7 @@ def show_entries(
             else:
                 rows.append((record.seq, record.time, record.kind, canonical_json(record.data).decode()))
     except AuditError as error:
-        raise click.ClickException(f"the audit log does not verify: {error}") from None
+        raise AuditError(f"the audit log does not verify: {error}") from None
     finally:
         if not as_json:
             stdout_console().print(table(("seq", "time", "kind", "data"), rows))
@@ -200,8 +204,8 @@ def _read_certificate(path: Path) -> x509.Certificate:
         if data.lstrip().startswith(b"-----BEGIN"):
             data = x509.load_pem_x509_certificate(data).public_bytes(Encoding.DER)
         return read_der(data)
-    except (ValueError, IdentityError) as error:
-        raise ConfigError(f"{path}: expected a certificate in PEM or DER form: {error}") from None
+    except (ValueError, IdentityError):
+        raise ConfigError(f"{path}: expected a certificate in PEM or DER form, got something else") from None
 
 
 def _read(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from rich.live import Live
 
 from coordinator.client import watching
 from coordinator.client.connection import byte_progress, with_operations
-from coordinator.client.job_file import JobRequest, load_job_file
+from coordinator.client.job_file import JobRequest, check_initial, load_job_file
 from coordinator.client.operations import Operations
 from coordinator.client.standing import control_words, why
 from coordinator.client.views import (
@@ -37,7 +37,7 @@ from shared.entropy import Entropy, SystemEntropy
 from shared.ids import JobId, parse_job_id
 from shared.job import MEMBERS_MAX
 from shared.reasons import JobState
-from shared.terminal import emit, emit_line, json_option, stdout_console
+from shared.terminal import emit, emit_line, json_option, stdout_console, warn
 from shared.wire.operations import JobDetail, JobStatus
 
 ROUNDS_ON_SCREEN = 15
@@ -77,6 +77,8 @@ def submit(*, operations: Operations, file: Path, job_id: JobId | None, watch: b
     """
     request = load_job_file(file)
     status = submit_request(operations, request, job_id or new_job_id(request, SystemEntropy()))
+    if status.state is JobState.QUEUED and status.reason:
+        warn(f"job {status.job} waits: {status.reason}")
     if watch:
         follow(operations, status.job, as_json=as_json)
     else:
@@ -201,6 +203,7 @@ def new_job_id(request: JobRequest, entropy: Entropy) -> JobId:
 def submit_request(operations: Operations, request: JobRequest, job_id: JobId) -> JobStatus:
     """Send the initial model, if it is a file, and then the job."""
     if request.initial is not None and request.opening is not None:
+        check_initial(request.initial)
         with (
             request.initial.open("rb") as file,
             byte_progress(f"sending {request.initial.name}", request.opening.model_bytes) as progress,

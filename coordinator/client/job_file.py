@@ -28,15 +28,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from coordinator.checkpoints import accept_initial_model
 from coordinator.client.operations import Progress, digest_of
 from shared.complaints import first_complaint
 from shared.config import load_config
-from shared.errors import ConfigError
+from shared.errors import ConfigError, ModelError
 from shared.ids import Digest
 from shared.job import (
     DEFAULT_MIN_SURVIVORS,
     MEMBERS_MAX,
     METRICS_MAX,
+    JobName,
     JobSpec,
     MaskingSpec,
     Member,
@@ -47,6 +49,7 @@ from shared.job import (
     Task,
 )
 from shared.secagg.threshold import default_max_colluding
+from shared.tensors import FileReader
 from shared.wire.operations import PutModelOpen
 
 MODEL_PREFIX = "model:"
@@ -107,7 +110,7 @@ class MaskingTable(Table):
 class JobFile(Table):
     """The whole file."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$", description="The job's name.")
+    name: JobName = Field(description="The job's name.")
     task: Task = Field(description="The task that every member has installed under this name.")
     members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=MEMBERS_MAX)] = Field(
         description="The participants, in any order."
@@ -162,6 +165,15 @@ def load_job_file(path: Path, *, progress: Progress = lambda _count: None) -> Jo
     if not opening.model_bytes:
         raise ConfigError(f"{path}: initial: expected a safetensors file, {initial} is empty")
     return JobRequest(_spec(path, job, opening.model), initial, opening)
+
+
+def check_initial(path: Path) -> None:
+    """What the coordinator will look at, before all of it was sent. Raises ModelError or StorageError."""
+    try:
+        with FileReader(path) as reader:
+            accept_initial_model(reader)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def _digest(path: Path, initial: str) -> Digest:

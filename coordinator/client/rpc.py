@@ -16,6 +16,7 @@ import grpc
 
 from shared.errors import FederationError, IdentityError, RefusedError, UnreachableError
 from shared.proxies import proxy_for
+from shared.reaching import likely_cause
 from shared.tls import TlsPaths, channel_credentials
 from shared.wire.operations import LISTING_MAX_BYTES
 from shared.wire.status import ERROR_METADATA_KEY, error_named
@@ -97,9 +98,8 @@ class OperationsChannel:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
                 by_way = f" by way of the proxy {self._proxy}" if self._proxy else ""
                 return UnreachableError(
-                    f"no connection to the coordinator at {self.address}{by_way}: is it running there? If it is, check "
-                    "the certificate: one that is expired, of another consortium or not on the allow-list is cut off "
-                    f"without a word ({detail})"
+                    f"no connection to the coordinator at {self.address}{by_way}: "
+                    f"{likely_cause(detail, self._proxy)} ({detail})"
                 )
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return UnreachableError(

@@ -34,13 +34,18 @@ _KEPT_ROWS = {
 """Of these tables only some rows; of every other one all."""
 
 
+def require_database(path: Path) -> None:
+    """Raises ConfigError when there is none."""
+    if not path.is_file():
+        raise ConfigError(f"expected the database {path}, which is not there: has a coordinator run in this folder?")
+
+
 def copy_database(source: Path, target: Path, *, plan: str, shares: Collection[str]) -> None:
     """Copy what a backup may hold to a new file, durably. `plan` and `shares` are kinds of a round's journal.
 
     Raises ConfigError for a database of another schema than this program's, StorageError.
     """
-    if not source.is_file():
-        raise ConfigError(f"expected the database {source}, which is not there: has a coordinator run in this folder?")
+    require_database(source)
     try:
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(target, isolation_level=None, timeout=BUSY_TIMEOUT_S, uri=True)) as database:

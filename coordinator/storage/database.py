@@ -37,6 +37,8 @@ from shared.errors import ConfigError, DurabilityUnknown, StorageError
 BUSY_TIMEOUT_S = 5.0  # a backup may hold the file this long; nobody else writes
 SHED_TIMEOUT_S = 0.1  # a backup reads for as long as its disk takes, and the end of each round would wait for it
 
+_REPLACE = "restore a backup of the data folder, or name another data folder"
+
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
@@ -194,10 +196,12 @@ def found_version(connection: sa.Connection, path: Path) -> int | None:
         if not names:
             return None
         if schema_version.name not in names:
-            raise ConfigError(f"expected a Consilo database at {path}, found tables {sorted(names)}: name another file")
-        found = connection.execute(sa.select(schema_version.c.version)).scalar_one()
+            raise ConfigError(f"expected a Consilo database at {path}, found tables {sorted(names)}: {_REPLACE}")
+        found = connection.execute(sa.select(schema_version.c.version)).scalar()
+        if found is None:
+            raise ConfigError(f"expected a Consilo database at {path}, found one without a schema version: {_REPLACE}")
     except SQLAlchemyError as error:
-        raise StorageError(f"the database {path} cannot be read: {_cause(error)}") from error
+        raise StorageError(f"the database {path} cannot be read: {_cause(error)}: {_REPLACE}") from error
     finally:
         connection.rollback()  # the reading's own transaction
     return int(found)
@@ -251,9 +255,9 @@ def connect(engine: sa.Engine, path: Path) -> sa.Connection:
             raise StorageError(
                 f"the database {path} cannot be opened: {_cause(error)}: see whether its disk is full, or read-only"
             ) from error
-        raise ConfigError(f"expected a Consilo database at {path}: {_cause(error)}; name another file") from error
+        raise ConfigError(f"expected a Consilo database at {path}: {_cause(error)}: {_REPLACE}") from error
     except sqlite3.DatabaseError as error:
-        raise ConfigError(f"expected a Consilo database at {path}: {error}; name another file") from error
+        raise ConfigError(f"expected a Consilo database at {path}: {error}: {_REPLACE}") from error
 
 
 def _cause(error: Exception) -> str:

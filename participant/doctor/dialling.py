@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from participant.app import Checked, DaemonRunsError, guest_of, lock_folder
-from participant.rpc.causes import INSPECTED
 from participant.rpc.probing import (
     Place,
     Presented,
@@ -37,6 +36,7 @@ from shared.errors import IdentityError, RefusedError, UnreachableError
 from shared.expiry import lifetimes, plausible
 from shared.findings import Caution, Finding, found_by, skipped
 from shared.proxies import EXCEPTION_VARIABLES, PROXY_VARIABLES, Proxy, credentials_of, proxy_for
+from shared.reaching import INSPECTED
 
 REQUIRED_TLS = "TLSv1.3"
 REQUIRED_PROTOCOL = "h2"

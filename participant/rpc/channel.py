@@ -7,9 +7,9 @@ import os
 import grpc
 import grpc.aio
 
-from participant.rpc.causes import likely_cause
 from shared.errors import FederationError, IdentityError, PeerError, UnreachableError
 from shared.proxies import proxy_for
+from shared.reaching import likely_cause
 from shared.tls import TlsPaths, channel_credentials
 from shared.wire.status import ERROR_METADATA_KEY, error_named
 

@@ -22,10 +22,10 @@ from urllib.parse import unquote
 
 from cryptography import x509
 
-from participant.rpc.causes import REFUSED_BY_PROXY, proxy_status_cause
 from shared.certificates import SERVER_AUTH, check_leaf, hosts_of, read_authorities, read_der, require_purpose
 from shared.errors import ConfigError, IdentityError, UnreachableError
 from shared.proxies import Proxy
+from shared.reaching import REFUSED_BY_PROXY, proxy_status_cause
 from shared.tls import TlsPaths
 
 STEP_LIMIT_S = 5.0  # each step; whoever waits longer for a connection has the answer

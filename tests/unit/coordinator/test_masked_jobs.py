@@ -241,7 +241,7 @@ def test_a_member_whom_the_manifest_does_not_have_is_named() -> None:
     federation = Federation(consortium=manifest(A, B))
     federation.submit(make_masked_spec())
     federation.connect()
-    assert federation.waits_for == "not in the consortium's manifest: hospital-c, hospital-d"
+    assert federation.waits_for.startswith("not in the consortium's manifest: hospital-c, hospital-d (`consilo pki")
 
 
 @pytest.mark.parametrize("left", [None, manifest(A, B, C)])

@@ -388,7 +388,7 @@ def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pat
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(b"this is a text and not a database at all" * 100)
-    with pytest.raises(StorageError, match="cannot be opened"):
+    with pytest.raises(StorageError, match=r"expected this silo's journal at .*confirm-journal"):
         SqliteJournal(path)
     with pytest.raises(StorageError, match="cannot be opened"):
         SqliteJournal(tmp_path / "missing" / "journal.db")

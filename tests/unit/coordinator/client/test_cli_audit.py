@@ -78,11 +78,11 @@ def test_a_log_that_was_changed_or_cut_does_not_verify(
     log.write_bytes(as_file(entries[:3]))
     cut = run(*arguments, "--head", head_of(entries[3]))
     assert cut.exit_code == 1
-    assert "tail was cut" in cut.stderr
+    assert "tail was cut" in str(cut.exception)
     log.write_bytes(as_file(entries).replace(b'"round":2', b'"round":3'))
     changed = run(*arguments, "--json")
     assert changed.exit_code == 1
-    assert "the audit log does not verify: line 3: the signature does not verify" in changed.stderr
+    assert "the audit log does not verify: line 3: the signature does not verify" in str(changed.exception)
     assert json.loads(changed.stdout)["verified"] is False
 
 
@@ -125,4 +125,4 @@ def test_a_log_that_does_not_verify_is_shown_up_to_there(
     result = run("show", "--log", log, "--certificate", coordinator.signing_certificate)
     assert result.exit_code == 1
     assert result.stdout.count("round_committed") == 2
-    assert "line 3: expected entry 2, found entry 3" in result.stderr
+    assert "line 3: expected entry 2, found entry 3" in str(result.exception)

@@ -28,7 +28,9 @@ from shared.wire.operations import JobDetail, ModelStatus, PutModelOpen, RoundSt
 from tests.support.audit_log import some_entries
 from tests.support.credentials import Consortium
 from tests.support.fake_operations import MEMBERS, OPERATOR, FakeOperations, Listening, a_spec, committed, live, status
+from tests.support.models import model_bytes
 
+LARGE = ModelManifest.of([TensorSpec("weights", DType.F32, (CHUNK_BYTES // 4 + 17,))])  # more than one chunk
 JOB = JobId("heart-0011aabb")
 GROUPS = {
     name: EntryPoint(name, f"coordinator.client.cli_{name}:{name}", "consilo.commands")
@@ -80,7 +82,7 @@ def run(config: Path, *arguments: object) -> Result:
 
 
 def job_file(folder: Path) -> Path:
-    (folder / "initial.safetensors").write_bytes(bytes(CHUNK_BYTES + 17))
+    (folder / "initial.safetensors").write_bytes(model_bytes(LARGE, {"weights": bytes(LARGE.tensors[0].data_bytes)}))
     path = folder / "job.toml"
     path.write_text(
         'name = "heart"\ntask = "heart"\nmembers = ["hospital-b", "hospital-c", "hospital-a"]\nrounds = 3\n'
@@ -99,7 +101,7 @@ def test_submit_sends_the_initial_model_and_the_job(config: Path, fake: FakeOper
     assert told["job"].startswith("heart-")
     assert len(told["job"]) == len("heart-") + 8
     (digest,) = fake.files
-    assert len(fake.files[digest]) == CHUNK_BYTES + 17
+    assert fake.files[digest] == (tmp_path / "initial.safetensors").read_bytes()
     spec = parse_jobspec(fake.jobs[JobId(told["job"])].job.spec)
     assert (spec.initial_model, spec.members) == (digest, MEMBERS)
 

@@ -28,7 +28,7 @@ _PROXY_ITSELF: _Causes = (
         ("handshake", "socket closed", "timed out", "timeout", "deadline"),
         (
             "the connection through the proxy was closed or stood still. If one was open before, the proxy may close "
-            "connections after a time; if none opens at all, `consilo participant doctor` goes through it step by step"
+            "connections after a time; if none opens at all, ask whoever runs it"
         ),
     ),
 )
@@ -44,10 +44,7 @@ _SHOWN: _Causes = (  # what the other side showed; the same with a proxy in betw
     ),
     (
         ("certificate_verify_failed", "certificate verify failed"),
-        (
-            f"its certificate is not of the CA in [tls] ca: {INSPECTED}. `consilo participant doctor` says who signed "
-            "what is shown"
-        ),
+        f"its certificate is not of the CA in [tls] ca: {INSPECTED}",
     ),
     (("hostname verification", "peer name"), "its certificate is for another host name than the one dialled"),
     (
