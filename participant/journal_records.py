@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from participant.round.phases import Measured, SpooledUpdate
-from shared.ids import Digest, ParticipantId
+from shared.errors import StorageError
+from shared.ids import Digest, ParticipantId, parse_participant_id
 from shared.job import canonical_json
 
 
@@ -25,15 +28,17 @@ def encode_spooled(update: SpooledUpdate) -> bytes:
 
 
 def decode_spooled(data: bytes) -> SpooledUpdate:
-    body = json.loads(data)
-    return SpooledUpdate(
-        train=None if body["train"] is None else _decode_measured(body["train"]),
-        evaluate=_decode_measured(body["evaluate"]),
-        parameters=body["parameters"],
-        cells=tuple(body["cells"]),
-        fits=body["fits"],
-        root=None if body["root"] is None else Digest.parse(body["root"]),
-    )
+    """Raises StorageError for bytes that this silo did not write: a disk changed them."""
+    with _own_record():
+        body = json.loads(data)
+        return SpooledUpdate(
+            train=None if body["train"] is None else _decode_measured(body["train"]),
+            evaluate=_decode_measured(body["evaluate"]),
+            parameters=_integer(body["parameters"]),
+            cells=tuple(map(_integer, body["cells"])),
+            fits=bool(body["fits"]),
+            root=None if body["root"] is None else Digest.parse(body["root"]),
+        )
 
 
 def encode_names(names: tuple[ParticipantId, ...]) -> str:
@@ -42,7 +47,29 @@ def encode_names(names: tuple[ParticipantId, ...]) -> str:
 
 
 def decode_names(text: str) -> tuple[ParticipantId, ...]:
-    return tuple(json.loads(text))
+    """Raises StorageError for a text that this silo did not write."""
+    with _own_record():
+        return tuple(map(parse_participant_id, json.loads(text)))
+
+
+@contextmanager
+def _own_record() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(f"the journal has a record that nobody wrote: was it changed? ({error!s:.200})") from None
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"expected an integer, got {type(value).__name__}")
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in {int, float}:
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    return float(value)  # type: ignore[arg-type] # it is one
 
 
 def _encode_measured(measured: Measured) -> dict[str, Any]:
@@ -50,4 +77,4 @@ def _encode_measured(measured: Measured) -> dict[str, Any]:
 
 
 def _decode_measured(body: dict[str, Any]) -> Measured:
-    return Measured(weight=body["weight"], means=tuple(body["means"]))
+    return Measured(weight=_number(body["weight"]), means=tuple(map(_number, body["means"])))

@@ -144,7 +144,7 @@ def _read(path: Path) -> JournalName | None:
         name, generation = body["journal"], body["generation"]
     except OSError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{path} is no marker of a journal: it was changed, or cut short") from None
     if not isinstance(name, str) or not isinstance(generation, int):
         raise ConfigError(f"{path} is no marker of a journal: it was changed")

@@ -35,7 +35,7 @@ from shared.complaints import first_complaint, known_keys, place_of, shown
 from shared.errors import ConfigError
 from shared.job import Table
 from shared.tls import TlsPaths
-from shared.toml import parse_toml
+from shared.toml import nested_too_deeply, read_toml
 
 CONFIG_MAX_BYTES = 1024 * 1024  # a configuration is written by a person
 PORT_MAX = 65535
@@ -144,8 +144,11 @@ def load_config(path: Path, model: type[M], *, environment: Mapping[str, str]) -
     """Read `path` into `model`, with the variables of `environment` on top. Raises ConfigError."""
     document = _read(path)
     origins = _override(document, model, environment)
-    _refuse_dates(document, where=f"{path}: ")
-    text = json.dumps(document)
+    try:
+        _refuse_dates(document, where=f"{path}: ")
+        text = json.dumps(document)
+    except RecursionError:
+        raise nested_too_deeply(str(path)) from None
     try:
         # By way of JSON, because strict JSON is what TOML is: a list may become a tuple, but "3" is not a number.
         return model.model_validate_json(text, context={"folder": path.absolute().parent})
@@ -164,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     if len(data) > CONFIG_MAX_BYTES:
         raise ConfigError(f"{path}: expected a configuration of at most {CONFIG_MAX_BYTES} bytes, got more")
-    return parse_toml(data, source=str(path))
+    return read_toml(data, source=str(path))
 
 
 def _override(
@@ -207,7 +210,7 @@ def _value(text: str, annotation: Any) -> Any:
         return text
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     trouble = _trouble(value, annotation)
     return text if trouble is not None and trouble.endswith("_type") else value

@@ -40,7 +40,7 @@ from shared.errors import ConfigError, IdentityError
 from shared.hashing import signing_input
 from shared.ids import LABEL_MAX_CHARS, Digest
 from shared.secret import Secret
-from shared.toml import parse_toml
+from shared.toml import read_toml
 
 TRUST_DOMAIN_MAX_CHARS = 255  # SPIFFE-ID specification, section 2.1
 SIGNATURE_BYTES = 64
@@ -229,7 +229,7 @@ class Allowlist:
         """Read an allow-list from its bytes; `source` names them in errors. Raises ConfigError."""
         if len(data) > ALLOWLIST_MAX_BYTES:
             raise ConfigError(f"{source}: expected an allow-list of at most {ALLOWLIST_MAX_BYTES} bytes")
-        document = parse_toml(data, source=source)
+        document = read_toml(data, source=source)
         _expect_keys(document, {"consortium", "allowed"}, optional={"allowed"}, where=source)
         if not isinstance(document["consortium"], str):
             raise ConfigError(f"{source}: consortium: expected text, got {document['consortium']!r}")

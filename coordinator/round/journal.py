@@ -90,7 +90,7 @@ def decode_record(entry: JournalEntry) -> Record:
     """Read one of our own records. Raises WireError for what this version does not write."""
     try:
         return _decoded(entry.kind, json.loads(entry.body))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WireError(f"a journal entry of kind {entry.kind!r} has a body that nobody wrote: {error!r}") from None
 
 

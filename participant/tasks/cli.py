@@ -34,7 +34,7 @@ from shared.errors import ConfigError, TaskError
 from shared.ids import JobId, ParticipantId, RoundNumber, TaskName, parse_task_name
 from shared.tensors import read_index_file
 from shared.terminal import emit, facts, json_option, stderr_console, table
-from shared.toml import parse_toml
+from shared.toml import read_toml
 
 DEADLINE_S = 24 * 3600.0
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -168,7 +168,7 @@ def _read_job(path: Path | None, seed: int) -> _JobPart:
     if path is None:
         return _JobPart(training={}, metrics=None, seed=seed)
     try:
-        found = parse_toml(path.read_bytes(), source=str(path))
+        found = read_toml(path.read_bytes(), source=str(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): check the path and who runs this") from None
     training, metrics, seed = found.get("training", {}), found.get("metrics", []), found.get("seed", seed)
@@ -224,7 +224,7 @@ def _pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
             raise click.UsageError(f"{option} takes KEY=VALUE, got {text!r}")
         try:
             found[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             found[key] = value
     return found
 
