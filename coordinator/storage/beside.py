@@ -1,6 +1,8 @@
-"""The records, read beside the coordinator that they belong to: no lock is taken, and nothing is made or written.
+"""The records, read beside the coordinator that they belong to: no lock is taken, and nothing of them is written.
 
-SQLite shows each reading transaction the database as it was at one moment, whoever writes meanwhile.
+SQLite shows each reading transaction the database as it was at one moment, whoever writes meanwhile. Where no
+coordinator runs it may make the two files that go with a write-ahead log, empty: so who reads is the coordinator's own
+user, else the next start could not open them.
 """
 
 from __future__ import annotations
