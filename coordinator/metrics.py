@@ -32,7 +32,7 @@ from coordinator.storage.interface import COMMITTED
 from shared.build import BuildInfo
 from shared.disk_use import DiskUse
 from shared.errors import ConfigError
-from shared.ids import ParticipantId, RoundKey
+from shared.ids import JobId, ParticipantId, RoundKey
 from shared.protocol.phases import Phase
 from shared.reasons import AbortReason, DropReason, Purpose
 
@@ -48,6 +48,8 @@ PHASES = (
     "folding",
 )
 PHASE_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 1, 5, 30, 120, 600, 1800, 7200, 28800)
+
+JOBS_SHOWN_MAX = 100  # jobs with gauges of their own; a coordinator that runs for months has had more
 
 _NOT_READY = frozenset({Phase.UNPLANNED, Phase.PLANNED, Phase.TRAINING})
 
@@ -97,6 +99,9 @@ class CoordinatorMetrics:
         self._free = self._gauge("disk_free_bytes", "What is free on the disk of the data folder, once a minute.")
         self._arrange_labels()
         self._seen: set[ParticipantId] = set()
+        self._shown: dict[JobId, set[tuple[Gauge, tuple[str, ...]]]] = {}
+        """Of each job the gauges that it has, the job that moved last at the end."""
+        self._open: set[JobId] = set()
 
     def _arrange_labels(self) -> None:
         """Closed lists start at zero, so that a first event is an increase and not a new series."""
@@ -113,13 +118,19 @@ class CoordinatorMetrics:
         job = state.frame.key.job
         current = phase_name(state)
         for phase in PHASES:
-            self._phase.labels(job, phase).set(phase == current)
-        self._number.labels(job).set(state.frame.key.number)
+            self._show(self._phase, phase == current, job, phase)
+        self._show(self._number, state.frame.key.number, job)
         ready, updates, waiting = _arrivals(state)
-        self._ready.labels(job).set(ready)
-        self._updates.labels(job).set(updates)
+        self._show(self._ready, ready, job)
+        self._show(self._updates, updates, job)
         for member in state.frame.spec.members:
-            self._waiting.labels(job, member).set(member in waiting)
+            self._show(self._waiting, member in waiting, job, member)
+        self._shown[job] = self._shown.pop(job)
+        if isinstance(state, Committed | Aborted):
+            self._open.discard(job)
+        else:
+            self._open.add(job)
+        self._forget_jobs()
 
     def finished(self, key: RoundKey, purpose: Purpose, outcome: str, summary: Mapping[str, object]) -> None:
         if outcome == COMMITTED:
@@ -131,10 +142,21 @@ class CoordinatorMetrics:
         for phase, seconds in _mapping(summary, "phases_s").items():
             self._phase_s.labels(phase).observe(_number(seconds))
         if outcome == COMMITTED:
-            self._weight.labels(key.job).set(_number(summary.get("weight_total")))
+            self._show(self._weight, _number(summary.get("weight_total")), key.job)
             for cell, mean in _mapping(summary, "metrics").items():
                 half, _, metric = cell.partition(".")
-                self._mean.labels(key.job, metric, half).set(_number(mean))
+                self._show(self._mean, _number(mean), key.job, metric, half)
+
+    def _show(self, gauge: Gauge, value: float, job: JobId, *labels: str) -> None:
+        gauge.labels(job, *labels).set(value)
+        self._shown.setdefault(job, set()).add((gauge, (job, *labels)))
+
+    def _forget_jobs(self) -> None:
+        """Of more jobs than are shown, those without an open round that moved longest ago."""
+        idle = [job for job in self._shown if job not in self._open]
+        for job in idle[: max(0, len(self._shown) - JOBS_SHOWN_MAX)]:
+            for gauge, labels in self._shown.pop(job):
+                gauge.remove(*labels)
 
     # --- sessions and transfers ---------------------------------------------------------------------------------------
 

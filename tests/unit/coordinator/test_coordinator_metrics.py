@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import socket
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from prometheus_client import generate_latest
 
 from coordinator.disk_use import DiskKind
-from coordinator.metrics import PHASES, CoordinatorMetrics, serve_metrics
+from coordinator.metrics import JOBS_SHOWN_MAX, PHASES, CoordinatorMetrics, serve_metrics
+from coordinator.round.phases import Aborted
 from shared.build import BuildInfo
 from shared.disk_use import DiskUse
 from shared.errors import ConfigError
 from shared.ids import JobId, ParticipantId, RoundKey, RoundNumber
 from shared.reasons import AbortReason, DropReason, Purpose
 from tests.support.masked_silo import FOLDED, MaskedRound
-from tests.support.rounds import MEMBERS, make_masked_frame
+from tests.support.rounds import MEMBERS, make_masked_frame, make_plan
 
 KEY = RoundKey(JobId("heart-1"), RoundNumber(3))
 
@@ -121,3 +123,21 @@ def test_the_disk_is_told_by_kind(metrics: CoordinatorMetrics) -> None:
     assert _value(metrics, "disk_bytes", kind="models") == 0
     assert _value(metrics, "disk_bytes", kind="spools") == 10
     assert _value(metrics, "disk_free_bytes") == 77
+
+
+def test_jobs_of_long_ago_are_shown_no_more(metrics: CoordinatorMetrics) -> None:
+    """A process that lives for months has had any number of jobs; one with an open round is always shown."""
+
+    frame = make_masked_frame()
+    metrics.moved(MaskedRound(frame).state)
+    for number in range(JOBS_SHOWN_MAX + 20):
+        job = JobId(f"job-{number}")
+        metrics.finished(RoundKey(job, KEY.number), Purpose.TRAIN, "committed", {"weight_total": 1.0})
+        metrics.moved(Aborted(replace(frame, plan=make_plan(frame.spec, job=job)), AbortReason.OPERATOR))
+    shown = {
+        sample.labels["job"]
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if "job" in sample.labels
+    }
+    assert shown == {"heart-1", *(f"job-{number}" for number in range(21, JOBS_SHOWN_MAX + 20))}
