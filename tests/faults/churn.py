@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,7 @@ STAY_ROUNDS = (2, 12)
 AWAY_ROUNDS = (0, 4)
 AWAY_S = (0.0, 3.0)
 NEWS_S = 0.1
+SETTLE_LIMIT_S = 120.0
 TASK = f"{STAYS} task"
 
 _VERSION, _UPDATES = Bound(5 * PARAMETERS), Bound(2 * len(SILOS) * 8 * PARAMETERS)  # in bytes, with a margin
@@ -79,6 +81,7 @@ BOUNDS = {
 }
 """How much what is measured may be more at the end than after the warm-up."""
 
+_NEVER = Appointment("nobody-1", 1, "", 0)  # takes the place of another
 _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
 
 
@@ -90,11 +93,14 @@ class Traveller:
     federation: FaultyFederation
     job: Job
     phases: tuple[str, ...]
+    stay_rounds: tuple[int, int]
+    """Between two departures, at least and at most."""
     source: random.Random
     left: Counter[str] = field(default_factory=Counter)
     """How often it went, by signal."""
     _signal: signal.Signals | None = None
     """What it was told to send itself; None while it has no appointment."""
+    _called_off: bool = False
     _back: tuple[int, float] | None = None
     """After which round, or at what time, it comes back; None while it runs."""
 
@@ -115,14 +121,18 @@ class Traveller:
             self.federation.start(self.silo)
 
     def stay(self) -> None:
-        """To the end of the job, and after it."""
-        if self._signal is not None and not self.federation.daemons[self.silo].running:
+        """The job is over: nobody leaves any more, and who just did comes back."""
+        daemon = self.federation.daemons[self.silo]
+        if self._signal is not None and not daemon.running:
             self._leave(self._signal)
+        elif self._signal is not None and not self._called_off:
+            self._called_off = True
+            daemon.meet(_NEVER)
         self.come()
 
     def _plan_to_leave(self) -> None:
         self._signal = self.source.choice((signal.SIGTERM, signal.SIGKILL))
-        first = self.job.last + self.source.randint(*STAY_ROUNDS)
+        first = self.job.last + self.source.randint(*self.stay_rounds)
         self.federation.expect_end(self.silo)
         self.federation.daemons[self.silo].meet(
             Appointment(self.job.id, first, self.source.choice(self.phases), self._signal)
@@ -143,9 +153,10 @@ class Traveller:
 class Churn:
     """One federation, one job at a time. See the module's docstring."""
 
-    def __init__(self, federation: FaultyFederation, *, seed: int) -> None:
+    def __init__(self, federation: FaultyFederation, *, seed: int, stay_rounds: tuple[int, int]) -> None:
         self._federation = federation
         self._seed = seed
+        self._stay_rounds = stay_rounds
         files = federation.files.consortium
         names = (COORDINATOR, *SILOS)
         self._ledgers = Ledgers(federation.ledgers)
@@ -165,7 +176,12 @@ class Churn:
             job.begin()
             travellers = [
                 Traveller(
-                    silo, federation, job, PHASES[mode, Side.PARTICIPANT], random.Random(f"{self._seed} {mode} {silo}")
+                    silo=silo,
+                    federation=federation,
+                    job=job,
+                    phases=PHASES[mode, Side.PARTICIPANT],
+                    stay_rounds=self._stay_rounds,
+                    source=random.Random(f"{self._seed} {mode} {silo}"),
                 )
                 for silo in SILOS
                 if silo != STAYS
@@ -180,17 +196,25 @@ class Churn:
                     looked = job.last
                     self._look(job)
                 federation.wait_for_news(NEWS_S)
-            for traveller in travellers:
-                traveller.stay()
-                self.left += traveller.left
+            self._settle(travellers)
             self._look(job)
             self._count(job, rounds)
 
+    def _settle(self, travellers: Sequence[Traveller]) -> None:
+        """Everybody is back, and nothing of a round is left over. Raises Failure."""
+        federation, ends = self._federation, time.monotonic() + SETTLE_LIMIT_S
+        while not federation.all_here() or any(self._spooled()):
+            if time.monotonic() > ends:
+                raise Failure(f"the job is over, and there are {self._spooled()}; here: {federation.here}")
+            for traveller in travellers:
+                traveller.stay()
+            federation.wait_for_news(NEWS_S)
+        for traveller in travellers:
+            self.left += traveller.left
+
     def close(self) -> None:
-        """Everybody is back, nothing is left over, and everybody ends well. Raises Failure."""
+        """Everybody ends well. Raises Failure."""
         federation = self._federation
-        federation.wait_for(federation.all_here, 60.0, "a session with every silo")
-        federation.wait_for(lambda: not any(self._spooled()), 20.0, "the end of what was spooled")
         for name, code in federation.stop_all().items():
             if code:
                 raise Failure(f"{name} ended with code {code} when it was asked to end")
@@ -253,11 +277,19 @@ def _task_of(pid: int) -> int:
     return int(child)
 
 
-def churn(folder: Path, mode: Mode, *, rounds: int, seed: int, limit_s: float) -> Churn:
+def churn(
+    folder: Path,
+    mode: Mode,
+    *,
+    rounds: int,
+    seed: int,
+    limit_s: float,
+    stay_rounds: tuple[int, int] = STAY_ROUNDS,
+) -> Churn:
     """Run one job on a fresh federation. Raises Failure."""
     with FaultyFederation(folder, parameters=PARAMETERS, kept_versions=KEPT_VERSIONS) as federation:
         federation.start_all()
-        done = Churn(federation, seed=seed)
+        done = Churn(federation, seed=seed, stay_rounds=stay_rounds)
         try:
             done.run(mode, rounds=rounds, limit_s=limit_s)
             done.close()
