@@ -18,8 +18,8 @@ SEED = 1
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_a_job_goes_on_while_silos_come_and_go(tmp_path: Path) -> None:
-    """Two departures: each costs a start of a daemon and of its task."""
-    done = churn(tmp_path / "federation", Mode.MASKED, rounds=12, seed=10, limit_s=240.0, stay_rounds=(4, 14))
+    """A departure costs a start of a daemon and of its task: of this seed one falls into so few rounds, or two."""
+    done = churn(tmp_path / "federation", Mode.MASKED, rounds=9, seed=51, limit_s=240.0, stay_rounds=(3, 14))
     assert done.left.total() >= 1
     assert done.out, "somebody was out of a round, with a reason"
     assert done.series.samples.keys() == BOUNDS.keys()
