@@ -33,7 +33,7 @@ class Release:
 
 def releases(text: str) -> Sequence[Release]:
     """Raises ValueError, which says what is wrong with the text."""
-    found = []
+    found: list[Release] = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         heading, _, body = section.partition("\n")
         if heading == UNRELEASED and not found:

@@ -70,7 +70,7 @@ class Conversation:
             assert meaning(value) == one.value, one.method
             assert CODECS[one.method, one.from_coordinator].encode(value) == one.frame, (one.method, value)
             for kind, envelope in signed_words(value):
-                again = seal(reopen(kind, envelope).value, signer=_NoSigner(), index=0)  # type: ignore[type-var]
+                again = seal(reopen(kind, envelope).value, signer=_NoSigner(), index=0)
                 assert again.payload == envelope.payload, kind
 
     def check_signatures(self) -> None:
@@ -80,7 +80,7 @@ class Conversation:
             assert len(words) >= envelopes_in(value), f"an envelope in a {type(value).__name__} that nobody opened"
             for kind, envelope in words:
                 verifier = self._verifier(value, envelope.signer)
-                open_sealed(kind, envelope, verifier=verifier, index=envelope.signer)  # type: ignore[type-var]
+                open_sealed(kind, envelope, verifier=verifier, index=envelope.signer)
             if isinstance(value, Hello):
                 self._check_certificate(value.signing_certificate, who=one.peer)
             if isinstance(value, ShutEnvelope) and value.kind is Welcome:
@@ -135,7 +135,7 @@ def _round_words(value: Any) -> Iterator[tuple[RoundKey, Kind]]:
             plain = start.encoding is Encoding.PLAIN
             yield start.key.round, Kind.PLAIN_ATTEMPT if plain else Kind.ATTEMPT_START
         case ShutEnvelope(kind, envelope) if kind in {RoundPlan, RoundResult, RoundAborted}:
-            sealed: Any = reopen(kind, envelope)  # type: ignore[type-var]
+            sealed: Any = reopen(kind, envelope)
             yield sealed.value.key, Kind[_constant(kind.__name__)]
         case AttemptAnswer(kind=answer):
             yield value.key, Kind[answer.name]
@@ -144,6 +144,8 @@ def _round_words(value: Any) -> Iterator[tuple[RoundKey, Kind]]:
         case _ if _constant(type(value).__name__) in Kind.__members__:
             key = value.key
             yield (key if isinstance(key, RoundKey) else key.round), Kind[_constant(type(value).__name__)]
+        case _:
+            pass  # of the session, of an operator, or bulk data
 
 
 def _constant(name: str) -> str:

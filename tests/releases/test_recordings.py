@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from pydantic import BaseModel
 
 from coordinator.audit import compare, verify_lines
 from coordinator.client.job_file import load_job_file
@@ -41,7 +42,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TODAY = "today"
 KEPT = {kept.folder.name: kept for kept in releases()}
 KEPT_MAX_BYTES = 1 << 20
-SETTINGS = {"coordinator": CoordinatorSettings, "participant": ParticipantSettings}
+SETTINGS: dict[str, type[BaseModel]] = {"coordinator": CoordinatorSettings, "participant": ParticipantSettings}
 MASKED, PLAIN = JobId("masked-1"), JobId("plain-1")
 
 
@@ -91,8 +92,8 @@ def test_the_coordinators_database_is_opened_and_brought_up_to_date(kept: KeptRe
         rounds = {name: store.rounds(name) for name in jobs}
         assert [record.outcome for record in rounds[MASKED]] == ["committed"] * 3
         assert [record.outcome for record in rounds[JobId("open-1")]] == [""]
-        for record in jobs.values():
-            parse_jobspec(record.spec)
+        for job in jobs.values():
+            parse_jobspec(job.spec)
         for record in [each for found in rounds.values() for each in found]:
             plan, *entries = store.journal_of(record.key)
             assert decode_plan(plan).value.key == record.key

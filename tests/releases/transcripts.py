@@ -112,6 +112,8 @@ class Transcripts:
                 self._uploading[one.call] = (key, offset + len(value))
             case CommitRequest(key, commit):
                 self._commit(one.peer, key, reopen(UploadCommit, commit).value)
+            case _:
+                pass  # no hash rests on it
 
     def _same(self, attempt: _Attempt, name: str, computed: Digest) -> None:
         """Everybody is shown one history."""
@@ -134,7 +136,7 @@ class Transcripts:
 
     def _answer(self, answer: AttemptAnswer) -> None:
         attempt = self._attempts[answer.attempt]
-        word: Any = reopen(ANSWERS[answer.kind], answer.envelope).value  # type: ignore[type-var]
+        word: Any = reopen(ANSWERS[answer.kind], answer.envelope).value
         assert word.attempt == attempt.h0
         match word:
             case ShareKeys():
@@ -183,4 +185,6 @@ def pieces_of_models(told: Iterable[Told]) -> Iterable[tuple[str, Digest, bytes]
                 whose, offset = calls[one.call]
                 pieces[whose][offset : offset + len(value)] = value
                 calls[one.call] = (whose, offset + len(value))
+            case _:
+                pass  # no model, and no part of one
     return [(method.rpartition("/")[2], model, bytes(held)) for (_, method, model), held in pieces.items()]

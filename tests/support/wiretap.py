@@ -104,7 +104,7 @@ class Wiretap:
                 port = server.add_secure_port(f"127.0.0.1:{ports[peer]}", server_credentials(coordinator))
                 assert port == ports[peer]
                 server.start()
-                ending.callback(lambda server=server: server.stop(None).wait())
+                ending.callback(_stop, server)
             yield
 
     def _handler(self, peer: str, method: MethodDescriptor, channel: grpc.Channel) -> Any:
@@ -134,6 +134,10 @@ class Wiretap:
 
         make: Callable[..., Any] = getattr(grpc, f"{shape}_rpc_method_handler")
         return make(answers if many_down else answer_of)
+
+
+def _stop(server: grpc.Server) -> None:
+    server.stop(None).wait()
 
 
 class _Ears:
