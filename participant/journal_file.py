@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,22 +63,25 @@ class JournalFile:
         the file; then an older one raises OlderJournalError.
         """
         self._may_migrate = may_migrate
-        try:
-            self._database = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s
-            )
-            path.chmod(0o600)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute("PRAGMA secure_delete=ON")  # a deleted reply holds shares: nothing of it stays
-            self._check_schema(path)
-            self.shed_deleted()  # of an end that was committed before a crash, but not yet shed
-        except (OSError, sqlite3.OperationalError) as error:
-            raise StorageError(
-                f"the journal {path} cannot be opened: {error}: see whether its disk is full, read-only or failing"
-            ) from error
-        except sqlite3.Error as error:
-            raise StorageError(f"expected this silo's journal at {path}: {error}: {_REPLACE}") from error
+        with ExitStack() as opening:
+            try:
+                self._database = sqlite3.connect(
+                    path, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s
+                )
+                opening.callback(self._database.close)
+                path.chmod(0o600)
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=FULL")
+                self._database.execute("PRAGMA secure_delete=ON")  # a deleted reply holds shares: nothing of it stays
+                self._check_schema(path)
+                self.shed_deleted()  # of an end that was committed before a crash, but not yet shed
+            except (OSError, sqlite3.OperationalError) as error:
+                raise StorageError(
+                    f"the journal {path} cannot be opened: {error}: see whether its disk is full, read-only or failing"
+                ) from error
+            except sqlite3.Error as error:
+                raise StorageError(f"expected this silo's journal at {path}: {error}: {_REPLACE}") from error
+            opening.pop_all()
 
     def _check_schema(self, path: Path) -> None:
         tables = self._database.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchall()

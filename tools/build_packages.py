@@ -30,21 +30,31 @@ class Packages:
 
 
 def build_packages(folder: Path) -> Packages:
-    """Build into `folder`, which is made. Raises SystemExit with what the build said."""
+    """Build both into `folder`, which is made. Raises SystemExit with what the build said."""
+    _build(folder)
+    return Packages(_only(folder.glob("consilo-*.tar.gz"), folder), _only(folder.glob("consilo-*.whl"), folder))
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel alone into `folder`, without the archive in between."""
+    _build(folder, "--wheel")
+    return _only(folder.glob("consilo-*.whl"), folder)
+
+
+def _build(folder: Path, *options: str) -> None:
     environment = {
         **os.environ,
         "SOURCE_DATE_EPOCH": _git("log", "-1", "--format=%ct").strip(),
         "PIP_CONSTRAINT": str(ROOT / "constraints.txt"),
-        "PIP_BUILD_CONSTRAINT": str(ROOT / "constraints.txt"),  # its name from pip 26 on
+        "PIP_BUILD_CONSTRAINT": str(ROOT / "constraints.txt"),  # where newer versions of pip look
         REVISION_VARIABLE: source_revision(ROOT),  # the copy has no git
     }
     with tempfile.TemporaryDirectory(prefix="consilo-build-") as copy:
         _copy_tracked(Path(copy))
-        command = [sys.executable, "-P", "-m", "build", "--outdir", str(folder), copy]
+        command = [sys.executable, "-P", "-m", "build", *options, "--outdir", str(folder), copy]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"the build failed:\n{done.stdout}{done.stderr}")
-    return Packages(_only(folder.glob("consilo-*.tar.gz"), folder), _only(folder.glob("consilo-*.whl"), folder))
 
 
 def _copy_tracked(copy: Path) -> None:

@@ -98,4 +98,5 @@ def test_without_pytorch_it_says_what_to_install(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     tried = call("try", *SAMPLE)
     assert isinstance(tried.exception, TaskError)
-    assert "install consilo[participant]" in str(tried.exception)
+    assert "torch (PyTorch) is not installed here: pip install " in str(tried.exception)
+    assert "[participant]" in str(tried.exception)
