@@ -1,0 +1,212 @@
+"""Run docs/tutorial.md as it stands, compare what it says with what comes, and draw its images (not with `--check`).
+
+The page is the script. After "## 1." every block of `sh` is run, in order and in one shell, as a reader would; each
+must end with 0. A block of `text` that follows has lines that the output must have, in that order, with `[...]` for
+what differs from run to run. An image that follows is drawn from the output: what the terminal got, colours and all.
+
+Everything happens in a new folder, with an environment that has nothing but PATH, HOME and CHECKOUT. With `--check`
+ports are free ones, so that it runs beside whatever uses those of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import io
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "tutorial.md"
+FIRST_SECTION = "\n## 1. "
+PORTS = ("8443", "9464")
+COLUMNS, LINES = 112, 60
+STEP_LIMIT_S = 900.0
+STOP_LIMIT_S = 20.0
+# Ends each step's output, with the exit code: a byte that no command of the page prints.
+END = re.compile("\x1e(\\d+)\x1e")
+# Readers' browsers fetch nothing: the font is whatever fixed one they have.
+SVG_FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+
+
+class DiffersError(Exception):
+    """The page says something else than what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One block of commands, and what the page says comes of it."""
+
+    line: int
+    commands: str
+    expected: tuple[str, ...]
+    image: Path | None
+
+    @property
+    def last_command(self) -> str:
+        return self.commands.strip().splitlines()[-1]
+
+
+def steps(page: str) -> Iterator[Step]:
+    """The blocks of `sh` after the first section's heading."""
+    start = page.index(FIRST_SECTION)
+    block = re.compile(
+        r"^```sh\n(?P<commands>.*?)^```\n"
+        r"(?:\n```text\n(?P<expected>.*?)^```\n|\n!\[[^\]]*\]\((?P<image>[^)]+)\))?",
+        re.MULTILINE | re.DOTALL,
+    )
+    for found in block.finditer(page, start):
+        yield Step(
+            line=page.count("\n", 0, found.start()) + 1,
+            commands=found["commands"],
+            expected=tuple((found["expected"] or "").splitlines()),
+            image=PAGE.parent / found["image"] if found["image"] else None,
+        )
+
+
+class Shell:
+    """One bash for the whole page, on a terminal of its own. What it started ends with this context."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._terminal, inner = pty.openpty()
+        commands, self._stdin = os.pipe()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        self._bash = subprocess.Popen(
+            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"],
+            cwd=folder, env=dict(environment), start_new_session=True,
+            stdin=commands, stdout=inner, stderr=inner,
+        )  # fmt: skip
+        os.close(inner)
+        os.close(commands)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._signal_all(signal.SIGTERM)  # once: a second one would end the daemons at once
+        deadline = time.monotonic() + STOP_LIMIT_S
+        while self._signal_all(0) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self._signal_all(signal.SIGKILL)
+        self._bash.wait()
+        os.close(self._stdin)
+        os.close(self._terminal)
+
+    def _signal_all(self, number: int) -> bool:
+        """False when nobody is left of the shell and what it started."""
+        self._bash.poll()
+        try:
+            os.killpg(self._bash.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def run(self, step: Step) -> str:
+        """What the terminal got. Raises DiffersError when the commands fail."""
+        script = self._folder.parent / "step.sh"
+        script.write_text(step.commands, encoding="utf-8")
+        os.write(self._stdin, f"source {script} < /dev/null; printf '\\036%d\\036' $?\n".encode())
+        output, deadline = b"", time.monotonic() + STEP_LIMIT_S
+        while time.monotonic() < deadline:
+            if select.select([self._terminal], [], [], 1.0)[0]:
+                try:
+                    output += os.read(self._terminal, 65536)
+                except OSError:  # the shell has ended, and with it the terminal
+                    break
+            text = output.decode(errors="replace")
+            if ended := END.search(text):
+                if ended[1] == "0":
+                    return text[: ended.start()]
+                break
+            if self._bash.poll() is not None:
+                break
+        raise DiffersError(f"line {step.line}: this failed, or took too long:\n{step.commands}\n{output.decode()}")
+
+
+def last_frame(output: str) -> str:
+    """What is left on the screen: a live table is drawn over and over, each time from where it began."""
+    shown = re.sub(r"\x1b\[\?\d+[hl]", "", output.replace("\r\n", "\n"))
+    first, *frames = re.split(r"\r?\x1b\[2K(?:\x1b\[1A\x1b\[2K)+", shown)
+    return frames[-1] if frames else first
+
+
+def compare(step: Step, output: str) -> None:
+    """Raises DiffersError unless the expected lines come in this order."""
+    lines = iter(Text.from_ansi(output.replace("\r\n", "\n")).plain.splitlines())
+    for expected in step.expected:
+        pattern = re.compile(".*".join(re.escape(part) for part in expected.split("[...]")))
+        if not any(pattern.search(line) for line in lines):
+            raise DiffersError(f"line {step.line}: the page says\n  {expected}\nand this came:\n{output}")
+
+
+def draw(step: Step, output: str, image: Path) -> None:
+    """The image of a step: its last command, and what the terminal showed."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    console.print(Text("$ ", style="bold green") + Text(step.last_command), soft_wrap=False)
+    console.print(Text.from_ansi(last_frame(output).rstrip("\n")))
+    drawn = console.export_svg(title="hearts", code_format=SVG_FORMAT)
+    image.parent.mkdir(exist_ok=True)
+    image.write_text(re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE), encoding="utf-8")
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--check", action="store_true", help="run and compare; draw nothing")
+    check = options.parse_args().check
+    page = PAGE.read_text(encoding="utf-8")
+    if check:
+        for port in PORTS:
+            page = page.replace(port, free_port())
+    with tempfile.TemporaryDirectory(prefix="consilo-tutorial-") as home:
+        folder = Path(home) / "hearts"
+        folder.mkdir()
+        environment = {
+            "HOME": home,
+            "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+            "CHECKOUT": str(ROOT),
+            "LANG": "C.UTF-8",
+            "TERM": "xterm-256color",
+        }
+        started = time.monotonic()
+        with Shell(folder, environment) as shell:
+            for step in steps(page):
+                output = shell.run(step)
+                compare(step, output)
+                if step.image and not check:
+                    draw(step, output, step.image)
+                print(f"{time.monotonic() - started:6.1f} s  line {step.line}: {step.last_command}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    # Told to end, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        raise SystemExit(main())
+    except DiffersError as difference:
+        raise SystemExit(str(difference)) from None
