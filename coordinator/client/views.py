@@ -246,7 +246,8 @@ def steered_json(steered: Steered) -> dict[str, Any]:
     return {**job_json(steered.job), "changed": steered.changed}
 
 
-def job_facts(job: JobStatus, *, control_since: int | None = None) -> RenderableType:
+def job_facts(job: JobStatus, *, since: str = "") -> RenderableType:
+    """`since`: from when on its control is in force, where the rounds are known that say it."""
     spec = spec_of(job)
     control = control_words(job, spec)
     pairs = [
@@ -258,7 +259,7 @@ def job_facts(job: JobStatus, *, control_since: int | None = None) -> Renderable
         ("members", ", ".join(spec.members)),
         ("rounds", spec.rounds),
         ("quorum, floor", f"{spec.round.quorum}, {spec.floor}"),
-        ("control", f"{control}; {since_words(control_since)}" if control else ""),
+        ("control", f"{control}; {since}" if control and since else control),
         ("strategy", spec.strategy.name),
         ("masking", _masking_fact(spec)),
         ("initial model", spec.initial),
@@ -333,7 +334,7 @@ def job_screen(detail: JobDetail, *, last: int | None = None) -> RenderableType:
     """Everything about a job; with `last`, only so many of its rounds."""
     spec = spec_of(detail.job)
     shown = detail.rounds if last is None else detail.rounds[-last:]
-    parts: list[RenderableType] = [job_facts(detail.job, control_since=control_since(detail))]
+    parts: list[RenderableType] = [job_facts(detail.job, since=since_words(control_since(detail)))]
     if shown:
         parts.append(round_table(spec, shown))
     if bound := bound_to(detail):
