@@ -159,7 +159,7 @@ def test_whoever_is_outside_a_result_is_named_with_the_reason_wherever_somebody_
 
     detail = study.state_of(job)
     told = {finished.key.number: json.loads(finished.summary)["dropped"] for finished in detail.rounds}
-    under = [summary.get("control") for summary in summaries(detail)]
+    under = [summary["control"] for summary in summaries(detail)]
     assert under == sorted(under), "each round names the control that it was planned with"
     assert set(under) == {1, 2, 3, 4}
     entries = [entry for entry in study.audit() if entry["kind"].startswith("round_") and entry["data"]["job"] == job]

@@ -169,6 +169,16 @@ def test_what_is_on_record_proves_nothing(machine: Machine) -> None:
     assert (machine.kinds(), machine.store.set_backs()) == (before, ())
 
 
+def test_jobs_that_are_paused_end_too(machine: Machine) -> None:
+    for job in (HEART, LUNG):
+        assert machine.conductor.desk.pause_job(job, "", OPERATOR).changed
+    machine.start(crashed=True)
+    assert machine.state_of(LUNG) is JobState.PAUSED
+    assert machine.store.job(HEART).standing is JobState.PAUSING
+    assert machine.conductor.heads_shown(A, [result(GONE, 3)]) == 1
+    assert (machine.state_of(HEART), machine.state_of(LUNG)) == (JobState.ABORTED, JobState.ABORTED)
+
+
 LOST = {
     "of a job that is unknown": result(GONE, 3),
     "of a round that is unknown": result(HEART, 2),
