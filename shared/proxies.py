@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.config import split_address
+from shared.config import PORT_MAX, split_address
 from shared.errors import ConfigError
 
 PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
@@ -53,7 +53,7 @@ def proxy_for(address: str, environment: Mapping[str, str]) -> Proxy | None:
     excepted = _is_excepted(split_address(address)[0], environment)
     if excepted and (parts is not None or "@" not in value):
         return None
-    if parts is None:
+    if parts is None or int(parts["port"] or DEFAULT_PORT) > PORT_MAX:
         shown = "a value with a name or password in it" if "@" in value else repr(value[:100])
         raise ConfigError(
             f"environment variable {variable}: expected http://host:port or http://user:password@host:port, got "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -29,7 +30,7 @@ from shared.findings import Caution, Finding
 from shared.ids import JobId
 from tests.support.connect_proxy import ConnectProxy, Manner
 from tests.support.credentials import Consortium, Credentials
-from tests.support.federation import free_port
+from tests.support.federation import CONSILO, free_port
 from tests.support.live_coordinator import live_coordinator
 
 LIMIT_S = 60.0
@@ -236,6 +237,28 @@ def test_the_command_ends_with_1_and_says_each_row(
     assert [name for name, row in rows.items() if not row["ok"]] == [f"connection {address}"]
     assert rows[f"session {address}"]["skipped"]
     assert f"with PyTorch {version('torch')}" in rows["device"]["detail"]  # asked in a process of its own
+
+
+def test_a_proxy_that_grpc_would_pass_over_ends_a_start_before_it_dials(
+    consortium: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = str(configured(tmp_path, consortium.participant("hospital-a")))
+    monkeypatch.setenv("https_proxy", "proxy.example:3128")
+    started = subprocess.run(
+        [*CONSILO, "participant", "run", "--config", config],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert started.returncode == 1
+    assert started.stderr.startswith("error: environment variable https_proxy: expected http://host:port")
+    assert not (tmp_path / "data").exists()
+    checked = CliRunner().invoke(participant, ["check", "--config", config, "--json"])
+    (row,) = [row for row in json.loads(checked.stdout) if row["check"] == "proxy"]
+    assert (checked.exit_code, row["ok"]) == (1, False)
+    monkeypatch.setenv("no_proxy", "localhost")
+    assert CliRunner().invoke(participant, ["check", "--config", config]).exit_code == 0
 
 
 def test_credentials_that_cannot_be_used_are_one_row_and_are_shown_to_nobody(

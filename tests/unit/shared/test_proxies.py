@@ -85,7 +85,8 @@ async def _dial(address: str) -> None:
     "value",
     [
         "proxy.example:3128", "https://proxy.example:3128", "socks5://proxy.example:1080", "http://", "http://:3128",
-        " http://proxy.example:3128", "http://proxy.example:port", "http:proxy.example:3128",
+        " http://proxy.example:3128", "http://proxy.example:port", "http://proxy.example:65536",
+        "http:proxy.example:3128",
     ],
 )  # fmt: skip
 def test_what_grpc_would_pass_over_is_an_error(value: str) -> None:
