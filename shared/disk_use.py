@@ -46,11 +46,12 @@ def look_at(folder: Path, kinds: Iterable[K], kind_of: Callable[[str], K]) -> Di
     files = dict.fromkeys(kinds, 0)
     sizes = dict.fromkeys(files, 0)
     try:
-        for entry in os.scandir(folder):
-            kind = kind_of(entry.name)
-            for size in _sizes(entry):
-                files[kind] += 1
-                sizes[kind] += size
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                kind = kind_of(entry.name)
+                for size in _sizes(entry):
+                    files[kind] += 1
+                    sizes[kind] += size
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise StorageError(f"{folder} cannot be looked through: {error.strerror}") from error
@@ -61,8 +62,9 @@ def _sizes(entry: os.DirEntry[str]) -> Iterator[int]:
     """Of a file, or of all files in a folder."""
     try:
         if entry.is_dir(follow_symlinks=False):
-            for inner in os.scandir(entry):
-                yield from _sizes(inner)
+            with os.scandir(entry) as entries:
+                for inner in entries:
+                    yield from _sizes(inner)
         else:
             yield entry.stat(follow_symlinks=False).st_size
     except FileNotFoundError:

@@ -291,6 +291,9 @@ class FileBlobs:
             self._leftovers = left_over_in(root, self._calls)
             for path in self._staging.iterdir():
                 path.replace(self._removed / path.name)
+        for job in self._spools.iterdir():
+            with suppress(OSError):  # it has an open round
+                job.rmdir()
         self._fate.sync_folder(self._calls, root)
         self._eraser = Eraser(self._calls)
         for path in sorted(self._removed.iterdir()):

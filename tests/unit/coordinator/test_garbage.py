@@ -202,6 +202,14 @@ def test_the_policy_of_now_is_done_as_a_start_does_it(tmp_path: Path) -> None:
     assert silent.models() == {DIGESTS[0], *DIGESTS[3:]}
 
 
+def test_a_start_leaves_no_folder_of_a_job_without_updates(silent: Silent) -> None:
+    (silent.data / "spools" / "over-1").mkdir()
+    needed = silent.spool(len(VERSIONS), bytes(200))
+    with silent.opened():
+        assert [path.name for path in (silent.data / "spools").iterdir()] == [JOB]
+    assert needed.exists()
+
+
 def test_where_records_were_set_back_unrecorded_models_stay(silent: Silent) -> None:
     silent.stray()
     with silent.opened() as records:
