@@ -68,7 +68,7 @@ class Database:
             _create_private(path)
             engine = _engine(path, busy_timeout_s, connection_factory)
             closing.callback(engine.dispose)
-            self._connection = closing.enter_context(connect(engine, path))
+            self._connection = closing.enter_context(_connect(engine, path))
             self._bring_up_to_date(path)
             self.shed_deleted()  # of rounds that ended just before a crash
             self._closing = closing.pop_all()
@@ -155,7 +155,7 @@ class Database:
             self._unknown = True
 
     def _bring_up_to_date(self, path: Path) -> None:
-        found = found_version(self._connection, path)
+        found = _found_version(self._connection, path)
         if found is None:
             self.write("create the schema", create_schema)
         elif not 1 <= found <= SCHEMA_VERSION:
@@ -176,20 +176,42 @@ class Database:
         _log.info("database_migrated", database=str(path), schema_before=found, schema=SCHEMA_VERSION, copy=str(copy))
 
 
+class DatabaseBeside(Database):
+    """The file of a coordinator that may be running, opened for reading: no lock is taken, and SQLite itself refuses
+    every write. Each reading transaction sees the database as it was at one moment, whoever writes meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigError for one of another schema than this program's, StorageError."""
+        self._unknown = False
+        with ExitStack() as closing:
+            engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool, creator=lambda: _opened_to_read(path))
+            closing.callback(engine.dispose)
+            self._connection = closing.enter_context(_connect(engine, path))
+            found = _found_version(self._connection, path)
+            if found != SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{path} has schema version {found or 0}, this program reads version {SCHEMA_VERSION}: start the "
+                    "coordinator of this version once, which brings an older one up to date, or use the program that "
+                    "wrote it"
+                )
+            self._closing = closing.pop_all()
+
+
 def schema_of(path: Path) -> int:
     """The schema version of a database that is not in use; nothing is changed. Raises ConfigError, StorageError."""
     lock = ProcessLock(path=path.with_name(path.name + ".lock"), guards=f"the database {path}")
     try:
         engine = _engine(path, BUSY_TIMEOUT_S, sqlite3.Connection)
-        with connect(engine, path) as connection:
-            found = found_version(connection, path)
+        with _connect(engine, path) as connection:
+            found = _found_version(connection, path)
         engine.dispose()
     finally:
         lock.close()
     return SCHEMA_VERSION if found is None else found  # one without tables is made at the start
 
 
-def found_version(connection: sa.Connection, path: Path) -> int | None:
+def _found_version(connection: sa.Connection, path: Path) -> int | None:
     """None for a database that holds nothing yet."""
     try:
         names = set(sa.inspect(connection).get_table_names())
@@ -247,7 +269,12 @@ def _engine(path: Path, busy_timeout_s: float, connection_factory: type[sqlite3.
     return engine
 
 
-def connect(engine: sa.Engine, path: Path) -> sa.Connection:
+def _opened_to_read(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+
+
+def _connect(engine: sa.Engine, path: Path) -> sa.Connection:
     try:
         return engine.connect()
     except DBAPIError as error:
