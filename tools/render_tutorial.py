@@ -142,11 +142,21 @@ class Shell:
         raise DiffersError(f"line {step.line}: this failed, or took too long:\n{step.commands}\n{output.decode()}")
 
 
-def last_frame(output: str) -> str:
-    """What is left on the screen: a live table is drawn over and over, each time from where it began."""
-    shown = re.sub(r"\x1b\[\?\d+[hl]", "", output.replace("\r\n", "\n"))
-    first, *frames = re.split(r"\r?\x1b\[2K(?:\x1b\[1A\x1b\[2K)+", shown)
-    return frames[-1] if frames else first
+def screen(output: str) -> str:
+    """What is left on the screen when bars and live tables were drawn over and over, with its colours."""
+    lines, row = [""], 0
+    without_cursor = re.sub(r"\x1b\[\?25[hl]", "", output)
+    for part in re.findall(r"\x1b\[\d*A|\x1b\[2K|\n|(?:\x1b\[[\d;]*m|[^\x1b\r\n])+", without_cursor):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif up := re.fullmatch(r"\x1b\[(\d*)A", part):
+            row = max(0, row - int(up[1] or 1))
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        else:
+            lines[row] += part
+    return "\n".join(lines).rstrip("\n")
 
 
 def compare(step: Step, output: str) -> None:
@@ -162,7 +172,7 @@ def draw(step: Step, output: str, image: Path) -> None:
     """The image of a step: its last command, and what the terminal showed."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text("$ ", style="bold green") + Text(step.last_command), soft_wrap=False)
-    console.print(Text.from_ansi(last_frame(output).rstrip("\n")))
+    console.print(Text.from_ansi(screen(output)))
     drawn = console.export_svg(title="hearts", code_format=SVG_FORMAT)
     image.parent.mkdir(exist_ok=True)
     image.write_text(re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE), encoding="utf-8")

@@ -63,7 +63,7 @@ def require_known(arguments: list[str]) -> None:
         value = values.get(parameter.name or "")
         if parameter.required and not isinstance(value, str | list | tuple):
             raise click.UsageError(f"{parameter.human_readable_name} is missing")
-        if isinstance(parameter.type, click.Choice | click.types.IntParamType) and isinstance(value, str):
+        if isinstance(parameter.type, click.Choice) and isinstance(value, str):
             parameter.type.convert(value, parameter, context)
 
 

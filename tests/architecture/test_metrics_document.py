@@ -44,7 +44,7 @@ def samples() -> dict[str, set[str]]:
         for registry in REGISTRIES.values()
         for metric in registry._collector_to_names
         if isinstance(metric, MetricWrapperBase)
-        for ending in ENDINGS[metric._type]
+        for ending in ENDINGS[metric._type or ""]
     }
 
 
