@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,7 +34,7 @@ class Footprint:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         return cls(
             rss_mib=int(status["VmRSS"].split()[0]) / 1024,
-            open_files=len(os.listdir(f"/proc/{pid}/fd")),
+            open_files=len(list(Path(f"/proc/{pid}/fd").iterdir())),
             threads=int(status["Threads"]),
         )
 
