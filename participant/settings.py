@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJson
 
 from shared.config import Dialled, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
 from shared.ids import Digest, JobId, parse_job_id
-from shared.job import DEADLINE_MAX_S, DEFAULT_MIN_SURVIVORS, MEMBERS_MAX, Member, Table, Task
+from shared.job import DEADLINE_MAX_S, DEFAULT_MIN_SURVIVORS, MEMBERS_MAX, Member, Table, Task, text_like
 
 DEFAULT_METRICS = "127.0.0.1:9465"
 DEFAULT_MINIMUM_MEMBERS = 3  # of two, each can compute the other's part from the total
@@ -21,6 +21,7 @@ THREADS_MAX = 1024
 REPEATS_MAX = 1000  # a person writes each of them
 APPROVED_MAX = 1000  # the same
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -55,7 +56,8 @@ def _entry(text: str) -> str:
     return text
 
 
-DigestHex = Annotated[str, AfterValidator(_digest)]
+Entry = Annotated[str, AfterValidator(_entry), text_like(_ENTRY)]
+DigestHex = Annotated[str, AfterValidator(_digest), text_like(_DIGEST)]
 
 
 class ParticipantTable(Table):
@@ -71,7 +73,7 @@ class ParticipantTable(Table):
 class TaskTable(Table):
     """[tasks.<name>]: code that the silo installed and is willing to run."""
 
-    entry: Annotated[str, AfterValidator(_entry)] = Field(description="The task's class, as package.module:ClassName.")
+    entry: Entry = Field(description="The task's class, as package.module:ClassName.")
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="Handed to the class as it is: paths to data, for one."
     )

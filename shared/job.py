@@ -11,7 +11,16 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from shared.complaints import first_complaint, shown
 from shared.errors import WireError
@@ -57,8 +66,13 @@ def _metric_name(text: str) -> str:
     return text
 
 
-JobName = Annotated[str, AfterValidator(_job_name)]
-MetricName = Annotated[str, AfterValidator(_metric_name)]
+def text_like(pattern: re.Pattern[str]) -> WithJsonSchema:
+    """What an editor is told of a text whose validator explains itself better than a pattern does."""
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern.pattern}$"})
+
+
+JobName = Annotated[str, AfterValidator(_job_name), text_like(_JOB_NAME)]
+MetricName = Annotated[str, AfterValidator(_metric_name), text_like(_METRIC_NAME)]
 Seconds = Annotated[float, Field(gt=0, le=DEADLINE_MAX_S, allow_inf_nan=False)]
 
 

@@ -21,7 +21,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("consilo", "coordinator", "participant", "shared")
 
-SQL_ROOMS = tuple(f"coordinator.storage.{room}" for room in ("schema", "migrations", "database", "sql", "copying"))
+_ROOMS = ("schema", "migrations", "database", "sql", "copying", "beside")
+SQL_ROOMS = tuple(f"coordinator.storage.{room}" for room in _ROOMS)
 
 # What only some modules may import. A pattern also means what is below it.
 ONLY_IN: dict[str, tuple[str, ...]] = {
@@ -32,7 +33,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "grpc": ("*.rpc", "shared.tls", "shared.pb"),
     "torch": ("participant.tasks", "consilo.demo.task", "consilo.demo.baselines"),  # the demo's are a user's code
     "prometheus_client": ("*.metrics", "*.app"),
-    # Four rooms know SQL: the tables, how an older file gets them, the one connection, and the verbs over it.
+    # Some rooms know SQL: the tables, how an older file gets them, the one connection, the verbs over it, copies of the
+    # file, and reading it beside its owner.
     "sqlalchemy": SQL_ROOMS,
     "sqlite3": ("participant.journal", "participant.journal_file", "participant.journal_schema", *SQL_ROOMS),
     # Keys are derived in one module, and agreed on in another: what a reviewer has to read is all there is.

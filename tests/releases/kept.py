@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 
 from coordinator.startup import AUDIT_FILE, DATABASE_FILE
-from participant.app import JOURNAL_FILE
+from participant.journal_file import JOURNAL_FILE
 from shared.consortium import Consortium
 from tests.releases.conversation import Conversation
 from tests.releases.frames import Recorded, read_frames, write_frames

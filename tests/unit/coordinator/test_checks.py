@@ -11,7 +11,7 @@ import pytest
 from coordinator.checks import run_checks
 from coordinator.settings import CoordinatorSettings
 from coordinator.startup import check_identity, open_records
-from coordinator.storage.files import MODELS_FOLDER
+from coordinator.storage.listing import MODELS
 from shared.clock import SystemClock
 from shared.config import load_config
 from shared.findings import Finding
@@ -118,7 +118,7 @@ def test_versions_that_soon_fill_the_disk(keep: int, result: str, consortium: Co
         more = f"[retention]\nkeep_versions = {keep}\n"
         settings = settings_for(tmp_path / "disk", consortium, consortium.coordinator(), more=more)
         assert row(settings, "retention").detail.endswith("there is none yet")
-        models = settings.coordinator.data_dir / MODELS_FOLDER
+        models = settings.coordinator.data_dir / MODELS
         models.mkdir(parents=True)
         (models / "version.safetensors").write_bytes(bytes(1 << 20))
         found = row(settings, "retention")
