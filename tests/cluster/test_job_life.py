@@ -194,6 +194,7 @@ def test_a_job_gives_up_after_so_many_aborted_rounds_and_another_goes_on_from_it
     assert trained["model"] == last["next_model"]
 
 
+@pytest.mark.long
 def test_jobs_run_side_by_side_and_a_paused_one_lets_others_have_its_members(study: Study) -> None:
     left = study.submit("left-1", [STAYS], rounds=ENDLESS)
     right = study.submit("right-1", [GOES], rounds=ENDLESS)

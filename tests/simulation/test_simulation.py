@@ -26,7 +26,7 @@ from tests.simulation.steps import note
 from tests.simulation.world import Operation, World, play
 
 LONG_HISTORIES = 25_000  # of each kind
-STEERED_HISTORIES = 25  # of each kind
+STEERED_HISTORIES = 15  # of each kind
 
 
 @pytest.fixture(autouse=True)
