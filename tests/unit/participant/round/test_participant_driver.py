@@ -11,11 +11,12 @@ from participant.round.driver import Driver
 from participant.round.effects import WorkDone, WorkFailed
 from participant.round.phases import Offer, Protection, RoundState, SpooledUpdate
 from participant.round.surroundings import Surroundings
+from shared.control import JobControl
 from shared.entropy import SeededEntropy
 from shared.errors import ConflictError, IdentityError, PhaseError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.protocol.messages import AttemptStart, Decline, RoundPlan, RoundReply, Sealed, Withdraw
-from shared.reasons import DropReason
+from shared.reasons import ConsentRule, DropReason
 from shared.wire.sealed import encode_envelope
 from tests.support.participant_journal import MemoryJournal
 from tests.support.rounds import (
@@ -136,6 +137,24 @@ def test_a_silo_that_declined_looks_again_when_it_is_asked_again() -> None:
     assert strict.hears(PLAN, PLAN) == ["Decline", "Decline"]
     assert all(isinstance(said, Decline) for said in strict.said)
     assert strict.restarted().hears(PLAN) == ["Consent"]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        make_plan(SPEC, deadline_s=1.0),
+        make_plan(SPEC, control=JobControl(1, quorum=1)),
+        make_plan(SPEC, control=JobControl(1, deadline_s=1.0)),
+    ],
+    ids=["another deadline", "a quorum below the floor", "a control that the deadline does not follow"],
+)
+def test_a_plan_beyond_what_an_operator_may_change_is_declined_and_nothing_is_trained(plan: Sealed[RoundPlan]) -> None:
+    daemon = Daemon()
+    assert daemon.hears(plan) == ["Decline"]
+    assert isinstance(daemon.said[0], Decline)
+    assert daemon.said[0].rule is ConsentRule.CONTROL_OUT_OF_BOUNDS
+    assert daemon.work.asked == []
+    assert daemon.hears(make_plan(SPEC, control=JobControl(2, 30.0, 3), deadline_s=30.0)) == ["Consent"]
 
 
 def test_what_was_left_is_forgotten_with_the_next_round_of_the_job() -> None:
