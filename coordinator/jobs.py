@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from coordinator.intake import UploadId
 from coordinator.planning import History
@@ -98,8 +99,12 @@ class Jobs:
                 self.paused[job] = IdleJob(record, spec)
             case JobState.RUNNING:
                 self.running[job] = RunningJob(record, spec, History(spec.initial_model))
-            case _:
+            case JobState.COMPLETED | JobState.ABORTED:
                 pass  # it is over
+            case JobState.PAUSING:
+                raise RuntimeError(f"job {job} is stored as {record.state}, which is shown only")
+            case _:
+                assert_never(record.state)
 
     def drop(self, job: JobId) -> None:
         """A job that is over is no more in the table."""
