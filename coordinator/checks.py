@@ -5,6 +5,7 @@ Nothing is made and nothing is changed: a data folder that is not there yet is f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -34,9 +35,9 @@ from shared.certificates import hosts_of
 from shared.clock import Clock
 from shared.config import split_address
 from shared.consortium import Consortium
-from shared.errors import ConfigError, StorageError
+from shared.errors import AuditError, ConfigError, StorageError
 from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
-from shared.findings import Caution, Finding, Look, found_by
+from shared.findings import Caution, Finding, Look, found_in_order
 from shared.identity import Allowlist, Identity, Role
 from shared.tls import leaf_in
 
@@ -47,6 +48,13 @@ ROOM_WANTED_BYTES = 256 * 1024 * 1024
 
 # How many more versions of the newest model's size should fit beside what a round keeps: at a round an hour, a day.
 VERSIONS_WANTED = 24
+_NEEDS = {
+    "consortium": ("credentials",),
+    "members": ("consortium", "allow-list"),
+    "database": ("data folder",),
+    "audit log": ("credentials", "database"),
+    "retention": ("data folder",),
+}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _RENEWAL = (
     "have the authority sign the coordinator's request.pem again (`consilo pki sign`, which keeps the signing key), "
@@ -70,7 +78,7 @@ def run_checks(settings: CoordinatorSettings, clock: Clock) -> Iterator[Finding]
         **{f"listen {address}": _port_check(address) for address in settings.coordinator.listen},
         "metrics": lambda: _metrics(settings),
     }
-    yield from (found_by(name, look) for name, look in looks.items())
+    yield from found_in_order(looks, _NEEDS)
 
 
 def _credentials(settings: CoordinatorSettings, clock: Clock) -> str | Caution:
@@ -116,15 +124,14 @@ def _members(settings: CoordinatorSettings) -> str | Caution:
     allowed = Allowlist.load(settings.access.allowlist).entries
     unlisted = _named(identity for identity in allowed if identity not in manifest.members)
     kept_out = _named(identity for identity in manifest.members if identity not in allowed)
-    troubles = [
-        f"on the allow-list and not in the manifest: {unlisted}, who can take part in plain jobs alone"
-        if unlisted
-        else "",
-        f"in the manifest and not on the allow-list: {kept_out}, who cannot connect" if kept_out else "",
-    ]
-    if unlisted or kept_out:
+    troubles = []
+    if unlisted:
+        troubles.append(f"on the allow-list and not in the manifest, for plain jobs alone: {unlisted}")
+    if kept_out:
+        troubles.append(f"in the manifest and not on the allow-list, so that they cannot connect: {kept_out}")
+    if troubles:
         return Caution(
-            "; ".join(filter(None, troubles)),
+            "; ".join(troubles),
             "take the authority's newest allowlist.toml and consortium.json; every silo pins a new manifest's digest",
         )
     return "the allow-list and the manifest have the same participants"
@@ -139,7 +146,7 @@ def _data_folder(data_dir: Path) -> str | Caution:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
-        raise ConfigError(f"coordinator.data_dir: {existing} is not a folder")
+        raise ConfigError(f"coordinator.data_dir: {existing} is not a folder: name one, or move that file aside")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"coordinator.data_dir: {existing} cannot be written by this user: change its owner or mode")
     require_whole(data_dir)
@@ -174,8 +181,13 @@ def _audit(settings: CoordinatorSettings, clock: Clock) -> str:
         return "none yet"
     key = check_identity(settings, clock).signing.certificate.verifying_key
     content = _audit_file(settings)
-    behind = _entries_behind(path, content) if schema_of(path) == SCHEMA_VERSION else 0  # a look migrates nothing
-    verified = verify_lines(_whole_lines(content), verifying_key=key)
+    try:
+        behind = _entries_behind(path, content) if schema_of(path) == SCHEMA_VERSION else 0  # a look migrates nothing
+        verified = verify_lines(_whole_lines(content), verifying_key=key)
+    except AuditError as error:
+        raise AuditError(
+            f"{error}. Keep the folder as it is, find out who or what changed the file, and restore a backup"
+        ) from None
     more = f", {behind} more in the database" if behind else ""
     return f"entries that verify: {verified.size}{more}; head {verified.head}"
 
@@ -205,8 +217,8 @@ def _entries_behind(path: Path, content: bytes) -> int:
 
 def _time(settings: CoordinatorSettings, clock: Clock) -> str:
     past = beginnings((settings.tls.certificate, settings.signing.certificate, settings.tls.ca))
-    *_, last = [b"", *_whole_lines(_audit_file(settings)).splitlines()]
-    if last:
+    *_, last = [b"", *_whole_lines(_audit_file(settings)).split(b"\n")[:-1]]
+    with contextlib.suppress(ConfigError, AuditError):  # of credentials and of the log, other rows say so
         key = check_identity(settings, clock).signing.certificate.verifying_key
         written = verify_entry(AuditEntry(0, last), verifying_key=key).time
         past["the last entry of the audit log"] = datetime.fromisoformat(written)

@@ -57,8 +57,8 @@ def check(ctx: click.Context, config: Path, *, as_json: bool) -> None:
             "ok": all(finding.ok for finding in findings),
             "checks": [
                 {
-                    "name": found.name, "ok": found.ok, "warning": found.warning, "detail": found.detail,
-                    "advice": found.advice,
+                    "name": found.name, "ok": found.ok, "warning": found.warning, "skipped": found.skipped,
+                    "detail": found.detail, "advice": found.advice,
                 }
                 for found in findings
             ],

@@ -26,7 +26,7 @@ from participant.work import TASK_START_LIMIT_S
 from shared.clock import Clock, SystemClock
 from shared.errors import ConfigError, StorageError, TaskError
 from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
-from shared.findings import Caution, Finding, Look, found_by
+from shared.findings import Caution, Finding, Look, found_by, found_in_order
 
 _RENEWAL = (
     "have the authority sign this silo's request.pem again (`consilo pki sign`), put the new files in the place of the "
@@ -47,7 +47,7 @@ def local_findings(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Iter
     }
     for name, definition in task_definitions(settings).items():
         looks[f"task {name}"] = partial(_task, definition)
-    yield from (found_by(name, look) for name, look in looks.items())
+    yield from found_in_order(looks, {"consortium": ("credentials",)})
 
 
 def proxy_finding(settings: ParticipantSettings, environment: Mapping[str, str]) -> Finding:

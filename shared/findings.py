@@ -7,13 +7,15 @@ shadows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 
 from shared.errors import FederationError
 from shared.terminal import table
+
+NEEDS_ROW = "not looked at: it needs the row {!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,17 @@ def found_by(name: str, look: Look) -> Finding:
     if isinstance(found, Caution):
         return Finding(name, ok=True, detail=found.detail, warning=True, advice=found.advice)
     return Finding(name, ok=True, detail=found)
+
+
+def found_in_order(looks: Mapping[str, Look], needs: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Look at one after the other; what needs a row that failed or was skipped is skipped."""
+    missing: set[str] = set()
+    for name, look in looks.items():
+        lacks = next((needed for needed in needs.get(name, ()) if needed in missing), None)
+        found = found_by(name, look) if lacks is None else skipped(name, NEEDS_ROW.format(lacks))
+        if found.skipped or not found.ok:
+            missing.add(name)
+        yield found
 
 
 def skipped(name: str, why: str) -> Finding:

@@ -1,4 +1,4 @@
-"""The rows about one coordinator address: name, proxy, connection, TLS, clock, our certificate, and a session.
+"""The rows about one coordinator address: proxy, name, connection, TLS, clock, certificates, and a session.
 
 Each rests on the one before it. What is not reached because something before it failed is skipped, so that a person
 sees one cause and not five consequences.
@@ -34,7 +34,7 @@ from shared.config import split_address
 from shared.consortium import Consortium
 from shared.errors import IdentityError, RefusedError, UnreachableError
 from shared.expiry import lifetimes, plausible
-from shared.findings import Caution, Finding, found_by, skipped
+from shared.findings import NEEDS_ROW, Caution, Finding, found_by, skipped
 from shared.proxies import EXCEPTION_VARIABLES, PROXY_VARIABLES, Proxy, credentials_of, proxy_for
 from shared.reaching import INSPECTED
 
@@ -85,7 +85,7 @@ class Dialling:
         for step, look in steps.items():
             name = f"{step} {self.address}"
             if failed:
-                yield skipped(name, f"not looked at: it needs the row {failed!r}")
+                yield skipped(name, NEEDS_ROW.format(failed))
                 continue
             try:
                 found = found_by(name, look)

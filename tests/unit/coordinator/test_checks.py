@@ -89,8 +89,8 @@ def test_who_is_let_in_against_whose_keys_are_believed(consortium: Consortium, t
     consortium.allowlist.write_text(listed.replace('"hospital-a"', '"hospital-c"'))
     found = row(settings, "members")
     assert found.result == "warning"
-    assert "not in the manifest: hospital-b, hospital-c, who can take part in plain jobs alone" in found.detail
-    assert "not on the allow-list: hospital-a, who cannot connect" in found.detail
+    assert "not in the manifest, for plain jobs alone: hospital-b, hospital-c" in found.detail
+    assert "not on the allow-list, so that they cannot connect: hospital-a" in found.detail
     assert "operator" not in found.detail
     assert found.advice
 
@@ -132,3 +132,15 @@ def test_a_port_that_is_taken_says_how_to_find_who_has_it(consortium: Consortium
     found = row(settings, "listen 192.0.2.1:8443")
     assert found.result == "FAILED"
     assert "Name an address of this machine" in found.detail
+
+
+def test_what_needs_a_row_that_failed_is_skipped(consortium: Consortium, tmp_path: Path) -> None:
+    """One cause is one row: a person would look for the others in vain."""
+    member = consortium.coordinator()
+    table = f'[consortium]\nmanifest = "{consortium.manifest().path}"\n'
+    settings = settings_for(tmp_path, consortium, member, more=table)
+    member.signing_key_path.chmod(0o644)
+    found = {row.name: row for row in run_checks(settings, SystemClock())}
+    assert [name for name, row in found.items() if not row.ok] == ["credentials"]
+    assert [name for name, row in found.items() if row.skipped] == ["consortium", "members", "audit log"]
+    assert found["members"].detail == "not looked at: it needs the row 'consortium'"

@@ -86,7 +86,7 @@ def test_a_data_folder_without_room_is_not_simply_fine(tmp_path: Path, size: int
             disk.fill()
         found = next(found for found in run_checks(settings, SystemClock()) if found.name == "data folder")
         shown = CliRunner().invoke(coordinator, ["check", "--config", str(folder / "coordinator.toml")])
-    (row,) = [line for line in shown.stdout.splitlines() if "data folder" in line]
+    (row,) = [line for line in shown.stdout.splitlines() if line.startswith("│ data folder")]
     if size is None:
         assert (found.ok, found.warning) == (True, False)
         assert "GB free" in found.detail
