@@ -300,8 +300,8 @@ ROWS = [
         spoil=replacing("coordinator.toml", "127.0.0.1:0", "localhost"),
         command=COORDINATOR_RUNS,
         says=(
-            "coordinator.toml: coordinator.listen.0: "
-            "expected host:port such as 127.0.0.1:8443 or [::1]:8443, got 'localhost'"
+            "coordinator.toml: coordinator.listen.0: expected host:port such as 127.0.0.1:8443 or "
+            "[::1]:8443, got 'localhost'"
         ),
     ),
     Row(
@@ -327,8 +327,8 @@ ROWS = [
         spoil=replacing("operator.toml", '\ncoordinator = "localhost:', '\ncoordinator = "localhost" # '),
         command=OPERATOR_LISTS,
         says=(
-            "operator.toml: operator.coordinator: "
-            "expected host:port such as 127.0.0.1:8443 or [::1]:8443, got 'localhost'"
+            "operator.toml: operator.coordinator: expected host:port such as 127.0.0.1:8443 or "
+            "[::1]:8443, got 'localhost'"
         ),
     ),
     Row(
