@@ -546,8 +546,11 @@ def test_a_coordinator_that_is_not_there(consortium: Consortium, tmp_path: Path)
     config = write_config(tmp_path, consortium, "127.0.0.1:9")
     result = run(config, "job", "list")
     assert result.exit_code == 1
-    assert "no connection to the coordinator at 127.0.0.1:9: is it running there?" in result.stderr
-    assert "check the certificate" in result.stderr
+    assert (
+        "no connection to the coordinator at 127.0.0.1:9: nothing listens there: is the coordinator running"
+        in result.stderr
+    )
+    assert "check this side's certificate" in result.stderr
 
 
 def test_the_command_line_says_where(consortium: Consortium, listening: Listening, tmp_path: Path) -> None:
@@ -563,7 +566,7 @@ def test_an_operator_of_another_consortium_is_told_to_look_at_the_certificate(
     tls = replace(stranger, ca=consortium.operator().tls.ca)
     with (
         OperationsChannel(address=f"127.0.0.1:{listening.port}", tls=tls) as channel,
-        pytest.raises(UnreachableError, match="check the certificate"),
+        pytest.raises(UnreachableError, match="check this side's certificate"),
     ):
         Operations(channel).jobs()
 
