@@ -546,11 +546,7 @@ def test_a_coordinator_that_is_not_there(consortium: Consortium, tmp_path: Path)
     config = write_config(tmp_path, consortium, "127.0.0.1:9")
     result = run(config, "job", "list")
     assert result.exit_code == 1
-    assert (
-        "no connection to the coordinator at 127.0.0.1:9: nothing listens there: is the coordinator running"
-        in result.stderr
-    )
-    assert "check this side's certificate" in result.stderr
+    assert "no connection to the coordinator at 127.0.0.1:9: nothing listens there: is the coordinator" in result.stderr
 
 
 def test_the_command_line_says_where(consortium: Consortium, listening: Listening, tmp_path: Path) -> None:
