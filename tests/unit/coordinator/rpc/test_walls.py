@@ -10,13 +10,14 @@ import grpc
 import pytest
 from grpc import aio
 
-from coordinator.rpc.authorization import BUG, MATRIX, OWN_TROUBLE, Wall
+from coordinator.rpc.authorization import BUG, CALLS_MAX, MATRIX, OWN_TROUBLE, Wall
 from coordinator.rpc.server import SERVICES, bind, path_of
 from shared.errors import ConfigError, StorageError
 from shared.identity import AllowlistFile
 from shared.tls import TlsPaths, channel_credentials
 from shared.wire.status import ERROR_METADATA_KEY
-from tests.support.credentials import Consortium
+from tests.support.credentials import Consortium, Credentials
+from tests.support.fake_participant import SESSION, fake_participant
 from tests.support.live_coordinator import LiveCoordinator, live_coordinator
 from tests.support.old_tls import call_with_tls12
 
@@ -34,6 +35,8 @@ _FOR_NOBODY = {
     "coordinator": CUT,  # its certificate is for being dialled
     "stranger": DENIED,  # of this consortium, and on no list
     "replaced": DENIED,  # on the list with a newer certificate
+    "revoked": DENIED,  # taken off the list
+    "another consortium": DENIED,  # its authority is trusted here, as while one replaces another
     "two names": DENIED,
     "no certificate": CUT,
     "another authority": CUT,
@@ -79,9 +82,28 @@ def _callers(consortium: Consortium) -> dict[str, grpc.ChannelCredentials | None
         "two names": channel_credentials(consortium.two_names().tls),
         "no certificate": grpc.ssl_channel_credentials(consortium.ca_pem),
         "another authority": channel_credentials(outsider),
+        "revoked": channel_credentials(consortium.participant("hospital-r").tls),
+        "another consortium": channel_credentials(_of_another_consortium(consortium).tls),
         "expired": channel_credentials(consortium.expired().tls),
         "plaintext": None,
     }
+
+
+def _of_another_consortium(consortium: Consortium) -> Credentials:
+    """A member of lungs.example whose authority this coordinator trusts beside its own."""
+    other = Consortium(consortium.folder / "lungs", consortium="lungs.example")
+    member = other.participant("hospital-a")
+    authorities = consortium.coordinator().tls.ca
+    authorities.write_bytes(consortium.ca_pem + other.ca_pem)
+    member.tls.ca.write_bytes(consortium.ca_pem)
+    return member
+
+
+def _revoke(consortium: Consortium, name: str) -> None:
+    head, *entries = consortium.allowlist.read_text().split("[[allowed]]")
+    kept = [entry for entry in entries if f'id = "{name}"' not in entry]
+    assert len(kept) == len(entries) - 1
+    consortium.allowlist.write_text("[[allowed]]".join([head, *kept]))
 
 
 async def _met(channel: aio.Channel, method: str) -> str:
@@ -103,6 +125,7 @@ def test_every_rpc_for_every_kind_of_caller(consortium: Consortium) -> None:
     async def run() -> dict[tuple[str, str], str]:
         met: dict[tuple[str, str], str] = {}
         callers = _callers(consortium)
+        _revoke(consortium, "hospital-r")
         async with live_coordinator(consortium, consortium.folder) as live:
             for kind, credentials in callers.items():
                 target = f"localhost:{live.port}"
@@ -126,14 +149,48 @@ def test_every_rpc_for_every_kind_of_caller(consortium: Consortium) -> None:
     assert asyncio.run(run()) == expected
 
 
-def test_tls_1_2_gets_nothing(consortium: Consortium) -> None:
-    async def run() -> float:
-        async with live_coordinator(consortium, consortium.folder) as live:
-            method = "/consilo.v1.TransferService/UploadStatus"
-            assert await call_with_tls12(live.port, consortium.participant("hospital-a").tls, method) == "TLSv1.2"
-            return live.count("refused_total", method="UploadStatus", error="IdentityError")
+def test_tls_1_2_gets_nothing_of_any_method(consortium: Consortium) -> None:
+    """Whoever calls: what is refused is the connection, before anybody looks who it is."""
 
-    assert asyncio.run(run()) == 1
+    async def run() -> dict[str, float]:
+        async with live_coordinator(consortium, consortium.folder) as live:
+            for method, row in EXPECTED.items():
+                caller = consortium.participant("hospital-a") if row["participant"] == IN else consortium.operator()
+                assert await call_with_tls12(live.port, caller.tls, method) == "TLSv1.2"
+            names = [method.rpartition("/")[2] for method in EXPECTED]
+            return {name: live.count("refused_total", method=name, error="IdentityError") for name in names}
+
+    assert asyncio.run(run()) == {method.rpartition("/")[2]: 1 for method in METHODS}
+
+
+def test_one_identity_has_so_many_calls_open_and_no_other_suffers(consortium: Consortium) -> None:
+    async def run() -> None:
+        options = [*OPTIONS, ("grpc.max_concurrent_streams", CALLS_MAX + 8)]
+        async with live_coordinator(consortium, consortium.folder) as live, contextlib.AsyncExitStack() as open_:
+            talks = []
+            for _ in range(CALLS_MAX):
+                channel = await open_.enter_async_context(
+                    aio.secure_channel(
+                        f"localhost:{live.port}",
+                        channel_credentials(consortium.participant("hospital-a").tls),
+                        options=options,
+                    )
+                )
+                session: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(SESSION)
+                talks.append(session())
+                await talks[-1].wait_for_connection()
+            one_more: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(SESSION)
+            assert await one_more().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert live.count("refused_total", method="Session", error="TooMuch") == 1
+            async with fake_participant(
+                live.port, "hospital-b", consortium.participant("hospital-b"), consortium.coordinator()
+            ) as other:
+                await other.open()
+            for talk in talks:
+                talk.cancel()
+            await live.until(lambda: not live.server._wall._open)
+
+    asyncio.run(run())
 
 
 def test_unknown_methods_are_nobodys(consortium: Consortium) -> None:
