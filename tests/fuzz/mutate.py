@@ -15,7 +15,7 @@ Mutator = Callable[[bytes, Random], bytes]
 
 _NUMBERS = (0, 1, 2, 3, 31, 32, 33, 63, 64, 127, 128, 255, 256, 1000, 1024, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32)
 _HUGE = (*_NUMBERS, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1)
-_TOKENS = tuple(
+_TOKENS: tuple[bytes, ...] = tuple(
     token.encode("utf-8", "surrogatepass")
     for token in (
         *'{}[]",:=#\n\r\t \\\0',

@@ -216,7 +216,7 @@ def _tasks(folder: Path) -> dict[str, list[bytes]]:
     from participant.tasks.framing import encode_frame
     from participant.tasks.task_state import encode_state, save_state
 
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"kind": "shutdown"},
         {"kind": "init_model", "out": "/tmp/model"},
         {"kind": "progress", "fraction": 0.5},

@@ -99,9 +99,8 @@ class Attack:
         ):
             await self.talk.say(message)
             self.said += 1
-            expected = self.said
-            await self.live.until(lambda expected=expected: self.refused >= expected)
-            assert self.refused == expected, f"{phase}: {message!r}"
+            await self.live.until(lambda: self.refused >= self.said)
+            assert self.refused == self.said, f"{phase}: {message!r}"
         self.phases.append(phase)
 
 
