@@ -56,7 +56,7 @@ def decode_names(text: str) -> tuple[ParticipantId, ...]:
 def _own_record() -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StorageError(f"the journal has a record that nobody wrote: was it changed? ({error!s:.200})") from None
 
 
