@@ -15,6 +15,7 @@ from tests.hostile.target import attacked
 
 GROWTH_MIB = 64  # after a warm-up: connections that came and went leave no more than the allocator's slack
 FILES = 8  # connections of the members that open and close meanwhile
+THREADS = 16  # the pools of the process fill up while it is busy; what counts is that no connection has one of its own
 ROUND_S = 30.0  # of the honest, on a machine that does both sides
 
 
@@ -42,7 +43,7 @@ def _run(folder: Path, each: int) -> dict[str, object]:
             figures["after"] = str(after)
             assert after.rss_mib < before.rss_mib + GROWTH_MIB
             assert after.open_files <= before.open_files + FILES
-            assert after.threads <= before.threads + 4
+            assert after.threads <= before.threads + THREADS
             assert target.audit_bytes == audit_before, "strangers write nothing into the audit log"
             minutes = 1 + sum(kind["each_ms"] * each / 60_000 for kind in figures.values() if isinstance(kind, dict))
             refused = [line for line in target.log if line["event"] == "call_refused"]
