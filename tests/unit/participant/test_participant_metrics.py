@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import urllib.request
+from pathlib import Path
+
 from participant.disk_use import DiskKind
 from participant.metrics import ParticipantMetrics
 from participant.round.phases import Finished, Out, Ready, Working
@@ -11,6 +15,8 @@ from shared.ids import AttemptKey, AttemptNumber, Digest
 from shared.protocol.messages import AnswerKind, AttemptAbort, AttemptAnswer, Heartbeat, Withdraw
 from shared.reasons import AttemptAbortReason, DropReason
 from shared.wire.sealed import seal
+from tests.support.credentials import Consortium
+from tests.support.federation import CONSILO, Process, free_port
 from tests.support.rounds import KEY, A, key_of, make_masked_spec, make_offer, offer_of, spooled
 
 
@@ -61,3 +67,31 @@ def test_the_disk_is_told_by_kind() -> None:
     assert value(of, "disk_bytes", kind="journal") == 0
     assert value(of, "disk_bytes", kind="journal_log") == 10
     assert value(of, "disk_free_bytes") == 77
+
+
+def test_a_daemon_tells_of_its_disk(tmp_path: Path) -> None:
+    """From its start on, and whether or not a coordinator can be reached."""
+    credentials, port = Consortium(tmp_path / "pki").participant("hospital-a"), free_port()
+    config = tmp_path / "participant.toml"
+    config.write_text(
+        '[participant]\nid = "hospital-a"\ncoordinators = ["localhost:1"]\ndata_dir = "data"\n'
+        f'[tls]\ncertificate = "{credentials.tls.certificate}"\nkey = "{credentials.tls.key}"\n'
+        f'ca = "{credentials.tls.ca}"\n'
+        f'[signing]\ncertificate = "{credentials.signing_certificate}"\nkey = "{credentials.signing_key_path}"\n'
+        f'[metrics]\nlisten = "127.0.0.1:{port}"\n'
+    )
+    command = [*CONSILO, "participant", "run", "--config", str(config)]
+    daemon = Process(command, log=tmp_path / "log", environment={})
+    page = ""
+    try:
+        daemon.wait_for("participant_started")
+        for _ in range(1000):  # the first look is on a thread
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                page = answer.read().decode()
+            if "disk_bytes{" in page:
+                break
+    finally:
+        assert daemon.stop() == 0
+    told = dict(re.findall(r'^consilo_participant_disk_bytes\{kind="(\w+)"\} (\S+)$', page, re.MULTILINE))
+    assert told.keys() == {str(kind) for kind in DiskKind}
+    assert float(told["journal"]) > 0
