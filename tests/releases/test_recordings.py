@@ -5,8 +5,9 @@ is recorded at the next release is known to hold.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,17 @@ from coordinator.storage.sql import SqlStore
 from participant.journal import SqliteJournal
 from participant.settings import ParticipantSettings
 from shared.config import load_config
+from shared.errors import IdentityError, PhaseError
 from shared.ids import JobId
 from shared.job import parse_jobspec
 from shared.pb.v1 import operations_pb2, session_pb2, transfer_pb2
-from shared.protocol.messages import UploadCommit
+from shared.protocol.messages import Consent, KeyRoster, UploadCommit
 from shared.reasons import JobState
 from shared.wire.sealed import reopen
+from shared.wire.transfer import CommitRequest, decode_commit_request, encode_commit_request
+from tests.releases.conversation import Conversation
 from tests.releases.kept import JOURNALS, KeptRelease, keep_release, releases
-from tests.releases.meaning import CODECS, decode, signed_words
+from tests.releases.meaning import CODECS, COMMIT, SESSION, UPLOAD, decode, signed_words
 from tests.releases.transcripts import Transcripts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -139,6 +143,54 @@ def test_what_is_kept_is_small_and_no_private_key(kept: KeptRelease) -> None:
     files = [path for path in kept.folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < KEPT_MAX_BYTES
     assert [path.name for path in files if b"PRIVATE KEY" in path.read_bytes()] == []
+
+
+# --- that these checks can fail ---------------------------------------------------------------------------------------
+
+
+def changed(
+    conversation: Conversation, kind: type, change: Callable[[bytes], bytes | None], *, method: str = SESSION
+) -> Conversation:
+    """With the first frame of that kind changed, or left out."""
+    frames = list(conversation.frames)
+    place = next(
+        place
+        for place, (one, value) in enumerate(conversation.told)
+        if isinstance(value, kind) and one.method == method
+    )
+    frame = change(frames[place].frame)
+    frames[place : place + 1] = [] if frame is None else [replace(frames[place], frame=frame)]
+    return replace(conversation, frames=frames)
+
+
+def flipped(frame: bytes) -> bytes:
+    """In its last byte."""
+    return frame[:-1] + bytes([frame[-1] ^ 1])
+
+
+def unsigned(frame: bytes) -> bytes:
+    said = decode_commit_request(frame)
+    return encode_commit_request(replace(said, commit=replace(said.commit, signature=bytes(64))))
+
+
+def test_a_frame_that_says_something_else_is_noticed(today: KeptRelease) -> None:
+    with pytest.raises(AssertionError):
+        changed(today.conversation, Consent, flipped).check_values()
+
+
+def test_a_word_that_nobody_signed_is_noticed(today: KeptRelease) -> None:
+    with pytest.raises(IdentityError):
+        changed(today.conversation, CommitRequest, unsigned, method=COMMIT).check_signatures()
+
+
+def test_an_update_that_is_not_what_was_committed_to_is_noticed(today: KeptRelease) -> None:
+    with pytest.raises(AssertionError):
+        Transcripts(changed(today.conversation, memoryview, flipped, method=UPLOAD)).check()
+
+
+def test_a_word_that_is_missing_is_noticed(today: KeptRelease) -> None:
+    with pytest.raises(PhaseError):
+        changed(today.conversation, KeyRoster, lambda _: None).check_phases()
 
 
 # --- what is recorded -------------------------------------------------------------------------------------------------

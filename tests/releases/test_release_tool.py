@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -176,6 +177,16 @@ def test_a_finished_release_has_its_commit_on_record_and_the_next_version_begins
         "## 0.1.0 - 2026-12-01\n", f"## Unreleased\n\n## 0.1.0 - 2026-12-01\n\nCommit: {commit}\n"
     )
     assert 'version = "0.2.0.dev0"' in (repository.root / "pyproject.toml").read_text("utf-8")
+
+
+def test_the_version_stands_in_one_place() -> None:
+    """What would have to be changed at each release would be forgotten at one."""
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    places = [REPOSITORY / "README.md", *(REPOSITORY / "protos").rglob("*.md")]
+    for folder in ("consilo", "coordinator", "participant", "shared", "deploy", "docs"):
+        places += [path for path in (REPOSITORY / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    stated = re.compile(rf"(?<![\d.]){re.escape(version)}(?![\d.])".encode())
+    assert [str(path) for path in places if path.name != "releasing.md" and stated.search(path.read_bytes())] == []
 
 
 @pytest.mark.long
