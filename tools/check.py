@@ -13,9 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent  # not resolved: in an environment, python is a link
-PROTOS_AT_RELEASE = Path(
-    "protos/release.binpb"
-)  # `buf build protos -o protos/release.binpb`, committed at each release
+PROTOS_AT_RELEASE = Path("protos/release.binpb")  # `tools/release.py prepare` writes it at each release
 
 CHECKS: dict[str, list[str]] = {
     "format": ["ruff", "format", "--check", "."],

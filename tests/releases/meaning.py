@@ -195,7 +195,7 @@ def rendered(value: Any) -> Any:
         case Enum():
             return value.value
         case Digest():
-            return str(value)[:16]
+            return str(value)
         case bytes() | memoryview():
             data = bytes(value)
             return data.hex() if len(data) <= SHOWN_BYTES_MAX else f"{len(data)} bytes, {str(Digest.of(data))[:16]}"

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from coordinator.audit import compare, verify_lines
 from coordinator.client.job_file import load_job_file
+from coordinator.client.settings import OperatorSettings
 from coordinator.round.journal import decode_plan, decode_record
 from coordinator.rpc.server import SERVICES, path_of
 from coordinator.settings import CoordinatorSettings
@@ -46,8 +47,19 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TODAY = "today"
 KEPT = {kept.folder.name: kept for kept in releases()}
 KEPT_MAX_BYTES = 1 << 20
-SETTINGS: dict[str, type[BaseModel]] = {"coordinator": CoordinatorSettings, "participant": ParticipantSettings}
-MASKED, PLAIN = JobId("masked-1"), JobId("plain-1")
+SETTINGS: dict[str, type[BaseModel]] = {
+    "coordinator": CoordinatorSettings,
+    "operator": OperatorSettings,
+    "participant": ParticipantSettings,
+}
+MASKED = JobId("masked-1")
+STATES = {
+    "masked-1": JobState.COMPLETED,
+    "plain-1": JobState.COMPLETED,
+    "declined-1": JobState.ABORTED,
+    "ended-1": JobState.ABORTED,
+    "open-1": JobState.RUNNING,
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +98,8 @@ def test_the_coordinators_database_is_opened_and_brought_up_to_date(kept: KeptRe
     (key,) = kept.conversation.consortium.coordinator_keys
     with closing(SqlStore(url=f"sqlite:///{path}")) as store:
         jobs = {record.job: record for record in store.jobs()}
-        assert {name: record.state for name, record in jobs.items()} == {
-            MASKED: JobState.COMPLETED,
-            PLAIN: JobState.COMPLETED,
-            "declined-1": JobState.ABORTED,
-            "ended-1": JobState.ABORTED,
-            "open-1": JobState.RUNNING,
-        }
+        states = {str(name): record.state for name, record in jobs.items()}
+        assert states.items() >= STATES.items()
         rounds = {name: store.rounds(name) for name in jobs}
         assert [record.outcome for record in rounds[MASKED]] == ["committed"] * 3
         assert [record.outcome for record in rounds[JobId("open-1")]] == [""]
@@ -121,7 +128,7 @@ def test_a_silos_journal_is_opened_and_brought_up_to_date(kept: KeptRelease, nam
     assert history is not None
     assert history.verified is not None
     heads = list(journal.heads(8))
-    assert len(heads) == (1 if killed else 2)
+    assert len(heads) >= (1 if killed else 2)
     (key,) = kept.conversation.consortium.coordinator_keys
     for head in heads:
         key.verify("round-result", head.payload, head.signature)
@@ -129,7 +136,7 @@ def test_a_silos_journal_is_opened_and_brought_up_to_date(kept: KeptRelease, nam
 
 
 def test_samples_and_job_files_are_read(kept: KeptRelease, tmp_path: Path) -> None:
-    assert {path.name.partition(".")[0] for path in kept.samples} == {"coordinator", "participant", "job"}
+    assert {path.name.partition(".")[0] for path in kept.samples} >= {"coordinator", "participant", "job"}
     for path in kept.samples:
         whose = path.name.partition(".")[0]
         if whose == "job":
