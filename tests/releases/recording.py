@@ -110,9 +110,10 @@ class Sessions:
         federation.finish(job)
 
     def plain_round(self) -> None:
-        """One in which a silo's task crashes, and the closing evaluation."""
+        """One in which a silo's task crashes, for which the others wait, and the closing evaluation."""
         training = {"crash": {VICTIM: [1]}}
-        self._federation.finish(self._submit("plain", rounds=1, masking=PLAIN, quorum=3, training=training))
+        job = self._submit("plain", rounds=1, masking=PLAIN, quorum=3, grace_s=60.0, training=training)
+        self._federation.finish(job)
 
     def refusals(self) -> None:
         """A version that nobody has is refused; so is a plan, by every silo, and then the operator ends its job."""
