@@ -33,13 +33,11 @@ def foreign_package(folder: Path) -> str | None:
     """What is wrong, if Python finds one of our packages elsewhere than beside this one in `folder`."""
     for name in OWN:
         spec = find_spec(name)
-        if spec is None:
-            return f"Consilo's package {name!r} is not in {folder}: install Consilo again"
-        places = [Path(spec.origin).parent] if spec.origin else [Path(p) for p in spec.submodule_search_locations or ()]
-        if (folder / name) not in [place.resolve() for place in places]:
-            found = spec.origin or ", ".join(map(str, places))
+        if spec is None or spec.origin is None:  # a folder alone: its __init__.py went with another project
+            return f"Consilo's package {name!r} is not whole in {folder}: install Consilo again"
+        if Path(spec.origin).resolve().parent != folder / name:
             return (
-                f"the package {name!r} that Python finds is not Consilo's ({folder / name}) but {found}: "
+                f"the package {name!r} that Python finds is not Consilo's ({folder / name}) but {spec.origin}: "
                 "give Consilo an environment of its own, and no folder on PYTHONPATH with a package of that name"
             )
     return None
@@ -55,10 +53,10 @@ def overwritten_package() -> str | None:
         if file.name != "__init__.py" or len(file.parts) != 2 or file.parts[0] not in OWN or file.hash is None:
             continue
         path = Path(str(file.locate()))
-        if not path.exists() or _digest(path, file.hash.mode) != file.hash.value:
+        if path.exists() and _digest(path, file.hash.mode) != file.hash.value:
             return (
                 f"{path} is not as Consilo's installation wrote it: was another project with a package "
-                f"{file.parts[0]!r} installed into, or removed from, this environment? Give Consilo one of its own"
+                f"{file.parts[0]!r} installed into this environment? Give Consilo one of its own"
             )
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,8 +50,16 @@ def test_a_package_that_an_installer_wrote_over(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "shared" / "__init__.py").write_text("theirs = True\n")
     complaint = overwritten_package() or ""
     assert complaint.startswith(f"{tmp_path / 'shared' / '__init__.py'} is not as Consilo's installation wrote it")
-    (tmp_path / "shared" / "__init__.py").unlink()
-    assert overwritten_package() == complaint
+
+
+def test_a_package_that_another_project_took_away_with_itself(tmp_path: Path) -> None:
+    (tmp_path / "consilo").mkdir()
+    for module in ("__init__.py", "__main__.py", "start.py"):
+        shutil.copy(ROOT / "consilo" / module, tmp_path / "consilo")
+    (tmp_path / "shared").mkdir()
+    done = _consilo(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"error: Consilo's package 'shared' is not whole in {tmp_path}: install Consilo again\n"
 
 
 def _consilo(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
