@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from cryptography import x509
+
 from participant.app import Checked, DaemonRunsError, guest_of, lock_folder
 from participant.rpc.probing import (
     Place,
@@ -137,12 +139,17 @@ class Dialling:
         with self._line() as line:
             shown = look_at(line, self.host)
         certificate, tls = shown.certificate, self.caller.settings.tls
+        authorities = authorities_in(tls.ca)
         try:
-            issuer_of(certificate, authorities_in(tls.ca))
-        except IdentityError as error:
+            issuer_of(certificate, authorities)
+        except IdentityError:
             claimed = ", ".join(uris_of(certificate))
             whose = f"it is of {claimed}; are name and port those of your own coordinator?" if claimed else INSPECTED
-            raise IdentityError(f"{error}, for subject {certificate.subject.rfc4514_string()!r}: {whose}") from None
+            raise IdentityError(
+                f"expected a certificate issued by {_subjects(authorities)}, "
+                f"got one of {certificate.issuer.rfc4514_string()!r}, for subject "
+                f"{certificate.subject.rfc4514_string()!r}: {whose}"
+            ) from None
         if shown.version != REQUIRED_TLS or shown.protocol != REQUIRED_PROTOCOL:
             raise IdentityError(
                 f"expected {REQUIRED_TLS} and {REQUIRED_PROTOCOL}, got {shown.version} and {shown.protocol}: what "
@@ -223,6 +230,10 @@ class _Skip(Exception):  # noqa: N818 - no error: a row that has nothing to look
 
 def _each(places: Iterable[Place]) -> str:
     return ", ".join(f"{place.address}: {place.trouble or 'in ' + _milliseconds(place.took_s)}" for place in places)
+
+
+def _subjects(authorities: Iterable[x509.Certificate]) -> str:
+    return " or ".join(repr(each.subject.rfc4514_string()) for each in authorities)
 
 
 def _milliseconds(seconds: float) -> str:

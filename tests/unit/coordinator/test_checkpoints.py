@@ -122,7 +122,7 @@ def changed(**fields: object) -> bytes:
         (described() + b" ", "not in canonical form"),
         (changed(kind="other"), "kind|tag"),
         (changed(format=2), "format"),
-        (changed(more=1), "more: Extra inputs"),
+        (changed(more=1), "more: unknown key"),
         (changed(digest="00"), "digest: .*64 lower-case hexadecimal digits"),
         (changed(digest=7), "digest: .*64 lower-case hexadecimal digits"),
         (changed(round=0), "round"),

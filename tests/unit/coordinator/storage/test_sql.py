@@ -13,6 +13,7 @@ import pytest
 
 from coordinator.storage.database import BUSY_TIMEOUT_S
 from coordinator.storage.interface import AuditEntry, JobRecord, JournalEntry, RoundAbort
+from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
 from shared.ids import JobId, RoundKey, RoundNumber
@@ -85,12 +86,14 @@ def test_a_second_coordinator_is_refused_and_told_why(tmp_path: Path) -> None:
     SqlStore(url=url(path)).close()
 
 
-@pytest.mark.parametrize(("version", "remedy"), [(3, "install a newer Consilo"), (0, "restore a backup")])
+@pytest.mark.parametrize(
+    ("version", "remedy"), [(SCHEMA_VERSION + 1, "install a newer Consilo"), (0, "restore a backup")]
+)
 def test_another_schema_version_is_refused(tmp_path: Path, version: int, remedy: str) -> None:
     path = tmp_path / "consilo.db"
     SqlStore(url=url(path)).close()
     execute(path, "UPDATE schema_version SET version = ?", version)
-    with pytest.raises(ConfigError, match=f"expected database schema version 2 or older, found {version}: {remedy}"):
+    with pytest.raises(ConfigError, match=f"schema version {SCHEMA_VERSION} or older, found {version}: {remedy}"):
         SqlStore(url=url(path))
     with pytest.raises(ConfigError, match="expected database schema version"):  # and the lock was given back
         SqlStore(url=url(path))
