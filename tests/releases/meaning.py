@@ -33,7 +33,7 @@ from shared.protocol.messages import (
     UploadCommit,
 )
 from shared.wire import operations as ops
-from shared.wire import transfer
+from shared.wire import steering, transfer
 from shared.wire.sealed import decode_envelope, decode_round_plan, reopen
 from shared.wire.session import (
     ShutEnvelope,
@@ -150,6 +150,21 @@ CODECS: dict[tuple[str, bool], Codec] = {
         _OPERATIONS + "AbortJob",
         Codec(ops.decode_abort_job, ops.encode_abort_job),
         Codec(ops.decode_abort_job_response, ops.encode_abort_job_response),
+    ),
+    **_both(
+        _OPERATIONS + "PauseJob",
+        Codec(steering.decode_pause_job, steering.encode_pause_job),
+        Codec(steering.decode_pause_job_response, steering.encode_pause_job_response),
+    ),
+    **_both(
+        _OPERATIONS + "ResumeJob",
+        Codec(steering.decode_resume_job, steering.encode_resume_job),
+        Codec(steering.decode_resume_job_response, steering.encode_resume_job_response),
+    ),
+    **_both(
+        _OPERATIONS + "ControlJob",
+        Codec(steering.decode_control_job, steering.encode_control_job),
+        Codec(steering.decode_control_job_response, steering.encode_control_job_response),
     ),
     **_both(
         PUT,

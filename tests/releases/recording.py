@@ -21,6 +21,7 @@ from consilo.demo.moment import Blow, Moment
 from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
 from participant.tasks.state_dict import write_model
+from shared.control import ControlChange
 from shared.ids import JobId
 from shared.protocol.messages import CAPABILITIES, Hello
 from shared.tls import channel_credentials
@@ -38,6 +39,8 @@ KILLED = "killed"  # the victim's data folder as its end left it
 PLAIN = {"mode": "plain"}
 OPERATOR = "operator/operator"
 LONG_S = 7200.0  # to train; longer than the silos' policy lets it be
+DEADLINE_S = 600.0  # of a job under control
+QUORUM = 3
 UNKNOWN_VERSION = 99
 
 
@@ -140,15 +143,24 @@ class Sessions:
         federation.model(str(newest))
 
     def open_round(self) -> None:
-        """A round that trains, while it is looked at; then the operator ends it, and another begins and stays open."""
+        """A round that trains, while it is looked at; then the operator ends it, which lets a job begin that was paused
+        and controlled while it waited. After that one another begins and stays open.
+        """
         federation = self._federation
         training = {"seconds": 60.0}
         ended = self._submit("ended", rounds=1, training=training)
         for _ in self._until(ended, self._all_train):
             pass
+        steered = self._submit("steered", rounds=1, masking=PLAIN)
         with federation.operations() as operations:
             operations.job(ended)
+            operations.pause_job(steered, "not before the others are done")
+            operations.job(steered)
+            operations.control_job(steered, ControlChange(deadline_s=LONG_S))
+            operations.control_job(steered, ControlChange(reset=True, deadline_s=DEADLINE_S, quorum=QUORUM))
+            operations.resume_job(steered)
             operations.abort_job(ended, "enough was seen")
+        federation.finish(steered)
         opened = self._submit("open", rounds=1, training={**training, "again": True})
         for _ in self._until(opened, self._all_train):
             pass
