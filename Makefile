@@ -10,6 +10,8 @@ ARGS ?=
 N ?= 500
 SEED ?= 1
 ONLY ?=
+# Of `make fuzz`: how long.
+SECONDS ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +24,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PYTEST := $(BIN)/python -m pytest -v --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long faults check packages format protos docs bench clean
+.PHONY: help demo test test-long faults churn fuzz check packages format protos docs tutorial bench clean
 
 help: ## Show this list
 	@echo "Consilo: make TARGET"
@@ -40,6 +42,12 @@ test-long: $(DEV_STAMP) ## Run the tests, the long ones too
 faults: $(DEV_STAMP) ## Draw N faults by SEED on real processes (ONLY=k: the k-th alone), and look after each
 	@$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
+churn: $(DEV_STAMP) ## Run one job of 200 rounds while silos come and go, and look for growth (20 minutes)
+	@$(BIN)/python -m tests.faults.churn --rounds 200 --mode masked --seed $(SEED) $(ARGS)
+
+fuzz: $(DEV_STAMP) ## Try damaged inputs on every decoder for SECONDS
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED) $(ARGS)
+
 check: $(DEV_STAMP) ## Format, lint, types, architecture, generated code, samples, documentation
 	@$(BIN)/python tools/check.py
 
@@ -53,10 +61,14 @@ format: $(DEV_STAMP) ## Put the code in form
 protos: $(DEV_STAMP) ## Write shared/pb from protos/
 	@$(BIN)/python tools/generate_protos.py
 
-docs: $(DEV_STAMP) ## Write what the code says: pages of commands and configuration, schemas for editors
+docs: $(DEV_STAMP) ## Write what the code says: pages of commands, configuration and messages, schemas for editors
 	@$(BIN)/python tools/render_cli_docs.py
 	@$(BIN)/python tools/configuration_schemas.py
 	@$(BIN)/python tools/render_configuration_docs.py
+	@$(BIN)/python -m tests.inputs
+
+tutorial: $(DEV_STAMP) ## Run docs/tutorial.md as it stands, and draw its pictures
+	@$(BIN)/python tools/render_tutorial.py $(ARGS)
 
 bench: $(DEV_STAMP) ## Measure a round's overhead, the coordinator's memory and what durability costs
 	@$(BIN)/python benchmarks/storage.py
