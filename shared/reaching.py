@@ -58,7 +58,10 @@ _SHOWN: _Causes = (  # what the other side showed; the same with a proxy in betw
 )
 _DIRECT: _Causes = (
     (("connection refused",), "nothing listens there: is the coordinator running, and the port right?"),
-    (("errors resolving", "dns", "name resolution", "resolver"), "the host name does not resolve"),
+    (
+        ("errors resolving", "dns", "name resolution", "resolver"),
+        "the host name does not resolve: is it written right?",
+    ),
     (("network is unreachable", "no route to host"), "there is no way there from this machine's network"),
     (("endpoint closing", "timed out", "timeout", "deadline"), "no answer: is a firewall between here and there?"),
     (

@@ -47,7 +47,7 @@ class Accelerators:
 
 def ask_accelerators() -> Accelerators:
     """Start a process that looks. Raises TaskError when it cannot tell."""
-    command = [sys.executable, "-m", "participant.tasks.accelerators"]
+    command = [sys.executable, "-P", "-m", "participant.tasks.accelerators"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_LIMIT_S, check=True)
         fields = json.loads(done.stdout)

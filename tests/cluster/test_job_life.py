@@ -128,8 +128,8 @@ def test_whoever_is_outside_a_result_is_named_with_the_reason_wherever_somebody_
     round waits for everybody, or goes on without the one that is away.
     """
     job = study.submit("life-1", rounds=ENDLESS, quorum=3)
-    waiting = study.state_of(job).job
-    assert (waiting.state, waiting.reason) == (JobState.QUEUED, "2 of quorum 3; not connected: hospital-c")
+    waiting = study.until(job, lambda detail: detail.job.reason == "2 of quorum 3; not connected: hospital-c").job
+    assert waiting.state is JobState.QUEUED
     study.control(job, quorum=2)
     study.until_out(job, {STRICT: DropReason.ABSENT})
     study.pause(job)

@@ -186,7 +186,7 @@ def _keys() -> dict[str, Target]:
         "tls_files": Target(
             _in_file(lambda path: channel_credentials(TlsPaths(path, path, AUTHORITY))),
             (ConfigError,),
-            ("shared.tls._private_key", "shared.tls._leaf"),
+            ("shared.tls._leaf", "shared.certificates.read_private_key"),
         ),
         "client_certificate": Target(_caller, (IdentityError,), ("shared.tls.caller_of",)),
         "request": Target(

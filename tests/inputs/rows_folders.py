@@ -119,7 +119,7 @@ ROWS = [
         ),
         command=COORDINATOR_RUNS,
         says=(
-            "/srv/consilo/coordinator-data/coordinator.db: expected database schema version 2 or "
+            "/srv/consilo/coordinator-data/coordinator.db: expected database schema version 3 or "
             "older, found 99: install a newer Consilo, or name another data folder"
         ),
     ),

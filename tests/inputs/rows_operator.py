@@ -167,6 +167,10 @@ ROWS = [
         name="an operator of another consortium",
         spoil=an_operator_of_others,
         command="job list",
-        says=("no connection to the coordinator at ...: its certificate is not of the CA in [tls] ca (...)"),
+        says=(
+            "no connection to the coordinator at ...: its certificate is not of the CA in [tls] ca: another "
+            "coordinator answers, or something on the way (a proxy, a firewall) opens TLS and has to let this "
+            "connection through unopened (...)"
+        ),
     ),
 ]
