@@ -48,6 +48,7 @@ def test_the_demo_keeps_what_it_promises(tmp_path: Path) -> None:
     assert consilo(*verify, folder=folder).returncode == 1
 
 
+@pytest.mark.long
 def test_a_hospital_that_is_killed_in_the_middle_is_back_in_the_next_round(tmp_path: Path) -> None:
     done = consilo("demo", "--drop", "--rounds", str(ROUNDS_MIN), "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -140,6 +140,7 @@ def test_a_backup_of_a_running_coordinator_is_restored_and_a_new_job_goes_on(
         goes_on_from(federation, initial, newest)
 
 
+@pytest.mark.long
 def test_a_folder_that_was_set_back_by_hand_is_recognised_by_what_silos_verified(
     federation: Restorable, tmp_path: Path
 ) -> None:

@@ -111,9 +111,8 @@ def final_model(folder: Path, *, order: list[str], restart: bool) -> str:
 
 
 def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Twice, in another order of arrival, and across a restart of every process between two rounds."""
+    """Again in another order of arrival, and with a restart of every process between two rounds."""
     members = sorted(ROWS)
     once = final_model(tmp_path / "once", order=members, restart=False)
-    again = final_model(tmp_path / "again", order=members[::-1], restart=False)
-    restarted = final_model(tmp_path / "restarted", order=members, restart=True)
-    assert once == again == restarted
+    restarted = final_model(tmp_path / "restarted", order=members[::-1], restart=True)
+    assert once == restarted
