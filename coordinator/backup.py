@@ -35,9 +35,9 @@ from pydantic import Field, ValidationError
 from coordinator.audit import Verified, verify_lines
 from coordinator.round.journal import PLAN
 from coordinator.round.recording import SHARES
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE
 from coordinator.storage.copying import CopiedDatabase, copy_database, reading, require_database
 from coordinator.storage.filecalls import Fate, FileCalls, writing
+from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
 from coordinator.storage.schema import SCHEMA_VERSION
 from shared.build import BuildInfo
 from shared.complaints import first_complaint

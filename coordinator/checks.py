@@ -18,8 +18,6 @@ from coordinator.audit import compare, verify_entry, verify_lines
 from coordinator.retention import KEEP_ALL
 from coordinator.settings import CoordinatorSettings
 from coordinator.startup import (
-    AUDIT_FILE,
-    DATABASE_FILE,
     check_consortium,
     check_identity,
     open_allowlist,
@@ -27,7 +25,7 @@ from coordinator.startup import (
 )
 from coordinator.storage.database import schema_of
 from coordinator.storage.interface import AuditEntry
-from coordinator.storage.listing import MODELS
+from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE, MODELS
 from coordinator.storage.migrations import copy_path
 from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore

@@ -10,10 +10,9 @@ from pathlib import Path
 from coordinator.disk_use import DiskKind, disk_use
 from coordinator.pruning import RecordReader, job_versions
 from coordinator.retention import prunable
-from coordinator.startup import DATABASE_FILE
 from coordinator.storage.beside import RecordsBeside
 from coordinator.storage.filecalls import FileCalls
-from coordinator.storage.listing import published_in
+from coordinator.storage.listing import DATABASE_FILE, published_in
 from shared.disk_use import DiskUse
 from shared.errors import ConfigError
 from shared.ids import Digest

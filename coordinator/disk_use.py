@@ -5,10 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE
+from coordinator.storage.listing import AUDIT_FILE, COPY_PREFIX, DATABASE_FILE
 from shared.disk_use import DiskUse, look_at
-
-COPY_PREFIX = f"{DATABASE_FILE}.before-v"  # `coordinator.storage.migrations.copy_path`
 
 
 class DiskKind(StrEnum):

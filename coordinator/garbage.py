@@ -20,13 +20,12 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from coordinator.disk_use import COPY_PREFIX
 from coordinator.pruning import PRUNED_AT_ONCE, Pruning, RecordReader, job_versions, unneeded
 from coordinator.retention import prunable
 from coordinator.startup import Records
 from coordinator.storage.filecalls import FileCalls, writing
 from coordinator.storage.interface import Leftovers
-from coordinator.storage.listing import published_in, spooled_in
+from coordinator.storage.listing import COPY_PREFIX, published_in, spooled_in
 from shared.durable import sync_path
 from shared.errors import DurabilityUnknown
 from shared.ids import Digest

@@ -34,10 +34,11 @@ from coordinator.backup import (
     require_room,
     write_new,
 )
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE, RESTORING_FILE
+from coordinator.startup import RESTORING_FILE
 from coordinator.storage.filecalls import Fate, FileCalls, writing
 from coordinator.storage.files import AppendFile
 from coordinator.storage.interface import SetBack
+from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
 from coordinator.storage.lock import LOCK_FILE, ProcessLock
 from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore

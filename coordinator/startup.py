@@ -15,6 +15,7 @@ from coordinator.audit import AuditLog, AuditProjection, resume, verify_entry
 from coordinator.settings import CoordinatorSettings
 from coordinator.storage.database import schema_of
 from coordinator.storage.files import AppendFile, FileBlobs
+from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
 from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore
 from shared.clock import Clock
@@ -23,8 +24,6 @@ from shared.errors import AuditError, ConfigError
 from shared.identity import AllowlistFile, Role, SigningKey
 from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
 
-DATABASE_FILE = "coordinator.db"
-AUDIT_FILE = "audit.log"
 RESTORING_FILE = "restoring"  # in a data folder that a restore has not finished
 
 

@@ -1,4 +1,4 @@
-"""What large files lie in a data folder, by their names and sizes. Nothing is opened and nothing is changed.
+"""What lies in a data folder, and the large files by their names and sizes. Nothing is opened and nothing is changed.
 
 A file that storage would not have made is not listed: what it is nobody knows. One that goes meanwhile is not either.
 """
@@ -13,6 +13,9 @@ from coordinator.storage.interface import Leftovers, StoredModel, StoredSpool
 from coordinator.storage.names import MODEL_SUFFIX, SPOOL_SUFFIX, model_of_name, spool_of_parts
 
 MODELS, SPOOLS, STAGING, REMOVED = "models", "spools", "staging", "removed"  # folders of a data folder
+DATABASE_FILE, AUDIT_FILE = "coordinator.db", "audit.log"
+COPY_MARK = ".before-v"  # after the database's name, before the version for which it was copied
+COPY_PREFIX = f"{DATABASE_FILE}{COPY_MARK}"
 
 
 def published_in(root: Path, calls: FileCalls) -> Sequence[StoredModel]:

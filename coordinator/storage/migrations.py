@@ -18,6 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from coordinator.storage.filecalls import FileCalls, describe
+from coordinator.storage.listing import COPY_MARK
 from coordinator.storage.schema import SCHEMA_VERSION, schema_version
 from shared.errors import StorageError
 
@@ -81,7 +82,7 @@ def migrate(connection: sa.Connection, *, found: int) -> None:
 
 def copy_path(path: Path) -> Path:
     """Where the database as it was before this version's schema is kept."""
-    return path.with_name(f"{path.name}.before-v{SCHEMA_VERSION}")
+    return path.with_name(f"{path.name}{COPY_MARK}{SCHEMA_VERSION}")
 
 
 def copy_before_migration(source: sqlite3.Connection, path: Path, calls: FileCalls) -> None:

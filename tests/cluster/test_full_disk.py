@@ -16,7 +16,7 @@ import pytest
 
 from consilo.demo.moment import Blow, Moment
 from coordinator.audit import verify_lines
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE
+from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
 from participant.journal_file import JOURNAL_FILE
 from shared.ids import Digest
 from tests.support.federation import Federation, Process, job_spec, rounds_of

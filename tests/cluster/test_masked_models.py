@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coordinator.startup import DATABASE_FILE
+from coordinator.storage.listing import DATABASE_FILE
 from participant.tasks.state_dict import write_model
 from shared.protocol.messages import RoundResult
 from shared.secagg.fixed_point import range_exponents, scale_exponent

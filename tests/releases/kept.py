@@ -21,7 +21,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE
+from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
 from participant.journal_file import JOURNAL_FILE
 from shared.consortium import Consortium
 from tests.releases.conversation import Conversation

@@ -19,8 +19,9 @@ from coordinator.audit import verify_lines
 from coordinator.backup import MANIFEST_FILE, BackupManifest, BackupOrder, make_backup
 from coordinator.checks import _data_folder
 from coordinator.restoring import Restored, RestoreOrder, restore
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE, RESTORING_FILE, Records, open_records
+from coordinator.startup import RESTORING_FILE, Records, open_records
 from coordinator.storage.interface import COMMITTED, JobRecord, JournalEntry, ModelRecord, RoundCommit, SetBack
+from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
 from coordinator.storage.sql import SqlStore
 from shared.build import BuildInfo
 from shared.clock import ManualClock

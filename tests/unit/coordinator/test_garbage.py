@@ -14,11 +14,12 @@ from click.testing import CliRunner, Result
 
 from coordinator.audit import verify_lines
 from coordinator.cli import coordinator
-from coordinator.disk_use import COPY_PREFIX, DiskKind, disk_use
+from coordinator.disk_use import DiskKind, disk_use
 from coordinator.retention import KEEP_ALL
-from coordinator.startup import AUDIT_FILE, DATABASE_FILE, Records, open_records
+from coordinator.startup import Records, open_records
 from coordinator.storage.beside import RecordsBeside
 from coordinator.storage.interface import JobRecord, JournalEntry, ModelRecord, RoundCommit, SetBack
+from coordinator.storage.listing import AUDIT_FILE, COPY_PREFIX, DATABASE_FILE
 from coordinator.storage.migrations import copy_path
 from shared.clock import SystemClock
 from shared.errors import ConfigError, StorageError

@@ -12,8 +12,9 @@ from coordinator import startup
 from coordinator.checks import run_checks
 from coordinator.cli import coordinator
 from coordinator.settings import CoordinatorSettings
-from coordinator.startup import DATABASE_FILE, RESTORING_FILE, check_consortium, check_identity, open_records
+from coordinator.startup import RESTORING_FILE, check_consortium, check_identity, open_records
 from coordinator.storage.files import FileBlobs
+from coordinator.storage.listing import DATABASE_FILE
 from shared.clock import SystemClock
 from shared.config import load_config
 from shared.errors import ConfigError
