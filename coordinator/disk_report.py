@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from coordinator.disk_use import DiskKind, disk_use
 from coordinator.pruning import RecordReader, job_versions
-from coordinator.retention import prunable
+from coordinator.retention import JobVersions, prunable
 from coordinator.storage.beside import RecordsBeside
 from coordinator.storage.filecalls import FileCalls
 from coordinator.storage.listing import DATABASE_FILE, published_in
@@ -69,16 +69,22 @@ def report_disk(data_dir: Path, *, keep_versions: int) -> DiskReport:
         return DiskReport(use, keep_versions, (), 0, 0, 0, 0)
     sizes = {model.digest: model.size for model in published_in(data_dir, FileCalls())}
     with closing(RecordsBeside(path)) as records:  # after the files: a model is there before its record
-        models = records.models()
-        chosen = [
-            digest for digest in prunable(models, job_versions(records), keep_versions=keep_versions) if digest in sizes
-        ]
-        jobs = _jobs(records, sizes, chosen)
+        return report_records(records, use, sizes, keep_versions=keep_versions)
+
+
+def report_records(
+    records: RecordReader, use: DiskUse[DiskKind], sizes: Mapping[Digest, int], *, keep_versions: int
+) -> DiskReport:
+    """Each verb is a transaction of its own, and a coordinator writes between two: so each is asked once. `sizes`: of
+    the models' files. Raises StorageError.
+    """
+    models, jobs = records.models(), job_versions(records)
+    chosen = [digest for digest in prunable(models, jobs, keep_versions=keep_versions) if digest in sizes]
     strays = sizes.keys() - {model.digest for model in models}
     return DiskReport(
         use=use,
         keep_versions=keep_versions,
-        jobs=jobs,
+        jobs=tuple(_models_of(job, sizes, frozenset(chosen)) for job in jobs),
         prunable_files=len(chosen),
         prunable_bytes=sum(sizes[digest] for digest in chosen),
         unrecorded_files=len(strays),
@@ -86,20 +92,14 @@ def report_disk(data_dir: Path, *, keep_versions: int) -> DiskReport:
     )
 
 
-def _jobs(records: RecordReader, sizes: Mapping[Digest, int], chosen: Sequence[Digest]) -> tuple[JobModels, ...]:
-    states = {record.job: record.state for record in records.jobs()}
-    found = []
-    for job in job_versions(records):
-        versions = set(job.versions)
-        there = versions & sizes.keys()
-        found.append(
-            JobModels(
-                job=job.job,
-                state=str(states[job.job]),
-                versions=len(versions),
-                files=len(there),
-                size=sum(sizes[version] for version in there),
-                prunable=len(there & set(chosen)),
-            )
-        )
-    return tuple(found)
+def _models_of(job: JobVersions, sizes: Mapping[Digest, int], chosen: frozenset[Digest]) -> JobModels:
+    versions = set(job.versions)
+    there = versions & sizes.keys()
+    return JobModels(
+        job=job.job,
+        state=str(job.state),
+        versions=len(versions),
+        files=len(there),
+        size=sum(sizes[version] for version in there),
+        prunable=len(there & chosen),
+    )

@@ -44,12 +44,11 @@ from shared.errors import DurabilityUnknown, FederationError, UnknownError, Wire
 from shared.ids import AttemptNumber, Digest, JobId, RoundKey
 from shared.job import parse_jobspec
 from shared.protocol.messages import RoundResult
-from shared.reasons import JobState, Purpose
+from shared.reasons import Purpose
 from shared.wire.sealed import decode_envelope, reopen
 
 PRUNED_AT_ONCE = 256  # digests in one audit entry: it is one line that people read
 
-_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
 _log = structlog.get_logger(__name__)
 
 
@@ -108,7 +107,7 @@ class Pruning:
         for job in self._store.jobs():
             if job.job not in self._versions:
                 self._versions[job.job] = _versions_of(self._store, job)
-        return [JobVersions(job.job, job.state in _OVER, self._versions[job.job]) for job in self._store.jobs()]
+        return [JobVersions(job.job, job.state, self._versions[job.job]) for job in self._store.jobs()]
 
     # --- sweeping -----------------------------------------------------------------------------------------------------
 
@@ -158,7 +157,7 @@ class RecordReader(Protocol):
 
 def job_versions(records: RecordReader) -> list[JobVersions]:
     """Of every job, in the order of submission. Raises StorageError."""
-    return [JobVersions(job.job, job.state in _OVER, _versions_of(records, job)) for job in records.jobs()]
+    return [JobVersions(job.job, job.state, _versions_of(records, job)) for job in records.jobs()]
 
 
 def _versions_of(records: RecordReader, job: JobRecord) -> tuple[Digest, ...]:

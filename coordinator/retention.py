@@ -13,8 +13,11 @@ from itertools import islice
 
 from coordinator.storage.interface import ModelRecord
 from shared.ids import Digest, JobId
+from shared.reasons import JobState
 
 KEEP_ALL = 0
+
+_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
 
 
 def pruned(model: Digest) -> str:
@@ -30,9 +33,13 @@ class JobVersions:
     """The versions of one job."""
 
     job: JobId
-    over: bool
+    state: JobState
     versions: tuple[Digest, ...]
     """The initial model first, then one for each committed train round in order; one may be there twice."""
+
+    @property
+    def over(self) -> bool:
+        return self.state in _OVER
 
 
 def prunable(models: Sequence[ModelRecord], jobs: Sequence[JobVersions], *, keep_versions: int) -> tuple[Digest, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from coordinator.audit import verify_lines
 from coordinator.cli import coordinator
+from coordinator.disk_report import report_records
 from coordinator.disk_use import DiskKind, disk_use
 from coordinator.retention import KEEP_ALL
 from coordinator.startup import Records, open_records
@@ -23,7 +25,7 @@ from coordinator.storage.listing import AUDIT_FILE, COPY_PREFIX, DATABASE_FILE
 from coordinator.storage.migrations import copy_path
 from shared.clock import SystemClock
 from shared.errors import ConfigError, StorageError
-from shared.ids import Digest, RoundKey, RoundNumber
+from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.reasons import JobState, Purpose
 from shared.wire.sealed import encode_envelope
 from tests.support.credentials import Consortium
@@ -272,6 +274,31 @@ def test_the_disk_is_told_beside_a_coordinator_that_runs(tmp_path: Path) -> None
     assert told["retention"] == {"keep_versions": 1, "would_free_files": 3, "would_free_bytes": 3000}
     assert told["unrecorded_models"] == {"files": 1, "bytes": 5}
     assert told["free_bytes"] > 0
+
+
+class Interrupted(RecordsBeside):
+    """Beside a coordinator to which a job is submitted after each look at its jobs."""
+
+    def __init__(self, path: Path, own: Records) -> None:
+        super().__init__(path)
+        self._own = own
+        self._submitted = 0
+
+    def jobs(self) -> Sequence[JobRecord]:
+        seen = super().jobs()
+        self._submitted += 1
+        entry = self._own.audit.entry("job_submitted", {})
+        job = replace(seen[0], job=JobId(f"late-{self._submitted}"))
+        self._own.store.submit_job(job, entry)
+        self._own.audit.accept(entry)
+        return seen
+
+
+def test_a_job_that_is_submitted_meanwhile_disturbs_nothing(silent: Silent) -> None:
+    with silent.opened() as own, closing(Interrupted(silent.data / DATABASE_FILE, own)) as records:
+        told = report_records(records, disk_use(silent.data), dict.fromkeys(DIGESTS, 1), keep_versions=1)
+        assert [(job.job, job.state, job.prunable) for job in told.jobs] == [(JOB, "running", 3)]
+        assert len(own.store.jobs()) == 2, "the jobs were looked at once"
 
 
 def test_another_policy_can_be_tried(silent: Silent) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from coordinator.retention import KEEP_ALL, JobVersions, prunable
 from coordinator.storage.interface import ModelRecord
 from shared.ids import Digest, JobId
+from shared.reasons import JobState
 
 DIGESTS = [Digest.of(bytes([number])) for number in range(12)]
 HEART, LUNG = JobId("heart-1"), JobId("lung-1")
@@ -22,7 +23,8 @@ def models(*, promoted: str = "", pruned: str = "", count: int = 12) -> list[Mod
 
 
 def job(versions: str, *, over: bool = False, name: JobId = HEART) -> JobVersions:
-    return JobVersions(name, over, tuple(DIGESTS[int(digit, 16)] for digit in versions))
+    state = JobState.COMPLETED if over else JobState.RUNNING
+    return JobVersions(name, state, tuple(DIGESTS[int(digit, 16)] for digit in versions))
 
 
 def pruned(records: list[ModelRecord], *jobs: JobVersions, keep: int) -> str:
@@ -66,7 +68,7 @@ some_jobs = st.lists(
     st.builds(
         JobVersions,
         st.sampled_from([HEART, LUNG]),
-        st.booleans(),
+        st.sampled_from(JobState),
         st.lists(st.sampled_from(DIGESTS), min_size=1, max_size=9).map(tuple),
     ),
     max_size=5,
