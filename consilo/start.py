@@ -25,7 +25,9 @@ def main(prog_name: str | None = None) -> None:
         sys.stderr.write(f"error: {complaint}\n")
         raise SystemExit(1)
     from consilo.cli import main as consilo
+    from shared.dumps import forbid_core_dumps
 
+    forbid_core_dumps()  # of every command: most of them load a private key
     consilo(prog_name=prog_name)
 
 

@@ -1,4 +1,4 @@
-"""No daemon leaves its memory, with the secrets of an attempt in it, in a file."""
+"""No daemon leaves its memory, with the secrets of an attempt in it, in a file, and no command a key that it loaded."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ try:
 except ConfigError as error:
     assert "credentials" in str(error), error
 """
+COMMAND = """
+from consilo.start import main
+import sys
+sys.argv[1:] = ["coordinator", "gc", "--help"]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended
+"""
 PARTICIPANT = """
 from click.testing import CliRunner
 from participant.cli import participant
@@ -35,11 +44,12 @@ assert "credentials" in str(result.exception), result.exception
     [
         ("from shared.dumps import forbid_core_dumps; forbid_core_dumps(); forbid_core_dumps()", "none"),
         (COORDINATOR, "coordinator.minimal.toml"),
+        (COMMAND, "none"),
         (PARTICIPANT, "participant.minimal.toml"),
     ],
-    ids=["the call itself", "coordinator", "participant"],
+    ids=["the call itself", "coordinator", "a command", "participant"],
 )
-def test_a_daemon_writes_no_core_file(start: str, sample: str) -> None:
+def test_no_core_file_is_written(start: str, sample: str) -> None:
     """In a process of its own: the limit cannot be raised again."""
     code = f"import resource\nresource.setrlimit(resource.RLIMIT_CORE, (4096, 4096))\n{start}\n"
     code += "print(resource.getrlimit(resource.RLIMIT_CORE))"
