@@ -35,7 +35,8 @@ from pydantic import Field, ValidationError
 from coordinator.audit import Verified, verify_lines
 from coordinator.round.journal import PLAN
 from coordinator.round.recording import SHARES
-from coordinator.storage.copying import CopiedDatabase, copy_database, reading, require_database
+from coordinator.storage.copying import CopiedDatabase, copy_database, reading
+from coordinator.storage.database import require_database
 from coordinator.storage.filecalls import Fate, FileCalls, writing
 from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
 from coordinator.storage.schema import SCHEMA_VERSION

@@ -15,14 +15,13 @@ from rich.console import Group
 from coordinator.settings import KEEP_VERSIONS_MAX, CoordinatorSettings
 from shared.clock import SystemClock
 from shared.config import load_config
+from shared.garbage import copies_option, dry_run_option, emit_garbage, require_owner
 from shared.terminal import emit, facts, json_option, table
 
 if TYPE_CHECKING:
     from coordinator.disk_report import DiskReport
-    from coordinator.garbage import Asked, Garbage
-
-COPIES_DAYS = 30  # long enough to see whether a newer version works
-DAYS_MAX = 36_500
+    from coordinator.garbage import Asked
+    from shared.garbage import Garbage
 
 _Config = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -76,15 +75,8 @@ def _shown(report: DiskReport) -> Group:
     return Group(kinds, *([jobs] if report.jobs else []), summary)
 
 
-@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
-@click.option(
-    "--copies-older-than",
-    type=click.IntRange(0, DAYS_MAX),
-    default=COPIES_DAYS,
-    show_default=True,
-    metavar="DAYS",
-    help="Copies of the database, made before a newer version brought it up to date, go at this age.",
-)
+@dry_run_option
+@copies_option("database")
 @click.option(
     "--unrecorded-models",
     is_flag=True,
@@ -95,8 +87,9 @@ def _shown(report: DiskReport) -> Group:
 def gc(config: Path, copies_older_than: int, *, dry_run: bool, unrecorded_models: bool, as_json: bool) -> None:
     """Remove from the data folder what no record needs, and give its bytes back.
 
-    The coordinator must not run meanwhile. What a start and a commit remove by themselves goes too: spools of rounds
-    that are over, unfinished files, and versions that [retention] does not keep. What goes is in the audit log.
+    The coordinator must not run meanwhile; run this as its own user. What a start and a commit remove by themselves
+    goes too: spools of rounds that are over, unfinished files, and versions that [retention] does not keep. What goes
+    is in the audit log. Exit code 1 when something is still there.
     """
     from coordinator.garbage import Asked
 
@@ -108,23 +101,19 @@ def gc(config: Path, copies_older_than: int, *, dry_run: bool, unrecorded_models
         unrecorded_models=unrecorded_models,
     )
     found = _look(settings, asked) if dry_run else _collect(settings, asked)
-    emit(
-        {"dry_run": dry_run, "bytes": sum(each.size for each in found if each.goes), "found": list(map(_facts, found))},
-        as_json=as_json,
-        render=lambda: _gone(found, dry_run=dry_run),
-    )
+    emit_garbage(found, dry_run=dry_run, as_json=as_json)
 
 
 def _look(settings: CoordinatorSettings, asked: Asked) -> Sequence[Garbage]:
     from coordinator.garbage import look_for_garbage
-    from coordinator.startup import require_database, require_whole
+    from coordinator.startup import require_whole
     from coordinator.storage.beside import RecordsBeside
     from coordinator.storage.filecalls import FileCalls
     from coordinator.storage.listing import left_over_in
     from coordinator.storage.lock import LOCK_FILE, ProcessLock
 
     data_dir = settings.coordinator.data_dir
-    database = require_database(data_dir)
+    database = _own_database(data_dir)
     with closing(ProcessLock(path=data_dir / LOCK_FILE, guards=f"the data folder {data_dir}")):
         require_whole(data_dir)
         with closing(RecordsBeside(database)) as records:
@@ -133,32 +122,24 @@ def _look(settings: CoordinatorSettings, asked: Asked) -> Sequence[Garbage]:
 
 def _collect(settings: CoordinatorSettings, asked: Asked) -> Sequence[Garbage]:
     from coordinator.garbage import collect
-    from coordinator.startup import check_identity, open_records, require_this_schema
+    from coordinator.startup import check_identity, open_records
+    from coordinator.storage.database import require_this_schema, schema_of
     from shared.log import configure_logging
 
     data_dir, clock = settings.coordinator.data_dir, SystemClock()
     configure_logging(style=settings.log.format, level=settings.log.level)
-    require_this_schema(data_dir)
+    database = _own_database(data_dir)
+    require_this_schema(database, schema_of(database))
     key = check_identity(settings, clock).signing.key
     with open_records(data_dir, signing_key=key, clock=clock) as records:
         return collect(data_dir, records, asked)
 
 
-def _facts(garbage: Garbage) -> dict[str, object]:
-    return {
-        "what": str(garbage.kind),
-        "files": garbage.files,
-        "bytes": garbage.size,
-        "goes": garbage.goes,
-        "why": garbage.why,
-        "names": list(garbage.names),
-    }
+def _own_database(data_dir: Path) -> Path:
+    from coordinator.storage.database import require_database
+    from coordinator.storage.listing import DATABASE_FILE
 
-
-def _gone(found: Sequence[Garbage], *, dry_run: bool) -> Group:
-    verb = "would go" if dry_run else "went"
-    rows = [
-        (str(each.kind), each.files, each.size, "yes" if each.goes else "no", each.why) for each in found if each.files
-    ]
-    total = facts([(f"bytes that {verb}", sum(each.size for each in found if each.goes))])
-    return Group(*([table(["what", "files", "bytes", verb, "why"], rows)] if rows else []), total)
+    database = data_dir / DATABASE_FILE
+    require_database(database)
+    require_owner(database, os.geteuid())
+    return database

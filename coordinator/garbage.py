@@ -14,8 +14,8 @@ Nothing that a record needs is ever in it. The folder is its own meanwhile: a ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -25,9 +25,10 @@ from coordinator.retention import prunable
 from coordinator.startup import Records
 from coordinator.storage.filecalls import FileCalls, writing
 from coordinator.storage.interface import Leftovers
-from coordinator.storage.listing import COPY_PREFIX, published_in, spooled_in
+from coordinator.storage.listing import COPY_PREFIX, left_over_in, published_in, spooled_in
 from shared.durable import sync_path
 from shared.errors import DurabilityUnknown
+from shared.garbage import Garbage
 from shared.ids import Digest
 
 
@@ -51,19 +52,6 @@ class Asked:
     unrecorded_models: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Garbage:
-    """All of one kind."""
-
-    kind: GarbageKind
-    names: tuple[str, ...]
-    """Digests of models, paths in the data folder of files; empty where the names say nothing to anybody."""
-    files: int
-    size: int
-    goes: bool
-    why: str
-
-
 def look_for_garbage(data_dir: Path, records: RecordReader, left: Leftovers, asked: Asked) -> tuple[Garbage, ...]:
     """What is there of each kind, in order. Nothing is changed. Raises StorageError."""
     calls = FileCalls()
@@ -80,22 +68,22 @@ def look_for_garbage(data_dir: Path, records: RecordReader, left: Leftovers, ask
             sizes,
             why="the audit log says since when",
         ),
-        Garbage(
+        Garbage.named(
             GarbageKind.SPOOLS,
-            tuple(f"{spool.key} {spool.participant}" for spool in spools),
-            len(spools),
-            sum(spool.size for spool in spools),
+            {f"{spool.key} {spool.participant}": spool.size for spool in spools},
             goes=True,
             why="no round goes on with them",
         ),
-        Garbage(GarbageKind.UNFINISHED, (), left.files, left.size, goes=True, why="nobody can see them any more"),
+        Garbage(GarbageKind.UNFINISHED, {}, left.files, left.size, goes=True, why="nobody can see them any more"),
         _copies(data_dir, asked),
-        _unrecorded([each for each in sizes if each not in recorded], sizes, records, asked),
+        _unrecorded({str(each): size for each, size in sizes.items() if each not in recorded}, records, asked),
     )
 
 
 def collect(data_dir: Path, opened: Records, asked: Asked) -> tuple[Garbage, ...]:
-    """Remove what goes, with an entry in the audit log before it. All that was found is returned.
+    """Remove what goes, with an entry in the audit log before it. Unfinished files alone have begun to go when theirs
+    is written: opening the folder removes them, as each start does. What was found is returned, and what is still there
+    as such: a sweep that fails is no reason for a coordinator not to run, so it is only logged.
 
     Raises StorageError, DurabilityUnknown.
     """
@@ -108,18 +96,39 @@ def collect(data_dir: Path, opened: Records, asked: Asked) -> tuple[Garbage, ...
     Pruning(store=store, audit=audit, blobs=blobs, keep_versions=asked.keep_versions).start()
     for garbage in going:
         if garbage.kind is GarbageKind.COPIES:
-            _remove_copies(data_dir, garbage.names)
+            _remove_copies(data_dir, list(garbage.sizes))
         if garbage.kind is GarbageKind.UNRECORDED:
-            for name in garbage.names:
+            for name in garbage.sizes:
                 blobs.remove_model(Digest.parse(name))
     blobs.finish_erasing()
     opened.catch_up()
-    return found
+    return _told(found, look_for_garbage(data_dir, store, left_over_in(data_dir, FileCalls()), asked))
 
 
-def _models(kind: GarbageKind, chosen: Sequence[Digest], sizes: dict[Digest, int], *, why: str) -> Garbage:
-    names = tuple(str(digest) for digest in chosen)
-    return Garbage(kind, names, len(names), sum(sizes[digest] for digest in chosen), goes=True, why=why)
+def _told(found: Sequence[Garbage], after: Sequence[Garbage]) -> tuple[Garbage, ...]:
+    """What was found, less what is still there, which is told of as such."""
+    stuck = [
+        replace(garbage, goes=False, stuck=True, why="still there: the log says why")
+        for garbage in after
+        if garbage.goes and garbage.files
+    ]
+    there = {name for garbage in stuck for name in garbage.sizes}
+    unseen = next((garbage for garbage in stuck if garbage.kind is GarbageKind.UNFINISHED), None)
+    told = []
+    for garbage in found:
+        if garbage.kind is GarbageKind.UNFINISHED and unseen is not None:
+            files, size = max(0, garbage.files - unseen.files), max(0, garbage.size - unseen.size)
+            told.append(replace(garbage, files=files, size=size))
+        elif garbage.goes and there & garbage.sizes.keys():
+            went = {name: size for name, size in garbage.sizes.items() if name not in there}
+            told.append(Garbage.named(garbage.kind, went, goes=True, why=garbage.why))
+        else:
+            told.append(garbage)
+    return (*told, *stuck)
+
+
+def _models(kind: GarbageKind, chosen: Sequence[Digest], sizes: Mapping[Digest, int], *, why: str) -> Garbage:
+    return Garbage.named(kind, {str(digest): sizes[digest] for digest in chosen}, goes=True, why=why)
 
 
 def _copies(data_dir: Path, asked: Asked) -> Garbage:
@@ -128,29 +137,36 @@ def _copies(data_dir: Path, asked: Asked) -> Garbage:
     old = {name: stat.st_size for name, stat in found.items() if stat.st_mtime < asked.copies_before.timestamp()}
     before = f"made before {asked.copies_before:%Y-%m-%d}"
     if not old:
-        size = sum(stat.st_size for stat in found.values())
-        return Garbage(GarbageKind.COPIES, tuple(found), len(found), size, goes=False, why=f"none was {before}")
-    return Garbage(GarbageKind.COPIES, tuple(old), len(old), sum(old.values()), goes=True, why=before)
+        every = {name: stat.st_size for name, stat in found.items()}
+        return Garbage.named(GarbageKind.COPIES, every, goes=False, why=f"none was {before}")
+    return Garbage.named(GarbageKind.COPIES, old, goes=True, why=before)
 
 
-def _unrecorded(found: Sequence[Digest], sizes: dict[Digest, int], records: RecordReader, asked: Asked) -> Garbage:
-    names = tuple(str(digest) for digest in found)
+def _unrecorded(found: Mapping[str, int], records: RecordReader, asked: Asked) -> Garbage:
     why, goes = "a record may have named them: --unrecorded-models removes them", False
     if found and records.set_backs():
         why = "the records were set back: they may be versions whose records were lost"
     elif asked.unrecorded_models:
         why, goes = "no record names them", True
-    return Garbage(GarbageKind.UNRECORDED, names, len(names), sum(sizes[each] for each in found), goes=goes, why=why)
+    return Garbage.named(GarbageKind.UNRECORDED, found, goes=goes, why=why)
 
 
 def _record(opened: Records, garbage: Garbage) -> None:
     """In entries of so many names each: they are lines that people read."""
-    for start in range(0, max(1, len(garbage.names)), PRUNED_AT_ONCE):
-        names = list(garbage.names[start : start + PRUNED_AT_ONCE])
-        facts = {"what": str(garbage.kind), "files": garbage.files, "bytes": garbage.size, "names": names}
-        entry = opened.audit.entry("garbage_removed", facts)
-        opened.store.append_audit(entry)
-        opened.audit.accept(entry)
+    if not garbage.sizes:
+        _append(opened, garbage)
+    named = list(garbage.sizes.items())
+    for start in range(0, len(named), PRUNED_AT_ONCE):
+        part = dict(named[start : start + PRUNED_AT_ONCE])
+        _append(opened, Garbage.named(garbage.kind, part, goes=True, why=garbage.why))
+
+
+def _append(opened: Records, garbage: Garbage) -> None:
+    names = list(garbage.sizes)
+    facts = {"what": str(garbage.kind), "files": garbage.files, "bytes": garbage.size, "names": names}
+    entry = opened.audit.entry("garbage_removed", facts)
+    opened.store.append_audit(entry)
+    opened.audit.accept(entry)
 
 
 def _remove_copies(data_dir: Path, names: Sequence[str]) -> None:

@@ -13,10 +13,8 @@ from pathlib import Path
 
 from coordinator.audit import AuditLog, AuditProjection, resume, verify_entry
 from coordinator.settings import CoordinatorSettings
-from coordinator.storage.database import schema_of
 from coordinator.storage.files import AppendFile, FileBlobs
 from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
-from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore
 from shared.clock import Clock
 from shared.consortium import Consortium
@@ -113,25 +111,6 @@ def require_whole(data_dir: Path) -> None:
         raise ConfigError(
             f"coordinator.data_dir: a restore into {data_dir} was interrupted, or is going on: what is in there is not "
             "whole. Run `consilo coordinator restore` again"
-        )
-
-
-def require_database(data_dir: Path) -> Path:
-    """Where the database is. Raises ConfigError when it is not there."""
-    path = data_dir / DATABASE_FILE
-    if not path.is_file():
-        raise ConfigError(f"expected the database {path}, which is not there: has a coordinator run in this folder?")
-    return path
-
-
-def require_this_schema(data_dir: Path) -> None:
-    """Raises ConfigError for records that a start of this version would change first."""
-    path = require_database(data_dir)
-    found = schema_of(path)
-    if found != SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} has schema version {found}, this program works with version {SCHEMA_VERSION}: start the "
-            "coordinator of this version once, which brings an older one up to date"
         )
 
 

@@ -8,17 +8,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import click
-from rich.console import Group
 
 from participant.settings import ParticipantSettings
 from shared.clock import SystemClock
 from shared.config import load_config
 from shared.errors import ConfigError
+from shared.garbage import copies_option, dry_run_option, emit_garbage, require_owner
 from shared.ids import JobId, parse_job_id
-from shared.terminal import emit, facts, json_option, table
-
-COPIES_DAYS = 30  # long enough to see whether a newer version works
-DAYS_MAX = 36_500
+from shared.terminal import json_option
 
 
 class _Job(click.ParamType[JobId]):
@@ -40,15 +37,8 @@ class _Job(click.ParamType[JobId]):
     show_default=True,
     help="The participant's configuration.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
-@click.option(
-    "--copies-older-than",
-    type=click.IntRange(0, DAYS_MAX),
-    default=COPIES_DAYS,
-    show_default=True,
-    metavar="DAYS",
-    help="Copies of the journal, made before a newer version brought it up to date, go at this age.",
-)
+@dry_run_option
+@copies_option("journal")
 @click.option(
     "--states-of",
     type=_Job(),
@@ -61,7 +51,7 @@ class _Job(click.ParamType[JobId]):
 def gc(
     config_path: Path, copies_older_than: int, states_of: tuple[JobId, ...], *, dry_run: bool, as_json: bool
 ) -> None:
-    """Remove from the data folder what no round needs. Stop the daemon first.
+    """Remove from the data folder what no round needs. Stop the daemon first, and be the user that it runs as.
 
     The journal stays, whatever its size: what this silo promised is never forgotten. Models and updates of rounds that
     are over go, which the daemon also removes by itself, and logs of tasks that the configuration does not have.
@@ -76,31 +66,12 @@ def gc(
     folder = settings.participant.data_dir
     if not (folder / JOURNAL_FILE).exists():
         raise ConfigError(f"{folder / JOURNAL_FILE} does not exist: no daemon has run in this data folder")
+    require_owner(folder / JOURNAL_FILE, os.geteuid())
     asked = Asked(SystemClock().now() - timedelta(days=copies_older_than), states_of)
     with lock_folder(folder):
         with contextlib.closing(SqliteJournal(folder / JOURNAL_FILE, may_migrate=False)) as journal:
             kept = Kept(journal.open_rounds(), settings.tasks.keys())
         found = look_for_garbage(folder, kept, asked)
         if not dry_run:
-            remove(found)
-    verb = "would go" if dry_run else "went"
-    rows = [
-        (str(each.kind), str(each.path.relative_to(folder)), each.size, "yes" if each.goes else "no", each.why)
-        for each in found
-    ]
-    total = sum(each.size for each in found if each.goes)
-    emit(
-        {
-            "dry_run": dry_run,
-            "bytes": total,
-            "found": [
-                {"what": what, "path": path, "bytes": size, "goes": goes == "yes", "why": why}
-                for what, path, size, goes, why in rows
-            ],
-        },
-        as_json=as_json,
-        render=lambda: Group(
-            *([table(["what", "path", "bytes", verb, "why"], rows)] if rows else []),
-            facts([(f"bytes that {verb}", total)]),
-        ),
-    )
+            remove(folder, found)
+    emit_garbage(found, dry_run=dry_run, as_json=as_json, by_name=True)

@@ -23,6 +23,7 @@ from participant.disk_use import COPY_PREFIX, TASK_LOGS
 from participant.journal import OpenRound
 from participant.spool import MODELS, ROUNDS, STATES
 from shared.errors import ConfigError, StorageError
+from shared.garbage import Garbage
 from shared.ids import JobId, TaskName
 
 
@@ -53,45 +54,49 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Garbage:
+class _Found:
     """A file, or a folder with all that is in it."""
 
     kind: GarbageKind
     path: Path
-    size: int
     goes: bool
     why: str
 
 
 def look_for_garbage(data_dir: Path, kept: Kept, asked: Asked) -> list[Garbage]:
-    """What is there of each kind, in order. Nothing is changed. Raises StorageError, and ConfigError for a job whose
-    state is asked for and that has none here, or an open round.
+    """What is there of each kind, in order: files, and folders with all that is in them. Nothing is changed.
+
+    Raises StorageError, and ConfigError for a job whose state is asked for and that has none here, or an open round.
     """
     _require_over(data_dir, kept, asked)
     try:
-        return [
+        found = [
             *_models(data_dir / MODELS, kept),
             *_spools(data_dir / ROUNDS, kept),
             *_copies(data_dir, asked),
             *_states(data_dir / STATES, asked),
             *_task_logs(data_dir / TASK_LOGS, kept),
         ]
+        return [
+            Garbage.named(
+                each.kind, {str(each.path.relative_to(data_dir)): _size(each.path)}, goes=each.goes, why=each.why
+            )
+            for each in found
+        ]
     except OSError as error:
         raise StorageError(f"{data_dir} cannot be looked through: {error.strerror}") from error
 
 
-def remove(found: Iterable[Garbage]) -> None:
+def remove(data_dir: Path, found: Iterable[Garbage]) -> None:
     """Of these what goes. Raises StorageError; asked again, what is left goes."""
-    for garbage in found:
-        if not garbage.goes:
-            continue
+    for path in (data_dir / name for garbage in found if garbage.goes for name in garbage.sizes):
         try:
-            if garbage.path.is_dir():
-                shutil.rmtree(garbage.path)
+            if path.is_dir():
+                shutil.rmtree(path)
             else:
-                garbage.path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"{garbage.path} cannot be removed: {error.strerror}") from error
+            raise StorageError(f"{path} cannot be removed: {error.strerror}") from error
 
 
 def _require_over(data_dir: Path, kept: Kept, asked: Asked) -> None:
@@ -104,39 +109,39 @@ def _require_over(data_dir: Path, kept: Kept, asked: Asked) -> None:
             raise ConfigError(f"no task keeps a state of a job {job} here; there are states of: {known}")
 
 
-def _models(folder: Path, kept: Kept) -> Iterable[Garbage]:
+def _models(folder: Path, kept: Kept) -> Iterable[_Found]:
     needed = {str(known.plan.value.model) for known in kept.rounds}
     for path in sorted(folder.glob("*")):
         if path.name.partition(".")[0] not in needed:
-            yield Garbage(GarbageKind.MODELS, path, _size(path), goes=True, why="no open round starts from it")
+            yield _Found(GarbageKind.MODELS, path, goes=True, why="no open round starts from it")
 
 
-def _spools(folder: Path, kept: Kept) -> Iterable[Garbage]:
+def _spools(folder: Path, kept: Kept) -> Iterable[_Found]:
     keys = {(known.plan.value.key.job, str(known.plan.value.key.number)) for known in kept.rounds}
     for path in sorted(folder.glob("*/*")):
         if (path.parent.name, path.name) not in keys:
-            yield Garbage(GarbageKind.SPOOLS, path, _size(path), goes=True, why="its round is over")
+            yield _Found(GarbageKind.SPOOLS, path, goes=True, why="its round is over")
 
 
-def _copies(data_dir: Path, asked: Asked) -> Iterable[Garbage]:
+def _copies(data_dir: Path, asked: Asked) -> Iterable[_Found]:
     for path in sorted(data_dir.glob(f"{COPY_PREFIX}*")):
         old = path.stat().st_mtime < asked.copies_before.timestamp()
         why = f"made {'before' if old else 'after'} {asked.copies_before:%Y-%m-%d}"
-        yield Garbage(GarbageKind.COPIES, path, _size(path), goes=old, why=why)
+        yield _Found(GarbageKind.COPIES, path, goes=old, why=why)
 
 
-def _states(folder: Path, asked: Asked) -> Iterable[Garbage]:
+def _states(folder: Path, asked: Asked) -> Iterable[_Found]:
     for path in sorted(folder.glob("*")):
         goes = path.name in asked.states_of
         why = "asked for" if goes else f"whether the job is over is not known here: --states-of {path.name} removes it"
-        yield Garbage(GarbageKind.STATES, path, _size(path), goes=goes, why=why)
+        yield _Found(GarbageKind.STATES, path, goes=goes, why=why)
 
 
-def _task_logs(folder: Path, kept: Kept) -> Iterable[Garbage]:
+def _task_logs(folder: Path, kept: Kept) -> Iterable[_Found]:
     for path in sorted(folder.glob("*.log*")):
         task = path.name.partition(".log")[0]
         if task not in kept.tasks:
-            yield Garbage(GarbageKind.TASK_LOGS, path, _size(path), goes=True, why=f"[tasks] has no {task!r}")
+            yield _Found(GarbageKind.TASK_LOGS, path, goes=True, why=f"[tasks] has no {task!r}")
 
 
 def _size(path: Path) -> int:

@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from coordinator.storage.database import require_database, require_this_schema
 from coordinator.storage.interface import AuditEntry
-from coordinator.storage.schema import SCHEMA_VERSION
 from shared.durable import sync_path
 from shared.errors import ConfigError, StorageError
 from shared.ids import Digest
@@ -34,12 +34,6 @@ _KEPT_ROWS = {
 """Of these tables only some rows; of every other one all."""
 
 
-def require_database(path: Path) -> None:
-    """Raises ConfigError when there is none."""
-    if not path.is_file():
-        raise ConfigError(f"expected the database {path}, which is not there: has a coordinator run in this folder?")
-
-
 def copy_database(source: Path, target: Path, *, plan: str, shares: Collection[str]) -> None:
     """Copy what a backup may hold to a new file, durably. `plan` and `shares` are kinds of a round's journal.
 
@@ -53,22 +47,12 @@ def copy_database(source: Path, target: Path, *, plan: str, shares: Collection[s
             database.execute("PRAGMA synchronous=OFF")  # and one that was not is synced below
             database.execute("ATTACH ? AS live", (f"{source.absolute().as_uri()}?mode=ro",))
             database.execute("BEGIN")
-            _require_this_schema(database, source)
+            require_this_schema(source, _version(database, "live"))
             _copy_tables(database, {"plan": plan, "shares": json.dumps(sorted(shares))})
             database.execute("COMMIT")
         sync_path(target)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"the database {source} cannot be copied to {target}: {error}") from error
-
-
-def _require_this_schema(database: sqlite3.Connection, source: Path) -> None:
-    found = _version(database, "live")
-    if found != SCHEMA_VERSION:
-        remedy = "start the coordinator with it once, which migrates" if found < SCHEMA_VERSION else "use a newer one"
-        raise ConfigError(
-            f"{source} has schema version {found}, this program copies version {SCHEMA_VERSION}: {remedy}, "
-            "or back up with the program that wrote it"
-        )
 
 
 def _version(database: sqlite3.Connection, schema: str) -> int:

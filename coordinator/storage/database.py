@@ -188,14 +188,23 @@ class DatabaseBeside(Database):
             engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool, creator=lambda: _opened_to_read(path))
             closing.callback(engine.dispose)
             self._connection = closing.enter_context(_connect(engine, path))
-            found = _found_version(self._connection, path)
-            if found != SCHEMA_VERSION:
-                raise ConfigError(
-                    f"{path} has schema version {found or 0}, this program reads version {SCHEMA_VERSION}: start the "
-                    "coordinator of this version once, which brings an older one up to date, or use the program that "
-                    "wrote it"
-                )
+            require_this_schema(path, _found_version(self._connection, path))
             self._closing = closing.pop_all()
+
+
+def require_database(path: Path) -> None:
+    """Raises ConfigError when there is none."""
+    if not path.is_file():
+        raise ConfigError(f"expected the database {path}, which is not there: has a coordinator run in this folder?")
+
+
+def require_this_schema(path: Path, found: int | None) -> None:
+    """Raises ConfigError for records that a start of this version would change first, or refuse."""
+    if found != SCHEMA_VERSION:
+        raise ConfigError(
+            f"{path} has schema version {found or 0}, this program works with version {SCHEMA_VERSION}: start the "
+            "coordinator of this version once, which brings an older one up to date, or use the program that wrote it"
+        )
 
 
 def schema_of(path: Path) -> int:

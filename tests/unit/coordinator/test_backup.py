@@ -273,7 +273,7 @@ def test_a_database_of_another_schema_is_left_to_its_own_program(folder: Folder,
     with closing(sqlite3.connect(folder.path / DATABASE_FILE)) as database:
         database.execute("UPDATE schema_version SET version = 1")
         database.commit()
-    with pytest.raises(ConfigError, match="start the coordinator with it once"):
+    with pytest.raises(ConfigError, match="start the coordinator of this version once"):
         folder.back_up(tmp_path / "backup")
 
 

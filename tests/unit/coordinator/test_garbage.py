@@ -17,6 +17,7 @@ from coordinator.audit import verify_lines
 from coordinator.cli import coordinator
 from coordinator.disk_report import report_records
 from coordinator.disk_use import DiskKind, disk_use
+from coordinator.pruning import PRUNED_AT_ONCE
 from coordinator.retention import KEEP_ALL
 from coordinator.startup import Records, open_records
 from coordinator.storage.beside import RecordsBeside
@@ -30,6 +31,7 @@ from shared.reasons import JobState, Purpose
 from shared.wire.sealed import encode_envelope
 from tests.support.credentials import Consortium
 from tests.support.migration_crash import make_database
+from tests.support.owners import belong_to_another
 from tests.support.rounds import JOB, A, initial_model, make_plan, make_spec, result_of, start_of
 from tests.unit.coordinator.storage.test_migrations import VERSION_1
 
@@ -221,6 +223,44 @@ def test_where_records_were_set_back_unrecorded_models_stay(silent: Silent) -> N
         records.audit.accept(entry)
     assert silent.kinds("--unrecorded-models") == {"unrecorded_models": (1, False)}
     assert STRAY in silent.models()
+
+
+def test_an_entry_counts_the_files_that_it_names(silent: Silent) -> None:
+    for number in range(PRUNED_AT_ONCE + 1):
+        silent.copy(f"{COPY_PREFIX}{number}", age_s=MONTH_S)
+    assert silent.run("gc")["bytes"] == 500 * (PRUNED_AT_ONCE + 1)
+    told = [(entry["files"], entry["bytes"], len(entry["names"])) for entry in silent.entries()]
+    assert told == [(PRUNED_AT_ONCE, 500 * PRUNED_AT_ONCE, PRUNED_AT_ONCE), (1, 500, 1)]
+
+
+def test_what_could_not_be_removed_is_not_said_to_have_gone(tmp_path: Path) -> None:
+    silent = Silent(tmp_path, keep_versions=2)
+    (silent.data / "removed" / f"{DIGESTS[1]}.safetensors").mkdir()  # nothing can be renamed to it
+    (silent.data / "staging" / "half").write_bytes(bytes(700))
+    ran = silent.try_to("gc", "--json")
+    assert ran.exit_code == 1
+    told = json.loads(ran.stdout)
+    found = [(each["what"], each["files"], each["goes"]) for each in told["found"] if each["files"]]
+    assert found == [
+        ("unfinished_files", 1, True),
+        ("pruned_versions", 2, False),
+        ("unfinished_files", 1, False),
+    ], "on record they are pruned; their files are there"
+    assert told["bytes"] == 700
+    assert DIGESTS[1] in silent.models()
+    (silent.data / "removed" / f"{DIGESTS[1]}.safetensors").rmdir()
+    assert silent.kinds() == {"pruned_versions": (2, True)}
+    assert DIGESTS[1] not in silent.models()
+
+
+@pytest.mark.parametrize("option", ["--json", "--dry-run"])
+def test_records_of_another_user_are_refused_before_anything_is_made(silent: Silent, option: str) -> None:
+    belong_to_another(silent.data / DATABASE_FILE)
+    before = sorted(silent.data.rglob("*"))
+    ran = silent.try_to("gc", option)
+    assert isinstance(ran.exception, ConfigError)
+    assert "run this as the user that the daemon runs as" in str(ran.exception)
+    assert sorted(silent.data.rglob("*")) == before
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",)])

@@ -22,6 +22,7 @@ from shared.errors import ConfigError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber
 from shared.job import jobspec_digest
 from tests.support.credentials import Consortium
+from tests.support.owners import belong_to_another
 from tests.support.rounds import JOB, make_plan, make_spec
 
 PLAN = make_plan(make_spec())
@@ -90,7 +91,7 @@ def silo(tmp_path: Path) -> Silo:
 def test_a_dry_run_says_what_would_go_and_changes_nothing(silo: Silo) -> None:
     before = silo.there()
     found = silo.run("--dry-run")
-    assert [(each["what"], each["path"], each["bytes"], each["goes"]) for each in found["found"]] == [
+    assert [(each["what"], *each["names"], each["bytes"], each["goes"]) for each in found["found"]] == [
         ("models", f"models/{OLD}.safetensors", 1, True),
         ("spools", f"spool/{OTHER}/3", 2, True),
         ("journal_copies", f"{COPY_PREFIX}2", 16, False),
@@ -119,6 +120,15 @@ def test_a_state_that_is_needed_or_not_there_is_refused_before_anything_goes(sil
     ran = silo.try_to("--states-of", job)
     assert isinstance(ran.exception, ConfigError)
     assert why in str(ran.exception)
+    assert silo.there() == before
+
+
+def test_the_journal_of_another_user_is_refused_before_anything_goes(silo: Silo) -> None:
+    belong_to_another(silo.data / JOURNAL_FILE)
+    before = silo.there()
+    ran = silo.try_to()
+    assert isinstance(ran.exception, ConfigError)
+    assert "run this as the user that the daemon runs as" in str(ran.exception)
     assert silo.there() == before
 
 
