@@ -38,7 +38,8 @@ TENSOR_MAX_BYTES = 1 << 48  # beyond any disk; keeps every size far from the 64-
 METADATA_KEY = "__metadata__"
 
 _ALIGNMENT = 8
-# How a zip, and a pickle of protocol 2 and later, begin: as header lengths both are beyond the largest that is read.
+# How a zip, and a pickle of protocol 2 and later, begin. What follows makes a header length of it that is never read; a
+# length of 640 begins as a pickle does, too, and is one.
 _FORMATS_OF_PICKLE = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _NUMBER_MAX_DIGITS = len(str(TENSOR_MAX_BYTES))  # Python refuses to convert very long ones with an error of its own
@@ -96,13 +97,13 @@ def read_index(reader: ByteReader) -> ModelIndex:
     if reader.size < LENGTH_BYTES:
         raise ModelError(f"a model file starts with {LENGTH_BYTES} bytes of header length; it has {reader.size} bytes")
     head = bytes(reader.read_at(0, LENGTH_BYTES))
-    if head.startswith(_FORMATS_OF_PICKLE):
-        raise ModelError(
-            "expected a safetensors file, got a pickle as torch.save writes it, which could run code where it is "
-            "loaded: write it with safetensors.torch.save_file, or `consilo task init-model`"
-        )
     header_bytes = int.from_bytes(head, "little")
     if header_bytes > HEADER_MAX_BYTES:
+        if head.startswith(_FORMATS_OF_PICKLE):
+            raise ModelError(
+                "expected a safetensors file, got a pickle as torch.save writes it, which could run code where it is "
+                "loaded: write it with safetensors.torch.save_file, or `consilo task init-model`"
+            )
         raise ModelError(
             f"a model file's header has at most {HEADER_MAX_BYTES} bytes, this one says {header_bytes}: "
             "is it a safetensors file?"

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from shared.errors import ModelError, StorageError
 from shared.tensors import (
     HEADER_MAX_BYTES,
+    LENGTH_BYTES,
     FileReader,
     ModelIndex,
     TensorData,
@@ -60,6 +61,14 @@ def test_what_is_written_is_read(manifest: ModelManifest, metadata: dict[str, st
         start = index.offset_of(tensor.name)
         assert data[start : start + tensor.data_bytes] == tensors[tensor.name]
         assert start % min(tensor.dtype.item_bytes, 8) == 0
+
+
+@pytest.mark.parametrize("begins", [b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(begins: bytes) -> None:
+    header = json.dumps(ONE).encode().ljust(int.from_bytes(begins, "little"))
+    assert whole(header)[:LENGTH_BYTES] == begins.ljust(LENGTH_BYTES, b"\0")
+    assert index_of(whole(header)).manifest == index_of(whole(ONE)).manifest
+    assert safetensors.torch.load(whole(header))["a"].tolist() == [0.0]
 
 
 @given(models.manifests(), st.integers(0, 2**32), st.none() | st.tuples(models.texts, models.texts))
