@@ -235,11 +235,17 @@ def _no_such_key(model: type[BaseModel], section: str, fields: Mapping[str, obje
 def _refuse_dates(table: Mapping[str, Any], *, where: str) -> None:
     """What TOML has and JSON has not, which no key of ours takes. Raises ConfigError."""
     for key, value in table.items():
-        for entry in value if isinstance(value, list) else [value]:
-            if isinstance(entry, dict):
-                _refuse_dates(entry, where=f"{where}{key}.")
-            elif isinstance(entry, date | time):
-                raise ConfigError(
-                    f"{where}{key}: expected text, a number, true or false, got the {type(entry).__name__} {entry}: "
-                    "write it in quotes"
-                )
+        _refuse_date(value, where=f"{where}{key}")
+
+
+def _refuse_date(value: object, *, where: str) -> None:
+    if isinstance(value, dict):
+        _refuse_dates(value, where=f"{where}.")
+    elif isinstance(value, list):
+        for entry in value:
+            _refuse_date(entry, where=where)
+    elif isinstance(value, date | time):
+        raise ConfigError(
+            f"{where}: expected text, a number, true or false, got the {type(value).__name__} {value}: "
+            "write it in quotes"
+        )

@@ -148,6 +148,12 @@ def test_the_environment_takes_the_place_of_keys() -> None:
         ("heart_study.task", "shared.task", r"package named 'shared'"),
         ("[tasks.heart]", "[tasks.Heart]", r"tasks.Heart"),
         ("[tasks.heart]", "[tasks.heart]\noptions.since = 2020-01-01", r"got the date 2020-01-01"),
+        ("[tasks.heart]", "[tasks.heart]\noptions.days = [[[2020-01-01]]]", r"options.days: .*got the date 2020"),
+        (
+            "[tasks.heart]",
+            "[tasks.heart]\noptions.days = [[{of = 12:00:00}]]",
+            r"options.days.of: .*got the time",
+        ),
         ('data_dir = "data"', "data_dir = 3", r"participant.data_dir: .*got 3"),
         ("[policy]", "[policy", r"not TOML.*line"),
         ("[policy]", '[training]\ndevice = "tpu"\n[policy]', r"training.device: expected .*'cuda'.*, got 'tpu'"),
