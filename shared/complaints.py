@@ -6,12 +6,15 @@ TOML, or reads the log of somebody who did.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 SHOWN_CHARS = 80  # of what came: a log line is no place for a whole file
+
+_PLAIN_KEY = re.compile(rf"[A-Za-z0-9_.-]{{1,{SHOWN_CHARS}}}")
 
 _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "int_type": lambda _: "a whole number",
@@ -51,7 +54,7 @@ def first_complaint(error: ValidationError, model: type[BaseModel] | None = None
     place = [str(part) for part in first["loc"] if part != "[key]"]
     more = f"; and {len(complaints) - 1} more" if len(complaints) > 1 else ""
     said = _said(first, _known(model, place))
-    return f"{'.'.join(place)}: {said}{more}" if place else said + more
+    return f"{'.'.join(map(_shown_key, place))}: {said}{more}" if place else said + more
 
 
 def place_of(error: ValidationError) -> tuple[str, ...]:
@@ -118,6 +121,11 @@ def _table(kind: Any) -> type[BaseModel] | None:
 
 def _is_mapping(kind: Any) -> bool:
     return getattr(kind, "__origin__", None) is dict
+
+
+def _shown_key(key: str) -> str:
+    """A key that its writer made up may be anything: escaped and cut, unless it looks like one of ours."""
+    return key if _PLAIN_KEY.fullmatch(key) else shown(key)
 
 
 def shown(value: object) -> str:

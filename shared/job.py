@@ -220,7 +220,7 @@ def _require_known_strategy(name: str, *, masked: bool) -> None:
             f"strategy.name {name!r} must see each update, and masking hides them: this version has 'fedavg'"
         )
     if name != "fedavg":
-        raise ValueError(f"strategy.name: this version has 'fedavg', not {name!r}")
+        raise ValueError(f"strategy.name: this version has 'fedavg', not {shown(name)}")
 
 
 def _require_sound_masking(masking: MaskingSpec, policy: RoundPolicy, members: int) -> None:

@@ -2,8 +2,9 @@
 
 Whoever can be refused can be refused a million times, and each refusal is a line. Without a limit a stranger fills the
 disk on which the rounds live. So a line that names a `peer` (or a `participant`) is written at most `LINES_MAX` times a
-minute for that peer and event. The last of them says that more are left out (`more`), and the first one of a later
-minute how many were (`left_out`). What was refused is counted by the metrics whatever the log says.
+minute for that peer and event, with at most `TEXT_MAX_CHARS` of each text in it. The last of them says that more are
+left out (`more`), and the first one of a later minute how many were (`left_out`). What was refused is counted by the
+metrics whatever the log says.
 
 Lines that name nobody are ours, and all are written. The table of peers is bounded too: identities are as many as an
 authority signs, and beyond `PEERS_MAX` they share one budget.
@@ -21,6 +22,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 LINES_MAX = 60  # a round that goes well has a handful for each member
 WINDOW_S = 60.0
+TEXT_MAX_CHARS = 2000  # our longest reasons have some hundreds
 PEERS_MAX = 4096
 OTHERS = "others"
 
@@ -49,9 +51,10 @@ class LineBudget:
         if peer is None:
             return event
         with self._lock:
-            return self._charged(str(event.get("event")), str(peer), event)
+            self._charge(str(event.get("event")), str(peer), event)
+        return {key: _cut(value) for key, value in event.items()}
 
-    def _charged(self, what: str, peer: str, event: EventDict) -> EventDict:
+    def _charge(self, what: str, peer: str, event: EventDict) -> None:
         now = self._monotonic()
         count = self._count_of((what, peer), now)
         if now - count.began >= WINDOW_S:
@@ -64,7 +67,6 @@ class LineBudget:
             event["left_out"], count.left_out = count.left_out, 0
         if count.written == LINES_MAX:
             event["more"] = f"left out until the {WINDOW_S:g} s are over, and counted"
-        return event
 
     def _count_of(self, subject: Subject, now: float) -> _Count:
         count = self._counts.get(subject)
@@ -77,3 +79,7 @@ class LineBudget:
     def _forget_quiet(self, now: float) -> None:
         """Those whose minute is over. What was left out of theirs is told by nobody then, but the metrics."""
         self._counts = {subject: count for subject, count in self._counts.items() if now - count.began < WINDOW_S}
+
+
+def _cut(value: object) -> object:
+    return value[:TEXT_MAX_CHARS] + "..." if isinstance(value, str) and len(value) > TEXT_MAX_CHARS else value

@@ -279,3 +279,14 @@ def test_a_specification_cannot_be_changed() -> None:
 def test_made_by_hand_it_is_held_to_the_same_rules() -> None:
     with pytest.raises(ValidationError, match="sorted and distinct"):
         JobSpec.model_validate_json(canonical_json(changed("members", ["b", "a", "c"])))
+
+
+@pytest.mark.parametrize("table", [None, "masking"])
+def test_a_key_of_somebody_elses_is_cut_and_without_control_characters_in_the_complaint(table: str | None) -> None:
+    key = "\x1b[2J" * 6000
+    spec = json.loads(json.dumps(SPEC))
+    (spec[table] if table else spec)[key] = 1
+    with pytest.raises(WireError) as raised:
+        parse_jobspec(json.dumps(spec).encode())
+    assert len(str(raised.value)) < 1000
+    assert str(raised.value).isprintable()

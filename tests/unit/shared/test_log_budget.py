@@ -10,7 +10,7 @@ import structlog
 from structlog import DropEvent
 
 from shared.log import configure_logging, log_context
-from shared.log_budget import LINES_MAX, OTHERS, PEERS_MAX, WINDOW_S, LineBudget
+from shared.log_budget import LINES_MAX, OTHERS, PEERS_MAX, TEXT_MAX_CHARS, WINDOW_S, LineBudget
 
 
 class _Log:
@@ -68,6 +68,17 @@ def test_many_peers_share_one_budget_in_the_end_and_the_table_does_not_grow() ->
     log.now = WINDOW_S  # all of them are quiet by now
     assert log.says("call_refused", peer="new") is not None
     assert len(log.budget._counts) == 1
+
+
+def test_a_text_in_a_line_about_a_peer_is_cut() -> None:
+    long = "x" * (TEXT_MAX_CHARS + 1)
+    line = _Log().says("message_refused", peer="a", reason=long, detail=long[1:], bytes=7)
+    assert line == {
+        "event": "message_refused", "peer": "a", "reason": long[1:] + "...", "detail": long[1:], "bytes": 7
+    }  # fmt: skip
+    ours = _Log().says("round_moved", job="heart", reason=long)
+    assert ours is not None
+    assert ours["reason"] == long
 
 
 def test_the_process_wide_log_has_the_budget_and_the_context_counts() -> None:
