@@ -55,7 +55,7 @@ RULES: dict[str, tuple[str, dict[str, str]]] = {
 
 @pytest.fixture(autouse=True)
 def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*PROXY_VARIABLES, *EXCEPTION_VARIABLES):
+    for name in (*PROXY_VARIABLES, *EXCEPTION_VARIABLES, *BY_ADDRESS):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -90,19 +90,65 @@ async def _dial(address: str) -> None:
     ],
 )  # fmt: skip
 def test_what_grpc_would_pass_over_is_an_error(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"environment variable https_proxy: expected http://host:port") as raised:
+    with pytest.raises(ConfigError, match=r"environment variable https_proxy: expected http://host:port"):
         proxy_for(NAME, {"https_proxy": value})
-    assert repr(value) in str(raised.value)
     assert proxy_for(NAME, {"https_proxy": value, "no_proxy": "example.invalid"}) is None
 
 
-@pytest.mark.parametrize("value", ["me:secret@proxy.example:3128", "http://me:sec#ret@proxy.example:3128"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "me:secret@proxy.example:3128", "http://me:sec#ret@proxy.example:3128", "http://me:1/secret@proxy.example:3128",
+        "me:secret%40proxy.example:3128", "secret%40proxy.example:3128", "http://me:secret%40proxy.example:3128",
+        "http://me:secret:proxy.example:3128", "me:secret:proxy.example:3128",
+    ],
+)  # fmt: skip
 def test_a_password_is_in_no_error(value: str) -> None:
-    """Also where the host is excepted: gRPC reads the variable first, and prints what it cannot read."""
-    with pytest.raises(ConfigError) as raised:
-        proxy_for(NAME, {"https_proxy": value, "no_proxy": "example.invalid"})
+    """Neither where "@" was encoded or forgotten, nor where the host is excepted: gRPC reads the variable first, and
+    prints what it cannot read.
+    """
+    with pytest.raises(ConfigError, match="environment variable https_proxy: expected http://host:port") as raised:
+        proxy_for(NAME, {"https_proxy": value})
     assert "sec" not in str(raised.value)
     assert "%23" in str(raised.value)
+    if "@" in value or "%" in value:
+        with pytest.raises(ConfigError) as raised:
+            proxy_for(NAME, {"https_proxy": value, "no_proxy": "example.invalid"})
+        assert "sec" not in str(raised.value)
+
+
+BY_ADDRESS = {
+    "GRPC_ADDRESS_HTTP_PROXY": "127.0.0.1:{port}",
+    "GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES": "127.0.0.0/8",
+}
+
+
+@pytest.mark.parametrize("others", [{}, {"no_proxy": "127.0.0.1"}, {"grpc_proxy": ""}])
+def test_the_proxy_that_grpc_asks_by_address_is_refused(
+    others: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC does go through it, whatever the other variables say."""
+    with ConnectProxy(Manner(status=403)) as proxy:
+        environment = others | {name: value.format(port=proxy.port) for name, value in BY_ADDRESS.items()}
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        asyncio.run(_dial("127.0.0.1:1"))
+        assert proxy.targets
+    with pytest.raises(ConfigError, match=r"GRPC_ADDRESS_HTTP_PROXY: expected it to be unset.*grpc_proxy") as raised:
+        proxy_for("127.0.0.1:1", environment)
+    assert str(proxy.port) not in str(raised.value)
+
+
+def test_without_addresses_that_proxy_is_not_asked_and_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever set it meant a proxy."""
+    with ConnectProxy(Manner(status=403)) as proxy:
+        environment = {"GRPC_ADDRESS_HTTP_PROXY": f"127.0.0.1:{proxy.port}"}
+        monkeypatch.setenv("GRPC_ADDRESS_HTTP_PROXY", environment["GRPC_ADDRESS_HTTP_PROXY"])
+        asyncio.run(_dial("127.0.0.1:1"))
+        assert not proxy.targets
+    with pytest.raises(ConfigError, match="GRPC_ADDRESS_HTTP_PROXY"):
+        proxy_for("127.0.0.1:1", environment)
+    assert proxy_for("127.0.0.1:1", {"GRPC_ADDRESS_HTTP_PROXY": ""}) is None
 
 
 def test_a_proxy_is_shown_without_what_it_wants_to_know() -> None:
