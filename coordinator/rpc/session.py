@@ -190,7 +190,10 @@ class SessionService:
         """Runs beside the server: whoever is taken off the allow-list is cut, also when silent or away."""
         while True:
             await asyncio.sleep(self._times.heartbeat_s)
-            self.look_for_revoked()
+            try:
+                self.look_for_revoked()
+            except Exception:  # noqa: BLE001 - a bug in one look must not end the watch; the line has its traceback
+                _log.exception("internal_error", doing="watch_allowlist")
 
     def look_for_revoked(self) -> None:
         """End the sessions of whoever is no longer let in, and take those who were removed out of their rounds."""

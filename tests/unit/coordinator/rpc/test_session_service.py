@@ -12,11 +12,13 @@ import grpc
 import pytest
 from grpc import aio
 
+from coordinator.rpc.authorization import Call
 from coordinator.rpc.opening import SessionTimes
 from coordinator.rpc.session import BAD_MESSAGES_MAX
+from coordinator.rpc.sessions import Link
 from shared.consortium import Consortium as Manifest
 from shared.consortium import make_manifest
-from shared.identity import Identity, Role, VerifyingKey
+from shared.identity import AllowedEntry, AllowlistFile, Identity, Role, VerifyingKey
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber
 from shared.protocol.messages import (
     CAPABILITY_MASKED,
@@ -36,6 +38,7 @@ from shared.protocol.messages import (
     Welcome,
 )
 from shared.reasons import AttemptAbortReason, Purpose, RefusalReason
+from shared.tls import Caller
 from shared.wire.sealed import seal
 from shared.wire.status import ERROR_METADATA_KEY
 from tests.support.credentials import CONSORTIUM, Consortium
@@ -378,6 +381,34 @@ def test_who_is_taken_off_the_allow_list_is_cut_and_out_of_the_round(consortium:
             await live.until(lambda: live.count("members_dropped_total", reason="revoked") == 3)
 
     asyncio.run(run())
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_watch_over_the_allow_list(consortium: Consortium) -> None:
+    errors = [RuntimeError("a bug")]
+
+    class Faltering(Call):
+        def recheck(self) -> None:
+            if errors:
+                raise errors.pop()
+
+    async def run() -> None:
+        async with _federation(consortium, times=replace(HASTY, silence_s=30.0)) as (live, (participant,)):
+            _met_once(live, Faltering, AllowlistFile(consortium.allowlist))
+            talk, _ = await participant.open()
+            await live.until(lambda: not errors)
+            _take_off(consortium, "hospital-a")
+            assert (await talk.refused()).reason is RefusalReason.NOT_ALLOWED
+
+    asyncio.run(run())
+
+
+def _met_once(live: LiveCoordinator, kind: type[Call], allowlist: AllowlistFile) -> None:
+    """As if hospital-z had been here and gone."""
+    identity, digest = Identity(CONSORTIUM, Role.PARTICIPANT, "hospital-z"), Digest.of(b"")
+    call = kind("Session", identity, AllowedEntry(identity, digest, digest), Caller(identity, digest), allowlist)
+    link = Link(call=call, session="gone")
+    live.sessions.enter(link)
+    live.sessions.leave(link)
 
 
 def test_a_broken_allow_list_keeps_everybody_out_and_drops_nobody(consortium: Consortium) -> None:
