@@ -327,7 +327,7 @@ def _entry(consortium: Any, fields: Any, *, where: str) -> AllowedEntry:
     if not isinstance(fields, dict):
         raise ConfigError(f"{where}: expected a table, got {fields!r:.80}")
     _expect_keys(fields, {"role", "id", "tls_sha256", "signing_sha256"}, optional=set(), where=where)
-    if fields["role"] not in set(Role):
+    if fields["role"] not in tuple(Role):  # in a set, a list is a TypeError
         raise ConfigError(f"{where}: role: expected one of {', '.join(Role)}, got {fields['role']!r:.80}")
     try:
         return AllowedEntry(

@@ -280,6 +280,7 @@ def test_the_allow_list_denies_by_default() -> None:
         (HEAD + "allowed = [3]", "number 1: expected a table"),
         (HEAD + ENTRY + ENTRY, "twice"),
         (HEAD + ENTRY.replace("participant", "owner"), "number 1: role: expected one of .*, got 'owner'"),
+        (HEAD + ENTRY.replace('"participant"', '["participant"]'), r"number 1: role: .*, got \['participant'\]"),
         (HEAD + ENTRY.replace("hospital-a", "Hospital"), "number 1: a name"),
         (HEAD + ENTRY.replace("a" * 64, "a" * 63), "number 1: expected 64"),
         (HEAD + ENTRY.replace("signing_sha256", "signing"), "unknown key 'signing'"),
@@ -307,6 +308,11 @@ def test_the_allow_list_file_is_followed(tmp_path: Path) -> None:
         followed.check(HOSPITAL, TLS)
     assert str(path) not in str(caught.value)  # a peer learns nothing of our files
     assert "'own'" in str(followed.problem)
+
+    path.write_text(HEAD + ENTRY.replace('"participant"', '["participant"]'))
+    with pytest.raises(IdentityError):
+        followed.check(HOSPITAL, TLS)
+    assert "['participant']" in str(followed.problem)
 
     path.write_text(HEAD)
     with pytest.raises(IdentityError, match="not on"):
