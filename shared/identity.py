@@ -257,60 +257,74 @@ class Allowlist:
         return entry
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What an allow-list's file held, or why it cannot be used."""
+
+    stamp: tuple[int, ...] | None
+    found: Allowlist | ConfigError
+
+
 class AllowlistFile:
-    """An allow-list that follows its file. A check costs one stat; a change is read at the next check."""
+    """An allow-list that follows its file. A check costs one stat; a change is read at the next check. Any thread: a
+    reading is replaced as a whole, and whoever asks answers from the one that it looked at.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: tuple[int, ...] | None = None
-        self._loaded: Allowlist | ConfigError = ConfigError(f"{path}: not read yet")
-        self._refresh()
+        self._last = self._read(None)
 
     @property
     def problem(self) -> str | None:
         """Why nobody is let in now, for our own log and start-up; None when the file is in order."""
-        self._refresh()
-        return str(self._loaded) if isinstance(self._loaded, ConfigError) else None
+        found = self._now()
+        return str(found) if isinstance(found, ConfigError) else None
 
     def check(self, identity: Identity, tls_fingerprint: Digest) -> AllowedEntry:
         """As `Allowlist.check`, against the file as it is now."""
-        self._refresh()
-        if isinstance(self._loaded, ConfigError):
+        found = self._now()
+        if isinstance(found, ConfigError):
             # The cause names our files and perhaps other peers: it stays in `problem`.
             raise IdentityError("the coordinator's allow-list cannot be used now: nobody is let in until it is mended")
-        return self._loaded.check(identity, tls_fingerprint)
+        return found.check(identity, tls_fingerprint)
 
     @property
     def consortium(self) -> str | None:
         """Whose list it is; None while it cannot be used."""
-        self._refresh()
-        return self._loaded.consortium if isinstance(self._loaded, Allowlist) else None
+        found = self._now()
+        return found.consortium if isinstance(found, Allowlist) else None
 
     def lacks(self, identity: Identity) -> bool:
         """Whether the list is in order and has no entry for `identity`: taken off, and not merely kept out for now."""
-        self._refresh()
-        return isinstance(self._loaded, Allowlist) and identity not in self._loaded.entries
+        found = self._now()
+        return isinstance(found, Allowlist) and identity not in found.entries
 
-    def _refresh(self) -> None:
+    def _now(self) -> Allowlist | ConfigError:
+        last = self._last
+        reading = self._read(last)
+        if reading is not last:
+            self._last = reading
+        return reading.found
+
+    def _read(self, last: _Reading | None) -> _Reading:
+        """`last` itself while the file is as it was."""
         try:
             # The stamp is taken before the reading: a file that changes meanwhile is seen at the next check.
             stamp = _stamp_of(self._path)
-            if stamp == self._stamp:
-                return
+            if last is not None and last.stamp == stamp:
+                return last
             with self._path.open("rb") as file:
                 data = file.read(ALLOWLIST_MAX_BYTES + 1)
         except OSError as error:
-            self._stamp = None
-            self._loaded = ConfigError(
+            problem = ConfigError(
                 f"{self._path}: the allow-list cannot be read ({error.strerror}): `consilo pki` writes it in the "
                 "authority's folder; copy it from there"
             )
-            return
+            return _Reading(None, problem)
         try:
-            self._loaded = Allowlist.parse(data, source=str(self._path))
+            return _Reading(stamp, Allowlist.parse(data, source=str(self._path)))
         except ConfigError as error:
-            self._loaded = error
-        self._stamp = stamp
+            return _Reading(stamp, error)
 
 
 def same_digest(left: Digest, right: Digest) -> bool:
