@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import struct
 
 from tests.inputs.place import MODEL, Row, a_folder, adding, removing, replacing, writing
@@ -292,7 +293,7 @@ ROWS = [
     ),
     Row(
         name="a pickle",
-        spoil=writing("initial.safetensors", b"\x80\x04\x95" + bytes(100)),
+        spoil=writing("initial.safetensors", pickle.dumps({"bias": [0.0, 1.0]})),
         command=SUBMIT,
         says=(
             "initial.safetensors: expected a safetensors file, got a pickle as torch.save writes it, "
