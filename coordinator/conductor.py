@@ -82,8 +82,8 @@ class Conductor:
         self._audit: AuditLog = around.audit
         self._intake = intake
         self._registry = Registry()
-        self._jobs = Jobs(around.store)
         self._planning = Planning(store=around.store, blobs=blobs, signer=signer, consortium=consortium)
+        self._jobs = Jobs(around.store, self._planning)
         self.desk = Desk(
             jobs=self._jobs,
             around=around,
@@ -241,8 +241,11 @@ class Conductor:
             self._continue_job(job)
         offers = self._registry.offers()
         obstacles = {name: self._planning.obstacle(job.spec) for name, job in self._jobs.queued.items()}
-        queued = self._jobs.queued.items()
-        candidates = [Candidate(name, job.spec, job.record.control) for name, job in queued if not obstacles[name]]
+        candidates = [
+            Candidate(name, job.spec, job.bound, job.record.control)
+            for name, job in self._jobs.queued.items()
+            if not obstacles[name]
+        ]
         running = {name: job.spec for name, job in self._jobs.running.items()}
         start, waits_for = startable(candidates, running, offers)
         self._jobs.waits_for = {**waits_for, **{name: why for name, why in obstacles.items() if why}}

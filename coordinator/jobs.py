@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from coordinator.intake import UploadId
-from coordinator.planning import History
+from coordinator.planning import History, Planning
 from coordinator.round.driver import RoundDriver
 from coordinator.round.phases import Uploading
 from coordinator.storage.interface import COMMITTED, JobRecord, RoundRecord, Store
@@ -33,6 +33,8 @@ class IdleJob:
 
     record: JobRecord
     spec: JobSpec
+    bound: tuple[ParticipantId, ...] = ()
+    """Whom its next round asks alone, of one that waits for its turn; see `History`."""
 
 
 @dataclass(slots=True)
@@ -63,8 +65,9 @@ class UploadGrant:
 class Jobs:
     """The table. Its store is only read."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, planning: Planning) -> None:
         self._store = store
+        self._planning = planning
         self._places: dict[JobId, int] = {}
         self.running: dict[JobId, RunningJob] = {}
         self.queued: dict[JobId, IdleJob] = {}
@@ -93,7 +96,8 @@ class Jobs:
         spec = parse_jobspec(record.spec)
         match record.state:
             case JobState.QUEUED:
-                idle = sorted([*self.queued.values(), IdleJob(record, spec)], key=self._place)
+                waiting = IdleJob(record, spec, self._planning.bound(job, spec))
+                idle = sorted([*self.queued.values(), waiting], key=self._place)
                 self.queued = {each.record.job: each for each in idle}
             case JobState.PAUSED:
                 self.paused[job] = IdleJob(record, spec)

@@ -22,7 +22,7 @@ from coordinator.round.recording import OPENED, RANGE_MISS
 from coordinator.scheduler import FinishedRound, RunRound
 from coordinator.storage.interface import COMMITTED, Blobs, JobRecord, RoundRecord, Store
 from shared.consortium import Consortium
-from shared.errors import ConfigError
+from shared.errors import ConfigError, FederationError
 from shared.identity import VerifyingKey
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, parse_participant_id
 from shared.job import JobSpec
@@ -119,6 +119,16 @@ class Planning:
         )
         sealed = seal(plan, signer=self._signer, index=0)
         return self._frame(spec, sealed, self._index_of(upcoming.model), history)
+
+    def bound(self, job: JobId, spec: JobSpec) -> tuple[ParticipantId, ...]:
+        """Whom the next round of a job asks that waits for its turn, and nobody else; empty for all of its members. Of
+        records that cannot be read nothing is said here: the job meets them when it is taken up, as its own trouble.
+        """
+        try:
+            history, _ = self._read(job, spec)
+        except FederationError:
+            return ()
+        return history.bound
 
     def take_up(self, job: JobId, spec: JobSpec) -> TakenUp:
         """Read a job: after a start, and after a round that could not begin. Raises as `next_round`, and ConfigError

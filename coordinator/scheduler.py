@@ -76,6 +76,8 @@ class Candidate:
 
     job: JobId
     spec: JobSpec
+    bound: tuple[ParticipantId, ...] = ()
+    """Whom its next round asks, and nobody else, when that is so already: it was paused, and had rounds before."""
     control: JobControl = AS_SUBMITTED
 
 
@@ -88,7 +90,7 @@ def startable(
     waiting: dict[JobId, str] = {}
     for candidate in queued:
         members = candidate.spec.members
-        assessment = assess(candidate.spec, offers, control=candidate.control)
+        assessment = assess(candidate.spec, offers, candidate.bound, control=candidate.control)
         taken = [member for member in members if member in busy]
         if taken:
             holders = list(dict.fromkeys(busy[member] for member in taken))

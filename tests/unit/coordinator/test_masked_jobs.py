@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import cycle
@@ -135,8 +135,8 @@ class Federation:
                 self.blobs.publish(staged, digest)
         return digest
 
-    def connect(self) -> None:
-        for member in MEMBERS:
+    def connect(self, members: Sequence[ParticipantId] = MEMBERS) -> None:
+        for member in members:
             enrolled = Enrolled(f"session-{member}", frozenset({TASK}))
             self.conductor.session_opened(member, enrolled, key_of(member).verifying_key, ())
 
@@ -211,6 +211,18 @@ class Federation:
             model, cells = self._publish(content, f"next-{key.number}"), (0,)
         totals = dict.fromkeys(order.frame.statistics.names, 3.0)
         self.conductor.fold_ended(key, Folded(model, 3.0, Digest.of(b"sum"), totals, cells))
+
+    def open_and_damage(self, *, without: ParticipantId) -> None:
+        """The round goes as far as a fold, in which one member has no part; an update is damaged then."""
+        self.waiting = deque(waiting for waiting in self.waiting if waiting[0] != without)
+        while not self.orders:
+            if not self.waiting:
+                self.clock.advance(5.0)  # the grace
+                self.conductor.tick()
+            self.deliver_next()
+        order = self.orders.popleft()
+        self.waiting.clear()
+        self.conductor.fold_ended(order.frame.key, FoldFailed(AbortReason.DAMAGED, "a spool"))
 
     @property
     def waits_for(self) -> str:
@@ -469,15 +481,7 @@ def test_a_damaged_update_ends_its_round_and_the_next_one_asks_the_same_members(
     federation = Federation(consortium=manifest(*MEMBERS))
     federation.submit(make_masked_spec(rounds=1))
     federation.connect()
-    federation.waiting = deque(waiting for waiting in federation.waiting if waiting[0] != D)
-    while not federation.orders:
-        if not federation.waiting:
-            federation.clock.advance(5.0)  # the grace
-            federation.conductor.tick()
-        federation.deliver_next()
-    order = federation.orders.popleft()
-    federation.waiting.clear()
-    federation.conductor.fold_ended(order.frame.key, FoldFailed(AbortReason.DAMAGED, "a spool"))
+    federation.open_and_damage(without=D)
     assert federation.summaries[0]["reason"] == AbortReason.DAMAGED
     assert federation.summaries[0]["opened"] == [A, B, C]
     assert federation.frame is not None

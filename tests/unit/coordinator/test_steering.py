@@ -17,8 +17,9 @@ from shared.job import DEADLINE_MAX_S
 from shared.protocol.messages import RoundPlan, Sealed
 from shared.reasons import AbortReason, JobState
 from tests.support.audit_log import as_file
-from tests.support.rounds import MEMBERS, A, B, make_spec
+from tests.support.rounds import MEMBERS, A, B, C, D, make_masked_spec, make_spec
 from tests.unit.coordinator.test_conductor import HEART, LUNG, OPERATOR, OTHERS, Machine
+from tests.unit.coordinator.test_masked_jobs import Federation, manifest
 
 KNEE = JobId("knee-1")
 DEADLINE_S = 600.0
@@ -233,6 +234,49 @@ def test_a_pause_that_was_not_stored_is_none(machine: Machine) -> None:
     assert [plan.key.number for plan in plans(machine)] == [1], "it was said that no other is planned"
     machine.conductor.tick()
     assert standing(machine) is JobState.PAUSED
+
+
+def paused_after_a_total_was_opened(*, quorum: int) -> Federation:
+    """The total of its first round, of hospitals a, b and c, may have been opened; then it was paused."""
+    federation = Federation(consortium=manifest(*MEMBERS))
+    federation.submit(make_masked_spec())
+    federation.connect()
+    federation.conductor.desk.control_job(HEART, ControlChange(quorum=quorum), OPERATOR)
+    federation.conductor.desk.pause_job(HEART, "", OPERATOR)
+    federation.open_and_damage(without=D)
+    return federation
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_resumed_job_starts_with_those_that_its_next_round_asks_whatever_the_quorum(*, restarted: bool) -> None:
+    federation = paused_after_a_total_was_opened(quorum=4)
+    federation.conductor.session_closed(D, f"session-{D}")
+    federation.conductor.desk.resume_job(HEART, OPERATOR)
+    if restarted:
+        federation.restart(manifest(*MEMBERS))
+        federation.connect((A, B, C))
+    assert federation.frame is not None
+    assert federation.frame.bound == (A, B, C)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_resumed_job_holds_nobody_while_one_that_its_next_round_asks_is_away(*, restarted: bool) -> None:
+    federation = paused_after_a_total_was_opened(quorum=3)
+    federation.conductor.session_closed(A, f"session-{A}")
+    federation.conductor.desk.resume_job(HEART, OPERATOR)
+    if restarted:
+        federation.restart(manifest(*MEMBERS))
+        federation.connect((B, C, D))
+    federation.conductor.desk.control_job(HEART, ControlChange(deadline_s=60.0), OPERATOR)
+    view = federation.conductor.desk.job_view(HEART)
+    assert view.record.state is JobState.QUEUED
+    assert view.waits_for == (
+        "2 of 3: of this model a total over hospital-a, hospital-b, hospital-c may have been opened; "
+        "not connected: hospital-a"
+    )
+    federation.connect()
+    assert federation.frame is not None
+    assert federation.frame.bound == (A, B, C)
 
 
 # --- control ----------------------------------------------------------------------------------------------------------
