@@ -1,7 +1,7 @@
 """What every command prints with: a table for people or JSON for machines.
 
 Results go to standard output, everything said about them (progress, warnings) to standard error, so that a pipe sees
-only results. Cells are text and never markup: names come from peers, and a name must not move a cursor.
+only results. Cells and titles are text and never markup: names come from peers, and a name must not move a cursor.
 
     @job.command("list")
     @json_option
@@ -47,9 +47,9 @@ def emit_line(value: object, *, as_json: bool, text: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
     """A table whose cells are printed as they are; numbers stand on the right."""
-    made = Table(title=title, title_justify="left")
+    made = Table(title=_title(title), title_justify="left")
     for name in columns:
-        made.add_column(name, overflow="fold")
+        made.add_column(Text(printable(name)), overflow="fold")
     for row in rows:
         made.add_row(*(_cell(value) for value in row))
     return made
@@ -57,7 +57,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 def facts(pairs: Iterable[tuple[str, object]], *, title: str | None = None) -> Table:
     """Two columns without a head: a name and what is known under it."""
-    made = Table(title=title, title_justify="left", show_header=False)
+    made = Table(title=_title(title), title_justify="left", show_header=False)
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for name, value in pairs:
@@ -87,6 +87,10 @@ def printable(text: str) -> str:
 
 def _console(stream: Any) -> Console:
     return Console(file=stream, width=None if stream.isatty() else PIPE_COLUMNS, highlight=False)
+
+
+def _title(title: str | None) -> Text | None:
+    return None if title is None else Text(printable(title), style="table.title")
 
 
 def _cell(value: object) -> Text:

@@ -25,7 +25,7 @@ from coordinator.client.settings import CONFIG_VARIABLE, DEFAULT_CONFIG, Operato
 from shared.clock import SystemClock
 from shared.config import dialled_address
 from shared.identity import Role
-from shared.terminal import stderr_console
+from shared.terminal import printable, stderr_console
 from shared.tls import check_credentials
 
 Command = Callable[..., Any]
@@ -94,7 +94,7 @@ def dial(settings: OperatorSettings) -> Iterator[Operations]:
 def byte_progress(what: str, total: int | None) -> Iterator[Told]:
     """A bar on standard error while bytes move; nothing where nobody looks."""
     console = stderr_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(printable(what), total=total)
         yield lambda count: bar.advance(task, count)

@@ -289,7 +289,7 @@ def _masking_fact(spec: JobSpec) -> str:
     return f"{masking_words(spec)} must help to open a total, {spec.masking.max_colluding} may collude"
 
 
-def round_table(spec: JobSpec, rounds: Sequence[RoundStatus]) -> Table:
+def round_table(spec: JobSpec, rounds: Sequence[RoundStatus], *, title: str | None = None) -> Table:
     """One line a round; metrics by halves: of the training, and of the version that the round started from.
 
     With two metrics and nobody left out it fits 80 columns.
@@ -311,7 +311,7 @@ def round_table(spec: JobSpec, rounds: Sequence[RoundStatus]) -> Table:
             )
         )
     columns = ("round", "outcome", "in", *(f"{half}\n{metric}" for half, metric in names), "s")
-    return table((*columns, "left out") if somebody_out else columns, rows)
+    return table((*columns, "left out") if somebody_out else columns, rows, title=title)
 
 
 def member_table(live: LiveRound) -> Table:
@@ -367,8 +367,8 @@ def progress_screen(detail: JobDetail, *, last: int) -> RenderableType:
     spec = spec_of(detail.job)
     done = committed_rounds(detail.rounds)
     title = f"{detail.job.job}: {detail.job.state}, {done} of {spec.rounds} rounds committed, {masking_words(spec)}"
-    rounds = round_table(spec, detail.rounds[-last:])
-    rounds.title = f"{title} ({why(detail.job)})" if why(detail.job) else title
+    because = f" ({why(detail.job)})" if why(detail.job) else ""
+    rounds = round_table(spec, detail.rounds[-last:], title=title + because)
     return rounds if detail.live is None else Group(rounds, member_table(detail.live))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import click
 import pytest
 from click.testing import CliRunner
+from rich.table import Table
 
 from shared import terminal
 
@@ -28,6 +30,16 @@ def test_a_table_for_people() -> None:
     assert "hospital-a" in result.stdout
     assert "[red]b?[2J" in result.stdout
     assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize("made", [terminal.table, terminal.facts])
+def test_titles_and_heads_are_text_as_cells_are(made: Callable[..., Table], capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "see [/x] [red]b\x1b[2J"
+    columns = ((hostile,),) if made is terminal.table else ()
+    terminal.emit(None, as_json=False, render=lambda: made(*columns, [], title=hostile))
+    shown = capsys.readouterr().out
+    assert shown.count("see [/x] [red]b?[2J") == 1 + len(columns)
+    assert "\x1b" not in shown
 
 
 def test_json_for_machines() -> None:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from consilo.cli import make_main
 from coordinator.audit import head_of
 from coordinator.checkpoints import describe_version
+from coordinator.client.connection import byte_progress
 from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
-from coordinator.client.views import summary_of
+from coordinator.client.views import progress_screen, summary_of
 from shared.control import JobControl, Pause
 from shared.errors import UnreachableError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
@@ -327,6 +329,23 @@ def test_pause_and_resume_say_what_became_of_the_job_and_whether_that_is_new(
     assert asked in words(run(config, "job", "list"))
     told = json.loads(run(config, "job", "resume", JOB, "--json").stdout)
     assert (told["state"], told["pause"], told["changed"]) == ("queued", None, True)
+
+
+def test_the_reason_of_a_pause_is_text_on_a_watcher_s_screen() -> None:
+    paused = replace(status(JOB, state=JobState.PAUSED), pause=Pause("olga", "now", "see [/x]\x1b[2J"))
+    console = Console(force_terminal=True, color_system=None)
+    with console.capture() as screen:
+        console.print(progress_screen(JobDetail(job=paused, rounds=(), live=None), last=1))
+    assert "olga: see [/x]?[2J)" in screen.get()
+
+
+def test_a_file_s_name_beside_its_bar_is_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    with byte_progress("sending [/x]\a.safetensors", 8) as told:
+        told(8)
+    assert "sending [/x]?.safetensors" in capsys.readouterr().err
 
 
 def test_a_job_that_pauses_after_its_round_says_so_to_a_watcher(config: Path, fake: FakeOperations) -> None:
