@@ -65,7 +65,6 @@ from shared.ids import ParticipantId
 from shared.log import SecretGuard, configure_logging
 from shared.protocol.messages import Sealed
 from shared.signals import when_told_to_end
-from shared.tls import server_credentials
 from shared.wire.sealed import seal
 
 TRANSFER_THREADS = 8
@@ -311,7 +310,8 @@ class _Process:
                 "OperationsService": operations.handlers,
             },
             wall=Wall(allowlist=self._allowlist, counter=self._metrics, on_unknown=end_at_once),
-            credentials=server_credentials(self._settings.tls.paths),
+            tls=self._settings.tls.paths,
+            addresses=self._settings.coordinator.listen,
         )
         return server, session, operations
 
@@ -321,7 +321,7 @@ class _Process:
         if address is not None:
             port = serving.enter_context(serve_metrics(self._metrics, address))
             metrics_at = f"{self._settings.metrics.listen.rpartition(':')[0]}:{port}"
-        bound = await server.start(self._settings.coordinator.listen)
+        bound = await server.start()
         _log.info(
             "coordinator_ready",
             coordinator=self._settings.coordinator.id,

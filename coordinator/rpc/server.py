@@ -22,6 +22,7 @@ from grpc import aio
 from coordinator.rpc.authorization import MATRIX, Call, Context, Wall
 from shared.errors import ConfigError
 from shared.pb.v1 import operations_pb2, session_pb2, transfer_pb2
+from shared.tls import TlsPaths, server_credentials
 from shared.wire.fields import CONTROL_MAX_BYTES
 from shared.wire.operations import LISTING_MAX_BYTES
 
@@ -93,20 +94,33 @@ Handlers: TypeAlias = Mapping[str, Callable[..., Any]]
 class CoordinatorServer:
     """Listens, once started."""
 
-    def __init__(self, *, services: Mapping[str, Handlers], wall: Wall, credentials: grpc.ServerCredentials) -> None:
-        """`services` by name, such as `SessionService`. Raises RuntimeError when they do not fit the wire."""
-        self._server = aio.server(options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", _connections_max())])
-        self._credentials = credentials
+    def __init__(
+        self,
+        *,
+        services: Mapping[str, Handlers],
+        wall: Wall,
+        tls: TlsPaths,
+        addresses: Sequence[str],
+    ) -> None:
+        """`services` by name, such as `SessionService`; it will listen on all of the addresses. Raises RuntimeError
+        when the services do not fit the wire.
+        """
+        # gRPC counts the connections of each listening socket by itself.
+        share = max(1, _connections_max() // len(addresses))
+        self._server = aio.server(options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", share)])
+        self._addresses = addresses
+        self._tls = tls
         self._wall = wall
         for handler in bind(services, wall):
             self._server.add_generic_rpc_handlers((handler,))
 
-    async def start(self, addresses: Sequence[str]) -> tuple[str, ...]:
-        """Listen on all of them. Returns them with the ports that port 0 became. Raises ConfigError."""
+    async def start(self) -> tuple[str, ...]:
+        """Listen. Returns the addresses with the ports that port 0 became. Raises ConfigError."""
         bound = []
-        for address in addresses:
+        for address in self._addresses:
+            credentials = server_credentials(self._tls)  # those of one address are of no use to gRPC for another
             try:
-                port = self._server.add_secure_port(address, self._credentials)
+                port = self._server.add_secure_port(address, credentials)
             except RuntimeError:
                 port = 0
             if not port:
@@ -197,7 +211,7 @@ def _both(path: str, handler: Both, wall: Wall) -> Any:
 
 
 def _connections_max() -> int:
-    """What is left over is for the updates of a round, which are open files too."""
+    """In all; what is left over is for the updates of a round, which are open files too."""
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return CONNECTIONS_MAX if open_files == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, open_files // 2)
 

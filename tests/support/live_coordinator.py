@@ -37,7 +37,6 @@ from shared.ids import Digest, JobId, ParticipantId, TaskName
 from shared.job import JobSpec, MaskingSpec, RoundPolicy
 from shared.protocol.messages import Sealed
 from shared.tensors import read_index
-from shared.tls import server_credentials
 from shared.update import DType, ModelManifest, TensorSpec
 from shared.wire.sealed import seal
 from tests.support.credentials import CONSORTIUM, Consortium
@@ -182,11 +181,12 @@ async def live_coordinator(
                 "OperationsService": operations.handlers,
             },
             wall=Wall(allowlist=AllowlistFile(consortium.allowlist), counter=metrics, on_unknown=unknown.append),
-            credentials=server_credentials(credentials.tls),
+            tls=credentials.tls,
+            addresses=[listen],
         )
         conductor.start()
         thread.start(conductor)
-        (address,) = await server.start([listen])
+        (address,) = await server.start()
         watching = asyncio.create_task(session.watch_allowlist())
         try:
             yield LiveCoordinator(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import ssl
+from collections.abc import Mapping, Sequence
 
 import grpc
 import pytest
 from grpc import aio
 
+from coordinator.rpc import server
 from coordinator.rpc.authorization import BUG, CALLS_MAX, MATRIX, OWN_TROUBLE, Wall
-from coordinator.rpc.server import SERVICES, bind, path_of
+from coordinator.rpc.server import SERVICES, CoordinatorServer, bind, path_of
 from shared.errors import ConfigError, StorageError
 from shared.identity import AllowlistFile
 from shared.tls import TlsPaths, channel_credentials
@@ -20,6 +22,7 @@ from tests.support.credentials import Consortium, Credentials
 from tests.support.fake_participant import SESSION, fake_participant
 from tests.support.live_coordinator import LiveCoordinator, live_coordinator
 from tests.support.old_tls import call_with_tls12
+from tests.support.raw_http2 import Connection, tls_context
 
 METHODS = {path_of(method) for service in SERVICES for method in service.methods}
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
@@ -261,19 +264,50 @@ def test_wire_handlers_and_matrix_must_agree(consortium: Consortium) -> None:
         bind({name: handlers for name, handlers in services.items() if name != "OperationsService"}, wall)
 
 
+def _a_server(consortium: Consortium, addresses: Sequence[str]) -> CoordinatorServer:
+    """With all methods, and nothing behind them."""
+    return CoordinatorServer(
+        services={service.name: dict.fromkeys([m.name for m in service.methods], print) for service in SERVICES},
+        wall=Wall(allowlist=AllowlistFile(consortium.allowlist), counter=_Quiet(), on_unknown=lambda _: None),
+        tls=consortium.coordinator().tls,
+        addresses=addresses,
+    )
+
+
+async def _held(address: str, tls: ssl.SSLContext, *, asked: int) -> int:
+    """How many of so many connections to an address are not closed before anything is said on them."""
+    opened: list[Connection] = []
+    for _ in range(asked):
+        with contextlib.suppress(OSError):
+            opened.append(await Connection.open(int(address.rpartition(":")[2]), tls))
+    for connection in opened:
+        connection.close()
+    return len(opened)
+
+
+@pytest.mark.parametrize("listens", [1, 2])
+def test_the_limit_of_connections_is_that_of_all_addresses(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch, listens: int
+) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 6)
+    member = consortium.operator().tls
+
+    async def run() -> None:
+        limited = _a_server(consortium, ["127.0.0.1:0"] * listens)
+        addresses = await limited.start()
+        tls = tls_context(member, str(member.ca))
+        assert [await _held(address, tls, asked=8) for address in addresses] == [6 // listens] * listens
+        await limited.stop(grace_s=0)
+
+    asyncio.run(run())
+
+
 def test_a_second_coordinator_on_the_port_is_refused(consortium: Consortium) -> None:
     async def run() -> None:
         async with live_coordinator(consortium, consortium.folder) as live:
-            from coordinator.rpc.server import CoordinatorServer
-            from shared.tls import server_credentials
-
-            wall = Wall(allowlist=AllowlistFile(consortium.allowlist), counter=_Quiet(), on_unknown=lambda _: None)
-            services = {service.name: dict.fromkeys([m.name for m in service.methods], print) for service in SERVICES}
-            second = CoordinatorServer(
-                services=services, wall=wall, credentials=server_credentials(consortium.coordinator().tls)
-            )
+            second = _a_server(consortium, [f"127.0.0.1:{live.port}"])
             with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{live.port}"):
-                await second.start([f"127.0.0.1:{live.port}"])
+                await second.start()
             await second.stop(grace_s=0)
 
     asyncio.run(run())
