@@ -27,6 +27,7 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -258,13 +259,14 @@ class _Process:
             signer=key,
             consortium=self._consortium,
             keep_versions=self._settings.retention.keep_versions,
-            admitted=self._admitted,
+            kept_out=self._kept_out,
         )
         return conductor, folds, intake
 
-    def _admitted(self, participant: ParticipantId) -> bool:
+    def _kept_out(self, participants: Sequence[ParticipantId]) -> Sequence[ParticipantId]:
         consortium = self._credentials.tls.identity.consortium
-        return not self._allowlist.lacks(Identity(consortium, Role.PARTICIPANT, participant))
+        named = {Identity(consortium, Role.PARTICIPANT, participant): participant for participant in participants}
+        return [named[identity] for identity in self._allowlist.lacking(named)]
 
     def _server(
         self,

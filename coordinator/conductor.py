@@ -74,9 +74,9 @@ class Conductor:
         signer: Signer,
         consortium: Consortium | None = None,
         keep_versions: int = KEEP_ALL,
-        admitted: Callable[[ParticipantId], bool] = lambda _: True,
+        kept_out: Callable[[Sequence[ParticipantId]], Sequence[ParticipantId]] = lambda _: (),
     ) -> None:
-        """`admitted`: whether the allow-list lets a participant in, for whoever asks why a job waits."""
+        """`kept_out`: whom of these the allow-list does not let in, for whoever asks why a job waits."""
         self._around = around
         self._store: Store = around.store
         self._audit: AuditLog = around.audit
@@ -92,7 +92,7 @@ class Conductor:
             blobs=blobs,
             intake=intake,
             go_on=self._go_on,
-            admitted=admitted,
+            kept_out=kept_out,
         )
         """What operators may ask; on this conductor's thread too."""
         self._pruning = Pruning(store=around.store, audit=around.audit, blobs=blobs, keep_versions=keep_versions)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from coordinator.checkpoints import describe_initial
-from coordinator.cohort import assess
+from coordinator.cohort import assess, listed
 from coordinator.intake import Intake
 from coordinator.jobs import Jobs, RunningJob
 from coordinator.planning import Planning
@@ -69,9 +69,9 @@ class Desk:
         blobs: Blobs,
         intake: Intake,
         go_on: Callable[[], None],
-        admitted: Callable[[ParticipantId], bool],
+        kept_out: Callable[[Sequence[ParticipantId]], Sequence[ParticipantId]],
     ) -> None:
-        """`admitted`: whether the allow-list lets a participant in."""
+        """`kept_out`: whom of these the allow-list does not let in."""
         self._jobs = jobs
         self._around = around
         self._store = around.store
@@ -81,7 +81,7 @@ class Desk:
         self._blobs = blobs
         self._intake = intake
         self._go_on = go_on
-        self._admitted = admitted
+        self._kept_out = kept_out
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Desk:
         return self.job_view(job)
 
     def end_job(self, job: JobId, why: AbortReason, detail: str) -> None:
-        """End a queued or running job, its open round first. After an error the rest is done by calling it again."""
+        """End a job that is not over, its open round first. After an error the rest is done by calling it again."""
         running = self._jobs.running.get(job)
         driver = self._open_round(running) if running is not None else None
         if driver is not None:
@@ -197,9 +197,8 @@ class Desk:
         record, running = self._store.job(job), self._jobs.running.get(job)
         live = running.driver.state if running is not None and running.driver is not None else None
         waits_for = self._waits_for(job)
-        strangers = [name for name in parse_jobspec(record.spec).members if not self._admitted(name)]
-        if waits_for and strangers:
-            waits_for += f"; not on the allow-list: {', '.join(strangers)}"
+        if waits_for and (strangers := self._kept_out(parse_jobspec(record.spec).members)):
+            waits_for += f"; not on the allow-list: {listed(strangers)}"
         progress = dict(running.progress) if running is not None else {}
         return JobView(record, waits_for, self._store.rounds(job), live, progress)
 

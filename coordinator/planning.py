@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from coordinator.cohort import listed
 from coordinator.round.frame import RoundFrame
 from coordinator.round.journal import decode_plan
 from coordinator.round.recording import OPENED, RANGE_MISS
@@ -99,7 +100,7 @@ class Planning:
         if not strangers:
             return ""
         return (
-            f"not in the consortium's manifest: {', '.join(strangers)} (`consilo pki manifest` makes one of everybody "
+            f"not in the consortium's manifest: {listed(strangers)} (`consilo pki manifest` makes one of everybody "
             "who is on the allow-list; every silo pins it, and this coordinator reads it when it starts)"
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from coordinator.cohort import Offers, assess
+from coordinator.cohort import Offers, assess, listed
 from shared.control import AS_SUBMITTED, JobControl
 from shared.ids import Digest, JobId, ParticipantId, RoundNumber
 from shared.job import JobSpec
@@ -95,7 +95,7 @@ def startable(
         if taken:
             holders = list(dict.fromkeys(busy[member] for member in taken))
             have = "has" if len(holders) == 1 else "have"
-            waiting[candidate.job] = f"waits for {', '.join(holders)}, which {have} {', '.join(taken)}"
+            waiting[candidate.job] = f"waits for {listed(holders)}, which {have} {listed(taken)}"
         elif not assessment.enough():
             waiting[candidate.job] = assessment.explain()
         else:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -298,6 +298,11 @@ class AllowlistFile:
         """Whether the list is in order and has no entry for `identity`: taken off, and not merely kept out for now."""
         found = self._now()
         return isinstance(found, Allowlist) and identity not in found.entries
+
+    def lacking(self, identities: Iterable[Identity]) -> Sequence[Identity]:
+        """Those that the list `lacks`, all looked up in the list as it is at one moment."""
+        found = self._now()
+        return [] if isinstance(found, ConfigError) else [each for each in identities if each not in found.entries]
 
     def _now(self) -> Allowlist | ConfigError:
         last = self._last

@@ -26,7 +26,7 @@ from shared.wire.transfer import FRAME_MAX_BYTES, data_view
 LISTING_MAX_BYTES = 64 * 1024 * 1024
 SUMMARY_MAX_BYTES = 1024 * 1024  # 1,000 members with their reasons have 60 KiB
 REASON_MAX_CHARS = 1024
-WAITS_FOR_MAX_CHARS = 128 * 1024  # it may name 1,000 members
+WAITS_FOR_MAX_CHARS = 128 * 1024  # far above what it names of 1,000 members
 PHASE_MAX_CHARS = 32
 PERCENT_MAX = 100
 AUDIT_LINES_MAX_BYTES = 4 * 1024 * 1024

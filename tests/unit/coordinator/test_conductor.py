@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,8 +20,10 @@ from shared.clock import ManualClock
 from shared.errors import DurabilityUnknown, LateError, StorageError, UnreachableError
 from shared.identity import Identity, Role
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, ParticipantId, RoundKey, RoundNumber
+from shared.job import MEMBERS_MAX
 from shared.protocol.messages import Consent, RoundAborted, RoundBroadcast, Sealed
 from shared.reasons import AbortReason, DropReason, JobState, Purpose
+from shared.wire.operations import WAITS_FOR_MAX_CHARS
 from tests.support.rounds import (
     COORDINATOR_KEY,
     MEMBERS,
@@ -39,7 +41,7 @@ from tests.support.rounds import (
 
 OPERATOR = Identity("hearts.example", Role.OPERATOR, "olga")
 OTHERS = tuple(ParticipantId(f"clinic-{letter}") for letter in "abc")
-HEART, LUNG = JobId("heart-1"), JobId("lung-1")
+HEART, LUNG, KNEE = JobId("heart-1"), JobId("lung-1"), JobId("knee-1")
 
 
 class Outside:
@@ -73,6 +75,8 @@ class Machine:
         self.blobs = MemoryBlobs(faults=self.faults)
         self.clock = ManualClock(start=datetime(2026, 11, 22, tzinfo=UTC))
         self.outside = Outside()
+        self.strangers: frozenset[ParticipantId] = frozenset()
+        self.lists_asked_for = 0
         self.audit = AuditLog(sign=partial(COORDINATOR_KEY.sign, "audit"), clock=self.clock)
         self.conductor = self.restart()
 
@@ -87,8 +91,18 @@ class Machine:
             clock=self.clock,
             observer=outside,
         )
-        self.conductor = Conductor(around=around, blobs=self.blobs, intake=Intake(self.blobs), signer=COORDINATOR_KEY)
+        self.conductor = Conductor(
+            around=around,
+            blobs=self.blobs,
+            intake=Intake(self.blobs),
+            signer=COORDINATOR_KEY,
+            kept_out=self.kept_out,
+        )
         return self.conductor
+
+    def kept_out(self, participants: Sequence[ParticipantId]) -> Sequence[ParticipantId]:
+        self.lists_asked_for += 1
+        return [participant for participant in participants if participant in self.strangers]
 
     def add_model(self, elements: int) -> Digest:
         content = initial_model(elements)
@@ -220,3 +234,30 @@ def test_a_failed_write_leaves_such_a_round_to_be_aborted_again(machine: Machine
     machine.conductor.desk.abort_job(HEART, "", OPERATOR)
     assert machine.store.round(RoundKey(HEART, RoundNumber(1))).outcome == AbortReason.OPERATOR
     assert machine.outside.dropped == [RoundKey(HEART, RoundNumber(1))]
+
+
+def test_the_allow_list_is_asked_once_and_only_about_a_job_that_waits(machine: Machine) -> None:
+    machine.strangers = frozenset({A, D})
+    assert machine.conductor.desk.job_view(HEART).waits_for.endswith("; not on the allow-list: hospital-a, hospital-d")
+    asked = machine.lists_asked_for
+    machine.conductor.desk.job_view(HEART)
+    assert machine.lists_asked_for == asked + 1
+    bring_back(machine)
+    machine.connect()
+    asked = machine.lists_asked_for
+    assert machine.conductor.desk.job_view(HEART).waits_for == ""
+    assert machine.lists_asked_for == asked
+
+
+def test_why_a_job_of_many_members_waits_is_short_enough_for_whoever_reads_it(machine: Machine) -> None:
+    members = tuple(ParticipantId(f"clinic-{number:04}-{'x' * 50}") for number in range(MEMBERS_MAX))
+    machine.strangers = frozenset(members)
+    machine.conductor.desk.submit_job(KNEE, make_spec(elements=9, members=members).to_bytes(), OPERATOR)
+    for member in members[:500]:
+        enrolled = Enrolled(f"session-{member}", frozenset())
+        machine.conductor.session_opened(member, enrolled, key_of(A).verifying_key, ())
+    waits_for = machine.conductor.desk.job_view(KNEE).waits_for
+    assert len(waits_for) < WAITS_FOR_MAX_CHARS
+    assert waits_for.startswith(f"0 of quorum 3; not connected: {members[500]}, ")
+    assert waits_for.count(" and 450 more") == 2
+    assert waits_for.endswith(" and 950 more")

@@ -18,10 +18,9 @@ from shared.protocol.messages import RoundPlan, Sealed
 from shared.reasons import AbortReason, JobState
 from tests.support.audit_log import as_file
 from tests.support.rounds import MEMBERS, A, B, C, D, make_masked_spec, make_spec
-from tests.unit.coordinator.test_conductor import HEART, LUNG, OPERATOR, OTHERS, Machine
+from tests.unit.coordinator.test_conductor import HEART, KNEE, LUNG, OPERATOR, OTHERS, Machine
 from tests.unit.coordinator.test_masked_jobs import Federation, manifest
 
-KNEE = JobId("knee-1")
 DEADLINE_S = 600.0
 STEERING = {"job_pause_asked", "job_paused", "job_resumed", "job_controlled"}
 

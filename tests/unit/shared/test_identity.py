@@ -313,13 +313,17 @@ def test_the_allow_list_file_is_followed(tmp_path: Path) -> None:
     with pytest.raises(IdentityError):
         followed.check(HOSPITAL, TLS)
     assert "['participant']" in str(followed.problem)
+    stranger = Identity(CONSORTIUM, Role.PARTICIPANT, "hospital-b")
+    assert followed.lacking([HOSPITAL, stranger]) == [], "one that cannot be used takes nobody off"
 
     path.write_text(HEAD)
     with pytest.raises(IdentityError, match="not on"):
         followed.check(HOSPITAL, TLS)
+    assert followed.lacking([HOSPITAL, stranger]) == [HOSPITAL, stranger]
 
     path.write_text(HEAD + ENTRY)
     followed.check(HOSPITAL, TLS)
+    assert followed.lacking([HOSPITAL, stranger]) == [stranger]
     path.unlink()
     with pytest.raises(IdentityError):
         followed.check(HOSPITAL, TLS)
