@@ -24,8 +24,9 @@ from coordinator.startup import (
     require_whole,
 )
 from coordinator.storage.database import schema_of
+from coordinator.storage.filecalls import FileCalls
 from coordinator.storage.interface import AuditEntry
-from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE, MODELS
+from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE, published_in
 from coordinator.storage.migrations import copy_path
 from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore
@@ -43,11 +44,11 @@ from shared.tls import leaf_in
 # member and the model that it makes: four members with a model of 13 million parameters, at 4 bytes, need this much.
 ROOM_WANTED_BYTES = 256 * 1024 * 1024
 
-
-# How many more versions of the newest model's size should fit beside what a round keeps: at a round an hour, a day.
+# How many more versions of the largest model's size should fit beside what a round keeps: at a round an hour, a day.
 VERSIONS_WANTED = 24
 _NEEDS = {
     "consortium": ("credentials",),
+    "allow-list": ("credentials",),
     "members": ("consortium", "allow-list"),
     "database": ("data folder",),
     "audit log": ("credentials", "database"),
@@ -228,19 +229,14 @@ def _retention(settings: CoordinatorSettings) -> str | Caution:
     kept = settings.retention.keep_versions
     rule = "every version is kept" if kept == KEEP_ALL else f"each job keeps its {kept} newest versions"
     try:
-        files = [entry.stat() for entry in os.scandir(settings.coordinator.data_dir / MODELS)]
+        sizes = [model.size for model in published_in(settings.coordinator.data_dir, FileCalls())]
         free = shutil.disk_usage(settings.coordinator.data_dir).free
     except FileNotFoundError:
         return f"{rule}; there is none yet"
-    except OSError as error:
-        raise StorageError(
-            f"the models in {settings.coordinator.data_dir} cannot be looked at: {error.strerror}"
-        ) from None
-    if not files:
+    if not sizes:
         return f"{rule}; there is none yet"
-    newest = max(files, key=lambda file: file.st_mtime_ns).st_size
-    fit = free // max(newest, 1)
-    shown = f"{rule}; {len(files)} take {sum(file.st_size for file in files) / 1e9:.1f} GB, and {fit} more would fit"
+    fit = free // max(*sizes, 1)
+    shown = f"{rule}; {len(sizes)} take {sum(sizes) / 1e9:.1f} GB, and {fit} more would fit"
     if kept == KEEP_ALL and fit < VERSIONS_WANTED:
         return Caution(shown, "set keep_versions under [retention], or put coordinator.data_dir on a larger disk")
     return shown
