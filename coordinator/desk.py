@@ -181,7 +181,7 @@ class Desk:
 
     def _require_going(self, job: JobId) -> JobRecord:
         record = self._store.job(job)
-        if record.state in {JobState.COMPLETED, JobState.ABORTED}:
+        if record.state.over:
             raise ConflictError(f"job {job} is {record.state} already")
         return record
 

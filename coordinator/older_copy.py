@@ -33,12 +33,11 @@ from shared.identity import VerifyingKey
 from shared.ids import Digest, JobId, ParticipantId
 from shared.job import JobSpec
 from shared.protocol.messages import SIGNER_COORDINATOR, Envelope, RoundResult, Sealed
-from shared.reasons import AbortReason, JobState
+from shared.reasons import AbortReason
 from shared.wire.sealed import decode_envelope, open_sealed
 
 Head = Sealed[RoundResult]
 
-_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
 _log = structlog.get_logger(__name__)
 
 
@@ -149,4 +148,4 @@ class OlderCopy:
     def _lost_with_others(self, head: Head) -> bool:
         """A part of what was found to be lost before: a job that is still open would be a second loss."""
         record = self._jobs.known(head.value.key.job)
-        return bool(self._known) and (record is None or record.state in _OVER)
+        return bool(self._known) and (record is None or record.state.over)

@@ -45,10 +45,8 @@ from coordinator.storage.sql import SqlStore
 from shared.clock import Clock
 from shared.errors import AuditError, ConfigError, DurabilityUnknown, FederationError, StorageError
 from shared.identity import SigningKey
-from shared.reasons import JobState
 
 _NAMES_A_MODEL = {"model_added": "model", "round_committed": "next_model"}
-_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
 _MAY_BE_THERE = frozenset({LOCK_FILE, "lost+found"})  # in an empty folder: of a command that found nothing, of a disk
 
 
@@ -202,4 +200,4 @@ def _mark(store: SqlStore, order: RestoreOrder, manifest: BackupManifest) -> tup
     store.note_set_back(SetBack(f"the records were restored from the backup of {manifest.made_at}"), entry)
     with closing(AppendFile(path=order.data_dir / AUDIT_FILE)) as file:
         AuditProjection(file=file).project(store.audit_entries)
-    return tuple(record.job for record in store.jobs() if record.state not in _OVER)
+    return tuple(record.job for record in store.jobs() if not record.state.over)

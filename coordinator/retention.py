@@ -17,8 +17,6 @@ from shared.reasons import JobState
 
 KEEP_ALL = 0
 
-_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
-
 
 def pruned(model: Digest) -> str:
     """What is said to whoever asks for the file of a pruned version."""
@@ -39,7 +37,7 @@ class JobVersions:
 
     @property
     def over(self) -> bool:
-        return self.state in _OVER
+        return self.state.over
 
 
 def prunable(models: Sequence[ModelRecord], jobs: Sequence[JobVersions], *, keep_versions: int) -> tuple[Digest, ...]:

@@ -127,6 +127,11 @@ class JobState(StrEnum):
     COMPLETED = "completed"
     ABORTED = "aborted"
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing follows any more."""
+        return self in {JobState.COMPLETED, JobState.ABORTED}
+
 
 class Purpose(StrEnum):
     """What a round is for. An `evaluate` round makes no version and is not counted in the job's `rounds`."""

@@ -22,7 +22,7 @@ from consilo.demo.federation import Watcher, run
 from consilo.demo.folders import Federation, claim_folder, lay_out
 from consilo.demo.outcome import Outcome
 from consilo.demo.protection import Mode, Protection
-from coordinator.client.views import ENDED, progress_screen, round_line, spec_of
+from coordinator.client.views import progress_screen, round_line, spec_of
 from shared.terminal import emit, facts, json_option, stderr_console, stdout_console, table
 from shared.wire.operations import JobDetail
 
@@ -103,7 +103,7 @@ def watching(console: Console) -> Iterator[Watcher]:
             live = Live(console=console, refresh_per_second=8)
             live.start()
         live.update(progress_screen(detail, last=ROUNDS_ON_SCREEN))
-        if detail.job.state in ENDED:
+        if detail.job.state.over:
             live.stop()
 
     try:

@@ -27,7 +27,7 @@ from coordinator.client.connection import dial
 from coordinator.client.job_file import load_job_file
 from coordinator.client.operations import Operations
 from coordinator.client.settings import OperatorSettings, load_operator
-from coordinator.client.views import ENDED, summary_of
+from coordinator.client.views import summary_of
 from coordinator.storage.interface import COMMITTED
 from shared.entropy import SystemEntropy
 from shared.errors import AuditError, FederationError, UnreachableError
@@ -152,7 +152,7 @@ def follow(
             break
         last = told
         watcher(told)
-    if last is None or last.job.state not in ENDED:
+    if last is None or not last.job.state.over:
         raise UnreachableError(f"job {job_id} did not end within {JOB_LIMIT_S:.0f} s: is this machine very busy?")
     return last
 

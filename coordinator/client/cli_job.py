@@ -16,7 +16,6 @@ from coordinator.client.job_file import JobRequest, check_initial, load_job_file
 from coordinator.client.operations import Operations
 from coordinator.client.standing import control_words, why
 from coordinator.client.views import (
-    ENDED,
     detail_json,
     job_facts,
     job_json,
@@ -224,7 +223,7 @@ def follow(operations: Operations, job_id: JobId, *, as_json: bool) -> None:
             for detail in with_details:
                 live.update(progress_screen(detail, last=ROUNDS_ON_SCREEN))
                 last = detail
-    if last is None or last.job.state not in ENDED:
+    if last is None or not last.job.state.over:
         raise click.ClickException(f"the coordinator stopped telling about job {job_id}; the job is not over")
     if last.job.state is JobState.ABORTED:
         raise click.exceptions.Exit(1)

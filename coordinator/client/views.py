@@ -28,13 +28,12 @@ from coordinator.storage.interface import COMMITTED
 from shared.complaints import first_complaint
 from shared.errors import WireError
 from shared.job import JobSpec, jobspec_digest, parse_jobspec
-from shared.reasons import AttemptAbortReason, DropReason, JobState, Purpose
+from shared.reasons import AttemptAbortReason, DropReason, Purpose
 from shared.terminal import facts, table
 from shared.wire.operations import JobDetail, JobStatus, LiveRound, ModelStatus, RoundStatus
 from shared.wire.steering import Steered
 
 SHORT_DIGEST_CHARS = 12
-ENDED = frozenset({JobState.COMPLETED, JobState.ABORTED})
 # What a masked round does in the phases that a plain one has not; short, so that a title stays on one line.
 MASKED_PHASES = {
     "advertising": "fresh keys",
@@ -196,7 +195,7 @@ def control_since(detail: JobDetail) -> int | None:
 
 def bound_to(detail: JobDetail) -> tuple[str, ...]:
     """Whom a job's next round asks, and nobody else: those whose total may have been opened on its model."""
-    if detail.job.state in ENDED:
+    if detail.job.state.over:
         return ()
     bound: tuple[str, ...] = ()
     for finished in detail.rounds:
@@ -254,7 +253,7 @@ def job_facts(job: JobStatus, *, since: str = "") -> RenderableType:
         ("job", job.job),
         ("state", job.state),
         ("pause", pause_words(job)),
-        ("reason" if job.state in ENDED else "waits for", job.reason),
+        ("reason" if job.state.over else "waits for", job.reason),
         ("task", spec.task),
         ("members", ", ".join(spec.members)),
         ("rounds", spec.rounds),
@@ -351,7 +350,7 @@ def _repeat_advice(job: JobStatus, refused: Sequence[str]) -> str:
         f"{', '.join(refused)} left an attempt (repeated_total): another total was opened on this model before. "
         "Others that were in that one may refuse too; a round ends with the first who make it impossible."
     )
-    if job.state in ENDED:
+    if job.state.over:
         return (
             f"{why} Start a job from another model or with the same members, or have a person at each of those silos "
             "run `consilo participant allow JOB` with the id of the new job."

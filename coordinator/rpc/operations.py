@@ -24,7 +24,6 @@ from coordinator.rpc.transfer import Frames
 from coordinator.storage.interface import Blobs, JobRecord, ModelRecord, RoundRecord, Staged, Store
 from shared.errors import ConflictError, LateError, UnknownError, UnreachableError, WireError
 from shared.ids import Digest, ParticipantId
-from shared.reasons import JobState
 from shared.tensors import ModelIndex
 from shared.wire.operations import (
     AUDIT_LINES_MAX_BYTES,
@@ -69,8 +68,6 @@ from shared.wire.steering import (
 WATCH_LEAST_S = 0.2  # faster than people read, slower than messages come
 STALLED_S = 120.0  # a model without a chunk for so long is given up
 PUTS_MAX = 2  # at once: each is a staged file of its full size
-
-_OVER = frozenset({JobState.COMPLETED, JobState.ABORTED})
 
 
 class OperationsService:
@@ -148,7 +145,7 @@ class OperationsService:
                     yield message
                     rounds_said += len(detail.rounds)
                     said = encode_watch_job_response(_detail(view, already_said=rounds_said))
-                if view.record.state in _OVER:
+                if view.record.state.over:
                     return
                 await asyncio.sleep(WATCH_LEAST_S)
                 await woken.wait()
@@ -300,7 +297,7 @@ def _record_status(record: JobRecord, reason: str) -> JobStatus:
         submitted_by=record.submitted_by,
         submitted_at=record.submitted_at,
         control=record.control,
-        pause=None if record.state in _OVER else record.pause,
+        pause=None if record.state.over else record.pause,
     )
 
 

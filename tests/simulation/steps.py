@@ -156,7 +156,7 @@ class Federation:
         job = self.host.store._records.jobs[JOB]
         if process is None or process.later or (process.driver is not None and process.driver.finished):
             return False
-        if job.state in {JobState.COMPLETED, JobState.ABORTED}:
+        if job.state.over:
             return True
         members_left = sum(not silo.revoked for silo in self.silos)
         return process.driver is None and members_left < job.control.quorum_of(self.host.spec)
