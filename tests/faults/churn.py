@@ -235,7 +235,8 @@ class Churn:
         found: dict[str, float] = {}
         for name in (COORDINATOR, STAYS):
             found |= process_takes(federation.daemons[name].pid, name)
-        found |= process_takes(_task_of(federation.daemons[STAYS].pid), TASK)
+        if (task := _task_of(federation.daemons[STAYS].pid)) is not None:
+            found |= process_takes(task, TASK)
         for kind, size in coordinator_disk(federation.data(COORDINATOR)).sizes.items():
             found[f"{COORDINATOR} {kind} bytes"] = size
         for silo_kind, size in participant_disk(federation.data(STAYS)).sizes.items():
@@ -271,10 +272,10 @@ class Churn:
             raise Failure(f"{rounds} rounds were to commit: {dict(self.outcomes)}")
 
 
-def _task_of(pid: int) -> int:
-    """The one process that a daemon has started."""
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(child)
+def _task_of(pid: int) -> int | None:
+    """The one process that a daemon has started; None while one ends and the next begins."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if len(children) == 1 else None
 
 
 def churn(
@@ -307,15 +308,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--folder", type=Path, help="where the federation lives; a temporary folder unless said")
     chosen = parser.parse_args(arguments)
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="consilo-churn-"))
+    federation = folder / "federation"
     began = time.monotonic()
     try:
-        done = churn(folder / "federation", chosen.mode, rounds=chosen.rounds, seed=chosen.seed, limit_s=chosen.limit)
+        done = churn(federation, chosen.mode, rounds=chosen.rounds, seed=chosen.seed, limit_s=chosen.limit)
         sys.stdout.write(f"{_told(done)}\n{time.monotonic() - began:.0f} s\n")
         done.series.require(BOUNDS)
     except Failure as failed:
         sys.stdout.write(f"FAILED: {failed}\n  kept: {folder}\n")
         return 1
-    shutil.rmtree(folder)
+    shutil.rmtree(federation)
+    if chosen.folder is None:
+        folder.rmdir()  # a folder that was named is somebody's, with whatever else is in it
     return 0
 
 

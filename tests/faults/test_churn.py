@@ -18,10 +18,9 @@ SEED = 1
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_a_job_goes_on_while_silos_come_and_go(tmp_path: Path) -> None:
-    """A departure costs a start of a daemon and of its task: of this seed one falls into so few rounds, or two."""
+    """Of this seed the first goes as soon as survivors are confirmed in round 3, or in one after it."""
     done = churn(tmp_path / "federation", Mode.MASKED, rounds=9, seed=51, limit_s=240.0, stay_rounds=(3, 14))
     assert done.left.total() >= 1
-    assert done.out, "somebody was out of a round, with a reason"
     assert done.series.samples.keys() == BOUNDS.keys()
 
 
@@ -32,6 +31,7 @@ def test_a_job_goes_on_while_silos_come_and_go(tmp_path: Path) -> None:
 def test_two_hundred_rounds_cost_no_more_at_their_end(tmp_path: Path, mode: Mode) -> None:
     done = churn(tmp_path / "federation", mode, rounds=200, seed=SEED, limit_s=7000.0)
     assert done.left.total() >= 20
+    assert done.out, "somebody was out of a round, with a reason"
     done.series.require(BOUNDS)
 
 
