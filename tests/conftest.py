@@ -1,4 +1,6 @@
-"""What holds for every test: how hypothesis draws, which tests are long, and that no secret reaches a log."""
+"""What holds for every test: how hypothesis draws, which tests are long, that no secret reaches a log, and that this
+machine's proxy is nobody's.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import structlog
 from hypothesis import settings
 
 from shared.log import configure_logging
+from shared.proxies import ADDRESS_VARIABLE, EXCEPTION_VARIABLES, PROXY_VARIABLES
 
 # No deadline, because a shared machine has slow moments and these are no failures; no database of failures, because
 # what was found is kept as a literal example in the test.
@@ -46,3 +49,13 @@ def _secrets_in_logs_fail_the_test() -> Iterator[None]:
     configure_logging(style="json", level="debug", stream=cast(TextIO, _CurrentStderr()), on_leak="raise")
     yield
     structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_proxy_of_this_machine() -> Iterator[None]:
+    """Not for those who dial here, nor for the processes that they start; also not in capitals, which urllib reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (*PROXY_VARIABLES, *EXCEPTION_VARIABLES, ADDRESS_VARIABLE, "all_proxy"):
+            patch.delenv(name, raising=False)
+            patch.delenv(name.upper(), raising=False)
+        yield

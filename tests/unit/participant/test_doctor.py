@@ -222,10 +222,7 @@ def test_addresses_that_are_all_away_are_all_wrong() -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_ends_with_1_and_says_each_row(
-    consortium: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("https_proxy", raising=False)
+def test_the_command_ends_with_1_and_says_each_row(consortium: Consortium, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     config = configured(tmp_path, consortium.participant("hospital-a"), addresses=(address,))
     done = CliRunner().invoke(participant, ["doctor", "--config", str(config), "--json"])

@@ -26,7 +26,6 @@ from shared.clock import SystemClock
 from shared.config import load_config
 from shared.errors import FederationError
 from shared.findings import Finding
-from shared.proxies import EXCEPTION_VARIABLES, PROXY_VARIABLES
 from tests.support.connect_proxy import ConnectProxy, Manner
 from tests.support.credentials import Consortium, Credentials
 from tests.support.federation import free_port
@@ -84,12 +83,6 @@ def silo(tmp_path_factory: pytest.TempPathFactory) -> Silo:
         f'[signing]\ncertificate = "{member.signing_certificate}"\nkey = "{member.signing_key_path}"\n'
     )
     return Silo(consortium, load_config(folder / "participant.toml", ParticipantSettings, environment={}))
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*PROXY_VARIABLES, *EXCEPTION_VARIABLES):
-        monkeypatch.delenv(name, raising=False)
 
 
 # --- situations -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from shared.errors import ConfigError
-from shared.proxies import EXCEPTION_VARIABLES, PROXY_VARIABLES, credentials_of, proxy_for
+from shared.proxies import credentials_of, proxy_for
 from tests.support.connect_proxy import ConnectProxy, Manner
 
 NAME, BELOW = "example.invalid:1", "a.example.invalid:1"
@@ -51,12 +51,6 @@ RULES: dict[str, tuple[str, dict[str, str]]] = {
     "gRPC's own exceptions": (NAME, {"https_proxy": OURS, "no_grpc_proxy": "example.invalid"}),
     "which go first": (NAME, {"https_proxy": OURS, "no_proxy": "example.invalid", "no_grpc_proxy": ""}),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*PROXY_VARIABLES, *EXCEPTION_VARIABLES, *BY_ADDRESS):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize("rule", RULES)
