@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from shared.consortium import Consortium
 from shared.identity import Identity, Role, VerifyingKey, verify_signing_certificate
-from shared.ids import JobId, ParticipantId, RoundKey
+from shared.ids import AttemptKey, AttemptNumber, JobId, ParticipantId, RoundKey
 from shared.job import JobSpec, parse_jobspec
 from shared.protocol import phases
 from shared.protocol.messages import (
@@ -38,6 +38,7 @@ from tests.releases.meaning import CODECS, decode, envelopes_in, job_of, meaning
 Told: TypeAlias = tuple[Recorded, Any]
 """A frame and its value."""
 
+_ANNOUNCEMENTS = {Kind.PLAIN_ATTEMPT, Kind.ATTEMPT_START}
 _SIDES = {False: phases.Role.PARTICIPANT, True: phases.Role.COORDINATOR}
 
 
@@ -105,17 +106,23 @@ class Conversation:
         """The table lets both sides say all that they said. How many words of rounds that were.
 
         What is said again to one who came back, word for word, moves nothing: that it is the same is for the machines
-        to see, and here it is seen by its bytes.
+        to see, and here it is seen by its bytes. Neither does a word about an attempt after which another was
+        announced: the two crossed, and the coordinator takes it for late.
         """
         reached: dict[tuple[str, RoundKey], Phase] = {}
+        announced: dict[tuple[str, RoundKey], int] = {}
         said: set[tuple[str, bytes]] = set()
         words = 0
         for one, value in self.told:
             again = (one.peer, one.frame) in said
             said.add((one.peer, one.frame))
-            for key, kind in () if again else _round_words(value):
-                before = reached.get((one.peer, key), Phase.UNPLANNED)
-                reached[one.peer, key] = phases.advance(_SIDES[one.from_coordinator], before, kind)
+            for key, kind, attempt in () if again else _round_words(value):
+                conversation = one.peer, key
+                if kind in _ANNOUNCEMENTS and attempt is not None:
+                    announced[conversation] = attempt
+                if attempt is None or attempt >= announced.get(conversation, 0):
+                    before = reached.get(conversation, Phase.UNPLANNED)
+                    reached[conversation] = phases.advance(_SIDES[one.from_coordinator], before, kind)
                 words += 1
         return words
 
@@ -127,23 +134,24 @@ class _NoSigner:
         return bytes(64)
 
 
-def _round_words(value: Any) -> Iterator[tuple[RoundKey, Kind]]:
-    """What the table calls it, when it is about a round."""
+def _round_words(value: Any) -> Iterator[tuple[RoundKey, Kind, AttemptNumber | None]]:
+    """What the table calls it, when it is about a round; and the attempt that it is about, if it is about one."""
     match value:
         case ShutEnvelope(kind, envelope) if kind is AttemptStart:
             start = reopen(AttemptStart, envelope).value
             plain = start.encoding is Encoding.PLAIN
-            yield start.key.round, Kind.PLAIN_ATTEMPT if plain else Kind.ATTEMPT_START
+            yield start.key.round, Kind.PLAIN_ATTEMPT if plain else Kind.ATTEMPT_START, start.key.attempt
         case ShutEnvelope(kind, envelope) if kind in {RoundPlan, RoundResult, RoundAborted}:
             sealed: Any = reopen(kind, envelope)
-            yield sealed.value.key, Kind[_constant(kind.__name__)]
-        case AttemptAnswer(kind=answer):
-            yield value.key, Kind[answer.name]
+            yield sealed.value.key, Kind[_constant(kind.__name__)], None
+        case AttemptAnswer(attempt=key, kind=answer):
+            yield key.round, Kind[answer.name], key.attempt
         case CommitRequest(key=key):
-            yield key.round, Kind.UPLOAD_COMMIT
-        case _ if _constant(type(value).__name__) in Kind.__members__:
-            key = value.key
-            yield (key if isinstance(key, RoundKey) else key.round), Kind[_constant(type(value).__name__)]
+            yield key.round, Kind.UPLOAD_COMMIT, key.attempt
+        case _ if (name := _constant(type(value).__name__)) in Kind.__members__:
+            of_attempt = isinstance(value.key, AttemptKey)
+            round_key = value.key.round if of_attempt else value.key
+            yield round_key, Kind[name], value.key.attempt if of_attempt else None
         case _:
             pass  # of the session, of an operator, or bulk data
 

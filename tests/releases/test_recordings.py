@@ -30,17 +30,27 @@ from participant.journal import SqliteJournal
 from participant.settings import ParticipantSettings
 from shared.config import load_config
 from shared.errors import IdentityError, PhaseError
-from shared.ids import JobId
+from shared.ids import AttemptNumber, JobId
 from shared.job import parse_jobspec
 from shared.pb.v1 import operations_pb2, session_pb2, transfer_pb2
-from shared.protocol.messages import Consent, KeyRoster, UploadCommit
+from shared.protocol.messages import (
+    SIGNER_COORDINATOR,
+    AnswerKind,
+    AttemptAnswer,
+    AttemptStart,
+    Consent,
+    KeyRoster,
+    UploadCommit,
+)
 from shared.reasons import JobState
-from shared.wire.sealed import reopen
+from shared.wire.sealed import reopen, seal
+from shared.wire.session import ShutEnvelope, encode_coordinator_message, encode_participant_message
 from shared.wire.transfer import CommitRequest, decode_commit_request, encode_commit_request
 from tests.releases.conversation import Conversation
 from tests.releases.kept import JOURNALS, KeptRelease, keep_release, releases
 from tests.releases.meaning import CODECS, COMMIT, SESSION, UPLOAD, decode, signed_words
 from tests.releases.transcripts import Transcripts
+from tests.support.audit_log import KEY
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -198,6 +208,37 @@ def test_an_update_that_is_not_what_was_committed_to_is_noticed(today: KeptRelea
 def test_a_word_that_is_missing_is_noticed(today: KeptRelease) -> None:
     with pytest.raises(PhaseError):
         changed(today.conversation, KeyRoster, lambda _: None).check_phases()
+
+
+def left_after_first_keys(conversation: Conversation, *, announced: bool) -> Conversation:
+    """Up to the first keys of a masked attempt. Then that attempt is left, and keys are said for another one; which was
+    announced before, or was not.
+    """
+    place, one, keys = next(
+        (place, one, value)
+        for place, (one, value) in enumerate(conversation.told)
+        if isinstance(value, AttemptAnswer) and value.kind is AnswerKind.ADVERTISE_KEYS
+    )
+    start, known = next(
+        (told, reopen(AttemptStart, value.envelope).value)
+        for told, value in conversation.told
+        if told.peer == one.peer and isinstance(value, ShutEnvelope) and value.kind is AttemptStart
+    )
+    higher = replace(keys.attempt, attempt=AttemptNumber(keys.attempt.attempt + 1))
+    announcement = seal(replace(known, key=higher), signer=KEY, index=SIGNER_COORDINATOR)
+    more = [
+        *([replace(start, frame=encode_coordinator_message(announcement))] if announced else []),
+        replace(one, frame=encode_participant_message(replace(keys, kind=AnswerKind.ATTEMPT_ABORT))),
+        replace(one, frame=encode_participant_message(replace(keys, attempt=higher))),
+    ]
+    return replace(conversation, frames=[*conversation.frames[: place + 1], *more])
+
+
+def test_an_attempt_may_be_left_while_the_next_one_is_announced(today: KeptRelease) -> None:
+    """The two cross, and what is said of the first one is late."""
+    assert left_after_first_keys(today.conversation, announced=True).check_phases() > 0
+    with pytest.raises(PhaseError, match="may not send advertise_keys in phase ready"):
+        left_after_first_keys(today.conversation, announced=False).check_phases()
 
 
 # --- what is recorded -------------------------------------------------------------------------------------------------
