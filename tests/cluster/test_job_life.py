@@ -89,8 +89,7 @@ class Study:
             return [json.loads(line.split(b" ", 1)[1]) for line in operations.audit_lines()]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        lines = (self.federation.folder / "coordinator.log").read_text().splitlines()
-        return [line for line in map(json.loads, lines) if line["event"] == event]
+        return [line for line in self.federation.logged("coordinator") if line["event"] == event]
 
     def counted(self, name: str) -> dict[str, int]:
         """A counter with one label, by its label."""

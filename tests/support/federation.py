@@ -238,6 +238,12 @@ class Federation:
     def process(self, name: str) -> Process:
         return self._processes[name]
 
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        """What a process logged by now, over all its lives: whole lines, for one may be being written."""
+        written = (self.folder / f"{name}.log").read_text()
+        whole = written[: written.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
     def _start(self, name: str, command: Sequence[str]) -> Process:
         process = Process(command, log=self.folder / f"{name}.log", environment=self._environment_of(name))
         self._processes[name] = process
