@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from tests.support.federation import REPOSITORY, free_port
 from tests.support.live_coordinator import live_coordinator
 from tests.unit.participant.rpc.test_session_loop import LIMIT_S, Heard, loop_for
 
-SECONDS = 5.0
-IDLE_S = 1.0
+IDLE_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +31,22 @@ def test_the_next_address_is_tried_and_the_first_one_again(consortium: Consortiu
     """A coordinator that moves between two machines of which one is off."""
     first, second = free_port(), free_port()
 
-    async def served_at(port: int, heard: Heard) -> float:
-        began = time.monotonic()
+    async def served_at(port: int, heard: Heard) -> None:
         async with live_coordinator(consortium, tmp_path, listen=f"127.0.0.1:{port}"):
             await asyncio.wait_for(heard.opened.wait(), LIMIT_S)
             heard.opened.clear()
-            return time.monotonic() - began
 
-    async def scenario() -> list[float]:
+    async def scenario() -> None:
         heard = Heard()
         loop = loop_for(consortium, heard, f"localhost:{first}", others=(f"localhost:{second}",))
         running = asyncio.create_task(loop.run())
-        took = [await served_at(port, heard) for port in (second, first, second)]
+        for port in (second, first, second):
+            await served_at(port, heard)
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
-        return took
 
-    assert max(asyncio.run(scenario())) < SECONDS
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(("heartbeat_s", "sessions"), [(0.2, 1), (20.0, 2)])
