@@ -35,6 +35,7 @@ TOP_LEVEL = ("consilo", "coordinator", "participant", "shared")
 EXTRAS = {"coordinator", "participant", "demo", "dev"}
 COMMAND_TIMEOUT_S = 900  # the slowest is to install PyTorch on a busy machine
 READY_TIMEOUT_S = 60
+LOOK_S = 0.1
 DEMO_ROUNDS = 2
 
 TASK = """\
@@ -240,11 +241,13 @@ def check_coordinator(light: Environment) -> None:
     light.write("coordinator.toml", configuration("coordinator", f'listen = "127.0.0.1:{port}"', metrics_port))
     light.write("operator.toml", f'[operator]\ncoordinator = "localhost:{port}"\n{credentials("tls", "dana")}')
     light.run("consilo", "coordinator", "check")
-    running = subprocess.Popen(
-        [str(light.bin / "consilo"), "coordinator", "run"], cwd=light.work, env=light.variables, stderr=subprocess.PIPE
-    )
+    log = light.work / "coordinator.log"
+    with log.open("wb") as said:
+        running = subprocess.Popen(
+            [str(light.bin / "consilo"), "coordinator", "run"], cwd=light.work, env=light.variables, stderr=said
+        )
     try:
-        wait_until_ready(running)
+        wait_until_ready(running, log)
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=READY_TIMEOUT_S) as answer:
             require(b"consilo_coordinator_build_info" in answer.read(), "metrics")
         require(json.loads(light.run("consilo", "job", "list", "--json").stdout) == [], "no jobs yet")
@@ -257,14 +260,13 @@ def check_coordinator(light: Environment) -> None:
     light.lacks("participant", "run", module="torch", extra="participant")
 
 
-def wait_until_ready(running: subprocess.Popen[bytes]) -> None:
-    """Its last word before it serves is an event in its log."""
-    said = b""
-    for line in running.stderr or ():
-        said += line
-        if b"coordinator_ready" in line:
-            return
-    raise SystemExit(f"the coordinator did not start:\n{said.decode()}")
+def wait_until_ready(running: subprocess.Popen[bytes], log: Path, *, limit_s: float = READY_TIMEOUT_S) -> None:
+    """Its last word before it serves is an event in its log. Raises SystemExit when it ends, or is silent for long."""
+    ends = time.monotonic() + limit_s
+    while "coordinator_ready" not in (said := log.read_text(errors="replace")):
+        if running.poll() is not None or time.monotonic() > ends:
+            raise SystemExit(f"the coordinator ended, or was not ready in {limit_s:g} s:\n{said}")
+        time.sleep(LOOK_S)
 
 
 def check_participant(heavy: Environment) -> None:
