@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-from rich.console import Console
 
-from consilo.cli import make_main
 from coordinator.audit import head_of
 from coordinator.checkpoints import describe_version
 from coordinator.client.connection import byte_progress
 from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
-from coordinator.client.views import progress_screen, summary_of
-from shared.control import JobControl, Pause
+from coordinator.client.views import summary_of
 from shared.errors import UnreachableError
 from shared.ids import Digest, JobId, ParticipantId, RoundKey, RoundNumber
 from shared.job import MaskingSpec, StrategySpec, canonical_json, jobspec_digest, parse_jobspec
@@ -29,58 +23,12 @@ from shared.update import CHUNK_BYTES, DType, ModelManifest, TensorSpec
 from shared.wire.operations import JobDetail, ModelStatus, PutModelOpen, RoundStatus
 from tests.support.audit_log import some_entries
 from tests.support.credentials import Consortium
-from tests.support.fake_operations import MEMBERS, OPERATOR, FakeOperations, Listening, a_spec, committed, live, status
+from tests.support.fake_operations import MEMBERS, FakeOperations, Listening, a_spec, committed, live, status
 from tests.support.models import model_bytes
+from tests.support.operator_commands import run, write_config
 
 LARGE = ModelManifest.of([TensorSpec("weights", DType.F32, (CHUNK_BYTES // 4 + 17,))])  # more than one chunk
 JOB = JobId("heart-0011aabb")
-GROUPS = {
-    name: EntryPoint(name, f"coordinator.client.cli_{name}:{name}", "consilo.commands")
-    for name in ("job", "model", "audit")
-}
-
-
-@pytest.fixture(scope="module")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
-    return Consortium(tmp_path_factory.mktemp("consortium"))
-
-
-@pytest.fixture
-def fake() -> FakeOperations:
-    return FakeOperations()
-
-
-@pytest.fixture
-def listening(consortium: Consortium, fake: FakeOperations) -> Iterator[Listening]:
-    with Listening(fake, consortium.coordinator().tls) as service:
-        yield service
-
-
-@pytest.fixture
-def config(consortium: Consortium, listening: Listening, tmp_path: Path) -> Path:
-    return write_config(tmp_path, consortium, f"127.0.0.1:{listening.port}")
-
-
-def write_config(folder: Path, consortium: Consortium, address: str) -> Path:
-    operator, coordinator = consortium.operator(), consortium.coordinator()
-    path = folder / "operator.toml"
-    path.write_text(
-        f"""
-[operator]
-coordinator = "{address}"
-coordinator_certificate = "{coordinator.signing_certificate}"
-[tls]
-certificate = "{operator.tls.certificate}"
-key = "{operator.tls.key}"
-ca = "{operator.tls.ca}"
-"""
-    )
-    return path
-
-
-def run(config: Path, *arguments: object) -> Result:
-    environment = {"CONSILO_OPERATOR_CONFIG": str(config)}
-    return CliRunner(env=environment).invoke(make_main(lambda: GROUPS), [str(argument) for argument in arguments])
 
 
 def job_file(folder: Path) -> Path:
@@ -310,35 +258,6 @@ def test_abort_says_why(config: Path, fake: FakeOperations) -> None:
     assert (told["state"], told["reason"]) == ("aborted", "operator: wrong seed")
 
 
-def words(result: Result) -> str:
-    """What a table says, without its lines and its breaks."""
-    return " ".join(result.stdout.replace("│", " ").split())
-
-
-def test_pause_and_resume_say_what_became_of_the_job_and_whether_that_is_new(
-    config: Path, fake: FakeOperations
-) -> None:
-    fake.jobs[JOB] = JobDetail(job=status(JOB), rounds=(), live=None)
-    told = json.loads(run(config, "job", "pause", JOB, "--reason", "the power goes", "--json").stdout)
-    pause = {"by": OPERATOR, "at": "2026-01-02T04:00:00+00:00", "reason": "the power goes"}
-    assert (told["state"], told["pause"], told["changed"]) == ("paused", pause, True)
-    again = words(run(config, "job", "pause", JOB, "--reason", "the power goes"))
-    assert "changed no: it was so already" in again
-    asked = f"asked 2026-01-02T04:00:00+00:00 by {OPERATOR}: the power goes"
-    assert f"pause {asked}" in again
-    assert asked in words(run(config, "job", "list"))
-    told = json.loads(run(config, "job", "resume", JOB, "--json").stdout)
-    assert (told["state"], told["pause"], told["changed"]) == ("queued", None, True)
-
-
-def test_the_reason_of_a_pause_is_text_on_a_watcher_s_screen() -> None:
-    paused = replace(status(JOB, state=JobState.PAUSED), pause=Pause("olga", "now", "see [/x]\x1b[2J"))
-    console = Console(force_terminal=True, color_system=None)
-    with console.capture() as screen:
-        console.print(progress_screen(JobDetail(job=paused, rounds=(), live=None), last=1))
-    assert "olga: see [/x]?[2J)" in screen.get()
-
-
 def test_a_file_s_name_beside_its_bar_is_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -346,60 +265,6 @@ def test_a_file_s_name_beside_its_bar_is_text(
     with byte_progress("sending [/x]\a.safetensors", 8) as told:
         told(8)
     assert "sending [/x]?.safetensors" in capsys.readouterr().err
-
-
-def test_a_job_that_pauses_after_its_round_says_so_to_a_watcher(config: Path, fake: FakeOperations) -> None:
-    running = status(JOB, state=JobState.RUNNING)
-    pausing = replace(running, state=JobState.PAUSING, pause=Pause("olga", "now", ""))
-    fake.watched[JOB] = [
-        JobDetail(job=running, rounds=(), live=live(JOB, 1)),
-        JobDetail(job=pausing, rounds=(), live=live(JOB, 1)),
-        JobDetail(job=replace(pausing, state=JobState.PAUSED), rounds=(committed(JOB, 1),), live=None),
-        JobDetail(job=replace(running, control=JobControl(1, quorum=3)), rounds=(), live=live(JOB, 2)),
-        JobDetail(job=replace(running, state=JobState.COMPLETED), rounds=(committed(JOB, 2),), live=None),
-    ]
-    fake.jobs[JOB] = fake.watched[JOB][-1]
-    lines = run(config, "job", "watch", JOB).stdout.splitlines()
-    assert lines[1:3] == [
-        f"{JOB}: pausing (after the open round, asked now by olga)",
-        f"{JOB}: paused (asked now by olga)",
-    ]
-    assert f"{JOB}: control revision 1: quorum 3 instead of 3" in lines
-
-
-def test_a_control_is_shown_with_the_round_from_which_it_is_in_force(config: Path, fake: FakeOperations) -> None:
-    detail = JobDetail(job=status(JOB, state=JobState.RUNNING), rounds=(committed(JOB, 1),), live=live(JOB, 2))
-    fake.jobs[JOB] = detail
-    told = json.loads(run(config, "job", "control", JOB, "--deadline-s", "60", "--quorum", "3", "--json").stdout)
-    assert told["control"] == {"revision": 1, "deadline_s": 60.0, "quorum": 3}
-    shown = words(run(config, "job", "show", JOB))
-    changed = "revision 1: quorum 3 instead of 3, deadline 60 s instead of 3600 s"
-    assert f"control {changed}; from the next round on" in shown
-    under = replace(live(JOB, 2), control_revision=1)
-    fake.jobs[JOB] = replace(fake.jobs[JOB], live=under)
-    assert f"control {changed}; since round 2" in words(run(config, "job", "show", JOB))
-    told = json.loads(run(config, "job", "show", JOB, "--json").stdout)
-    assert (told["control_since_round"], told["live"]["control"]) == (2, 1)
-    assert "revision 2: as submitted" in words(run(config, "job", "control", JOB, "--reset"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        ((), 2, "expected what to change: --deadline-s, --quorum or --reset"),
-        (("--deadline-s", "0"), 2, "--deadline-s"),
-        (("--quorum", "-1"), 2, "--quorum"),
-        (("--deadline-s", "nan"), 1, "ControlJobRequest.deadline_s is a duration"),
-        (("--quorum", "2"), 1, "quorum: expected 3 (the job's floor) to 3 (its members), got 2"),
-        (("--quorum", "4"), 1, "got 4"),
-    ],
-)
-def test_a_control_that_cannot_be_is_refused(
-    config: Path, fake: FakeOperations, arguments: tuple[str, ...], code: int, said: str
-) -> None:
-    fake.jobs[JOB] = JobDetail(job=status(JOB), rounds=(), live=None)
-    result = run(config, "job", "control", JOB, *arguments)
-    assert (result.exit_code, said in result.stderr) == (code, True), result.stderr
 
 
 def test_the_list_has_the_queue_in_order(config: Path, fake: FakeOperations) -> None:
