@@ -14,6 +14,7 @@ from tests.support.raw_http2 import DATA, EMPTY_MESSAGE, END_STREAM, HEADERS, Co
 
 METHOD = "/consilo.v1.TransferService/UploadStatus"
 ANSWER_S = 30.0
+STRANGER = "stranger"  # in the name of who is not on the list
 REFUSED = "PERMISSION_DENIED"
 CUT = "cut"
 
@@ -37,7 +38,7 @@ def strangers(consortium: Consortium) -> dict[str, ssl.SSLContext]:
     return {
         "no certificate": tls_context(None, ca),
         "another authority": tls_context(other.tls, ca),
-        "not on the list": tls_context(consortium.leaf("stranger").tls, ca),
+        "not on the list": tls_context(consortium.leaf(STRANGER).tls, ca),
         "revoked": tls_context(
             consortium.leaf("hospital-a").tls, ca
         ),  # its name is on the list, with another certificate

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.ids import JobId
 from shared.protocol.messages import Heartbeat, RoundResult
@@ -19,6 +21,8 @@ from tests.support.models import model_bytes, random_tensors
 
 HONEST = ("hospital-a", "hospital-b", "hospital-c")
 HOSTILE = "hospital-x"
+SETTLE_S = 30.0  # the last connections are closed by a loop that tells nobody
+LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +60,24 @@ class Attacked:
     def footprint(self) -> Footprint:
         return Footprint.of(self.federation.process("coordinator").pid)
 
-    @property
-    def log(self) -> list[dict[str, object]]:
-        lines = (self.federation.folder / "coordinator.log").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+    async def settled(self, *, files: int, threads: float = math.inf) -> Footprint:
+        """What it holds, once that is no more than so many; or what it still holds after `SETTLE_S`."""
+        ends = time.monotonic() + SETTLE_S
+        while (now := self.footprint).open_files > files or now.threads > threads:
+            if time.monotonic() > ends:
+                break
+            await asyncio.sleep(LOOK_S)
+        return now
 
     @property
-    def audit_bytes(self) -> int:
-        return (self.federation.folder / "coordinator-data" / "audit.log").stat().st_size
+    def log(self) -> list[dict[str, Any]]:
+        return self.federation.logged("coordinator")
+
+    @property
+    def audited(self) -> list[dict[str, Any]]:
+        """The entries of its audit log."""
+        written = (self.federation.folder / "coordinator-data" / "audit.log").read_bytes()
+        return [json.loads(line.split(b" ", 1)[1]) for line in written.split(b"\n")[:-1]]
 
     async def round(self) -> float:
         """One round with all honest members, from the submission to the committed result; how long it took."""

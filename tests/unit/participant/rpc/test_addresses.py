@@ -62,7 +62,7 @@ def test_heartbeats_keep_a_proxy_from_forgetting_the_session(
             running = asyncio.create_task(loop_for(consortium, heard, f"localhost:{live.port}").run())
             await asyncio.wait_for(heard.opened.wait(), LIMIT_S)
             if sessions == 1:
-                await asyncio.sleep(3 * IDLE_S)  # the silence is what is tested
+                await asyncio.sleep(1.5 * IDLE_S)  # the silence is what is tested
             else:
                 heard.opened.clear()
                 await asyncio.wait_for(heard.opened.wait(), LIMIT_S)
