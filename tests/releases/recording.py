@@ -29,8 +29,8 @@ from shared.wire.session import encode_participant_message
 from tests.releases.frames import Recorded
 from tests.releases.meaning import FETCH, SESSION, UPLOAD, decode, meaning
 from tests.releases.tasks.recorded_task import Small
-from tests.support.federation import Federation, free_port, job_spec
-from tests.support.wiretap import Break, Heard, Wiretap
+from tests.support.federation import Federation, job_spec
+from tests.support.wiretap import Break, Heard, Wiretap, held_port
 
 TASKS = Path(__file__).parent / "tasks"
 MEMBERS = ("hospital-a", "hospital-b", "hospital-c", "hospital-d")
@@ -52,8 +52,8 @@ class Listened(Federation):
     """Everybody speaks through the wiretap."""
 
     def __init__(self, folder: Path, tap: Wiretap) -> None:
-        peers = [*map(peer_of, MEMBERS), OPERATOR]
-        self._ports = {peer: free_port() for peer in peers}
+        self._held = {peer: held_port() for peer in [*map(peer_of, MEMBERS), OPERATOR]}
+        self._ports = {peer: int(held.getsockname()[1]) for peer, held in self._held.items()}
         self._tap = tap
         super().__init__(
             folder,
@@ -73,6 +73,8 @@ class Listened(Federation):
             peers={**tls, OPERATOR: self.consortium.operator().tls},
             coordinator=self.consortium.coordinator().tls,
         ):
+            for held in self._held.values():
+                held.close()
             yield
 
     @contextmanager

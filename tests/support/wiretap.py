@@ -10,6 +10,7 @@ in one order over all peers, and is noted before it is passed on: nothing is ans
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ _CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 ]
+_SHARED_PORT = "grpc.so_reuseport"  # with whoever holds the port for the relay
+_SERVER_OPTIONS = [*(option for option in OPTIONS if option[0] != _SHARED_PORT), (_SHARED_PORT, 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Wiretap:
             for peer, tls in peers.items():
                 channel = grpc.secure_channel(target, channel_credentials(tls), options=_CHANNEL_OPTIONS)
                 ending.callback(channel.close)
-                server = grpc.server(ThreadPoolExecutor(CALLS_AT_ONCE), options=OPTIONS)
+                server = grpc.server(ThreadPoolExecutor(CALLS_AT_ONCE), options=_SERVER_OPTIONS)
                 for service in SERVICES:
                     handlers = {method.name: self._handler(peer, method, channel) for method in service.methods}
                     server.add_generic_rpc_handlers(
@@ -134,6 +137,14 @@ class Wiretap:
 
         make: Callable[..., Any] = getattr(grpc, f"{shape}_rpc_method_handler")
         return make(answers if many_down else answer_of)
+
+
+def held_port() -> socket.socket:
+    """A port of loopback that nobody else is given, and on which a relay may listen while it is held."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def _stop(server: grpc.Server) -> None:
