@@ -32,7 +32,7 @@ from shared.protocol.messages import AttemptStart, Envelope, RoundPlan, RoundRes
 from shared.reasons import Purpose
 from shared.wire.sealed import decode_envelope, encode_envelope, reopen
 
-HEADS_KEPT = 256  # a session shows the newest few of them; each may have 100 KiB
+HEADS_KEPT = 256  # each of another job; a session shows the newest few of them; each may have 100 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,4 +348,6 @@ def _keep_head(database: sqlite3.Connection, job: JobId, verified: Sealed[RoundR
             "INSERT OR REPLACE INTO heads VALUES (?, ?, (SELECT coalesce(max(position), 0) + 1 FROM heads))",
             (job, encode_envelope(verified.envelope)),
         )
-        database.execute("DELETE FROM heads WHERE position <= (SELECT max(position) FROM heads) - ?", (HEADS_KEPT,))
+        database.execute(
+            "DELETE FROM heads WHERE job NOT IN (SELECT job FROM heads ORDER BY position DESC LIMIT ?)", (HEADS_KEPT,)
+        )

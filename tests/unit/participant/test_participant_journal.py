@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from participant.consent import JobHistory
-from participant.journal import HEADS_KEPT, Journal, OpenRound, SqliteJournal, Unfinished
+from participant.journal import Journal, OpenRound, SqliteJournal, Unfinished
 from participant.journal_file import JournalFile
 from participant.journal_records import decode_spooled, encode_spooled
 from participant.journal_schema import SCHEMA_VERSION
@@ -355,16 +355,27 @@ def test_a_round_that_was_said_to_be_aborted_is_never_forgotten(reopen: Reopen) 
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def three_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many are kept, so that a test need not verify hundreds."""
+    monkeypatch.setattr("participant.journal.HEADS_KEPT", 3)
+
+
+@pytest.mark.usefixtures("three_heads")
 def test_of_many_jobs_the_newest_heads_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite3"
-    journal = SqliteJournal(path)
-    verify(journal, job=OTHER)
-    kept = verify(journal)
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute("UPDATE heads SET position = position + ? WHERE job = ?", (HEADS_KEPT, JOB))  # as many later
-    newest = verify(journal, job=JobId("lung-1"))
-    assert list(journal.heads(8)) == [newest.envelope, kept.envelope]
-    assert journal.jobs_on_record() == 3, "a job itself is never forgotten"
+    journal = SqliteJournal(tmp_path / "journal.sqlite3")
+    first, *others = [verify(journal, job=JobId(f"lung-{number}")) for number in range(4)]
+    assert list(journal.heads(8)) == [result.envelope for result in reversed(others)]
+    assert journal.history(first.value.key.job) is not None, "a job itself is never forgotten"
+    journal.close()
+
+
+@pytest.mark.usefixtures("three_heads")
+def test_a_job_of_many_rounds_takes_no_other_jobs_head_away(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.sqlite3")
+    quiet = verify(journal, job=OTHER)
+    *_, newest = [verify(journal, number) for number in range(1, 5)]
+    assert list(journal.heads(8)) == [newest.envelope, quiet.envelope]
     journal.close()
 
 
