@@ -2,9 +2,9 @@
 
 Whoever can be refused can be refused a million times, and each refusal is a line. Without a limit a stranger fills the
 disk on which the rounds live. So a line that names a `peer` (or a `participant`) is written at most `LINES_MAX` times a
-minute for that peer and event, with at most `TEXT_MAX_CHARS` of each text in it. The last of them says that more are
-left out (`more`), and the first one of a later minute how many were (`left_out`). What was refused is counted by the
-metrics whatever the log says.
+minute for that peer and event, with at most `TEXT_MAX_CHARS` of each text in it; of alarms, for each `what` (a fixed
+name), so that many of a cheap kind hide none of another. The last of them says that more are left out (`more`), and the
+first one of a later minute how many were (`left_out`). What was refused is counted by the metrics whatever the log says.
 
 Lines that name nobody are ours, and all are written. The table of peers is bounded too: identities are as many as an
 authority signs, and beyond `PEERS_MAX` they share one budget.
@@ -25,6 +25,7 @@ WINDOW_S = 60.0
 TEXT_MAX_CHARS = 2000  # our longest reasons have some hundreds
 PEERS_MAX = 4096
 OTHERS = "others"
+ALARM = "alarm"
 
 Subject = tuple[str, str]
 
@@ -51,12 +52,12 @@ class LineBudget:
         if peer is None:
             return event
         with self._lock:
-            self._charge(str(event.get("event")), str(peer), event)
+            self._charge(_kind(event), str(peer), event)
         return {key: _cut(value) for key, value in event.items()}
 
-    def _charge(self, what: str, peer: str, event: EventDict) -> None:
+    def _charge(self, kind: str, peer: str, event: EventDict) -> None:
         now = self._monotonic()
-        count = self._count_of((what, peer), now)
+        count = self._count_of((kind, peer), now)
         if now - count.began >= WINDOW_S:
             count.began, count.written = now, 0
         if count.written >= LINES_MAX:
@@ -83,3 +84,8 @@ class LineBudget:
 
 def _cut(value: object) -> object:
     return value[:TEXT_MAX_CHARS] + "..." if isinstance(value, str) and len(value) > TEXT_MAX_CHARS else value
+
+
+def _kind(event: EventDict) -> str:
+    name = str(event.get("event"))
+    return f"{name} {event.get('what')}" if name == ALARM else name

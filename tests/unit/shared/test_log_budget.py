@@ -55,6 +55,12 @@ def test_one_peers_flood_hides_no_other_peer_and_no_other_event() -> None:
     assert log.says("session_opened", peer="a") is not None
 
 
+def test_many_alarms_of_one_kind_hide_none_of_another() -> None:
+    log = _Log()
+    assert log.written(LINES_MAX + 1, "alarm", peer="coordinator", what="repeated_total") == LINES_MAX
+    assert log.says("alarm", peer="coordinator", what="another_history") is not None
+
+
 def test_lines_that_name_nobody_are_all_written() -> None:
     assert _Log().written(10 * LINES_MAX, "round_moved", job="heart") == 10 * LINES_MAX
 
