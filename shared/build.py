@@ -67,8 +67,11 @@ def requirement(extra: str, installed: metadata.Distribution | None = None) -> s
     installed = metadata.distribution("consilo") if installed is None else installed
     if installed.read_text("INSTALLER") is None:
         return f"{Path(str(installed.locate_file(''))).resolve()}[{extra}]"  # run from the source, beside its metadata
-    record = installed.read_text("direct_url.json")  # an installer leaves it of a wheel or a folder
-    url = json.loads(record)["url"] if record else ""
+    record = installed.read_text("direct_url.json")  # an installer leaves it of a wheel, a folder or a repository
+    origin = json.loads(record) if record else {}
+    url = origin.get("url", "")
+    if "vcs_info" in origin:
+        url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
     if url.startswith("file:"):
         return f"{unquote(urlsplit(url).path)}[{extra}]"
     return f"consilo[{extra}] @ {url}" if url else f"consilo[{extra}]=={installed.version}"

@@ -76,5 +76,12 @@ def test_one_more_extra_of_the_same_consilo(url: str | None, told: str) -> None:
     assert requirement("demo", _Installed(INSTALLER="pip\n", **record)) == told
 
 
+@pytest.mark.parametrize("url", ["https://code.example/consilo.git", "file:///srv/consilo"])
+def test_one_more_extra_of_a_repository_is_of_the_same_commit(url: str) -> None:
+    record = json.dumps({"url": url, "vcs_info": {"vcs": "git", "requested_revision": "main", "commit_id": "0123abcd"}})
+    told = requirement("demo", _Installed(INSTALLER="pip\n", direct_url=record))
+    assert told == f"consilo[demo] @ git+{url}@0123abcd"
+
+
 def test_one_more_extra_of_a_source_that_is_run_in_place() -> None:
     assert requirement("demo", _Installed()) == "/srv/source[demo]"
