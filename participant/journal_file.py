@@ -56,11 +56,12 @@ class JournalFile:
     """The open file."""
 
     def __init__(self, path: Path, *, may_migrate: bool = True, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
-        """Opens, brings up to date or creates. Raises ConfigError for a file of a newer version, StorageError for one
-        that cannot be read or brought up to date, DurabilityUnknown when nobody knows whether it was.
+        """Opens, brings up to date or creates. Raises ConfigError for a file of a newer version or of something else,
+        StorageError for one that cannot be read or brought up to date, DurabilityUnknown when nobody knows whether it
+        was.
 
         `may_migrate`: who does not hold the data folder must not, since a daemon of the older version may be at work in
-        the file; then an older one raises OlderJournalError.
+        the file; then an older one raises OlderJournalError, and an empty one ConfigError.
         """
         self._may_migrate = may_migrate
         with ExitStack() as opening:
@@ -69,10 +70,13 @@ class JournalFile:
                     path, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s
                 )
                 opening.callback(self._database.close)
+                is_new = self._is_new(path)
                 path.chmod(0o600)
                 self._database.execute("PRAGMA journal_mode=WAL")
                 self._database.execute("PRAGMA synchronous=FULL")
                 self._database.execute("PRAGMA secure_delete=ON")  # a deleted reply holds shares: nothing of it stays
+                if is_new:
+                    self._create()
                 self._check_schema(path)
                 self.shed_deleted()  # of an end that was committed before a crash, but not yet shed
             except (OSError, sqlite3.OperationalError) as error:
@@ -83,11 +87,21 @@ class JournalFile:
                 raise StorageError(f"expected this silo's journal at {path}: {error}: {_REPLACE}") from error
             opening.pop_all()
 
+    def _is_new(self, path: Path) -> bool:
+        """Whether the tables are to be made. Nothing is written yet, since the file may be somebody else's."""
+        tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master")}
+        if "meta" in tables:
+            return False
+        if tables or not self._may_migrate:
+            found = "another database" if tables else "an empty file"
+            raise ConfigError(f"expected this silo's journal at {path}, found {found}: {_REPLACE}")
+        return True
+
+    def _create(self) -> None:
+        row = f"INSERT INTO meta VALUES ({SCHEMA_VERSION}, lower(hex(randomblob(16))), 0);"  # noqa: S608 - constants
+        self._database.executescript(f"BEGIN; {SCHEMA} {row} COMMIT;")
+
     def _check_schema(self, path: Path) -> None:
-        tables = self._database.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchall()
-        if not tables:
-            row = f"INSERT INTO meta VALUES ({SCHEMA_VERSION}, lower(hex(randomblob(16))), 0);"  # noqa: S608 - constants
-            self._database.executescript(f"BEGIN; {SCHEMA} {row} COMMIT;")
         version = self._version(path)
         if version > SCHEMA_VERSION:
             raise ConfigError(

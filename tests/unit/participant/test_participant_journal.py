@@ -396,6 +396,27 @@ def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pat
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("may_migrate", [True, False])
+def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, *, may_migrate: bool) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE recipes (name TEXT)")
+    content = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"expected this silo's journal at .*, found another database: .*backup"):
+        SqliteJournal(path, may_migrate=may_migrate)
+    assert path.read_bytes() == content
+
+
+def test_who_only_looks_makes_no_journal_of_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.touch()
+    with pytest.raises(ConfigError, match=r"expected this silo's journal at .*, found an empty file: .*backup"):
+        SqliteJournal(path, may_migrate=False)
+    assert path.read_bytes() == b""
+    SqliteJournal(path).close()
+    SqliteJournal(path, may_migrate=False).close()
+
+
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(b"this is a text and not a database at all" * 100)
