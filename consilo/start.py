@@ -46,13 +46,16 @@ def foreign_package(folder: Path) -> str | None:
 
 
 def overwritten_package() -> str | None:
-    """What is wrong, if an installer wrote another project's package over one of ours."""
+    """What is wrong, if an installer wrote another project's package over one of ours.
+
+    All modules are compared: an `__init__.py` is often empty in either project.
+    """
     try:
         files = metadata.files("consilo") or ()
     except metadata.PackageNotFoundError:
         return None  # run from a source tree that nobody installed
     for file in files:
-        if file.name != "__init__.py" or len(file.parts) != 2 or file.parts[0] not in OWN or file.hash is None:
+        if file.parts[0] not in OWN or file.suffix != ".py" or file.hash is None:
             continue
         path = Path(str(file.locate()))
         if path.exists() and _digest(path, file.hash.mode) != file.hash.value:

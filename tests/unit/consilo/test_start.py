@@ -36,20 +36,24 @@ def test_a_folder_of_data_with_that_name_does_no_harm(tmp_path: Path) -> None:
     assert done.stdout.startswith("consilo ")
 
 
-def test_a_package_that_an_installer_wrote_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / "__init__.py").write_text("")
+@pytest.mark.parametrize("theirs", ["shared/__init__.py", "shared/config.py", "shared/wire/__init__.py"])
+def test_a_package_that_an_installer_wrote_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str) -> None:
+    ours = {"shared/__init__.py": "", "shared/config.py": "", "shared/wire/__init__.py": ""}
+    for name, text in ours.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
     digest = base64.urlsafe_b64encode(hashlib.sha256(b"").digest()).rstrip(b"=").decode()
     record = tmp_path / "consilo-1.0.dist-info"
     record.mkdir()
     (record / "METADATA").write_text("Metadata-Version: 2.4\nName: consilo\nVersion: 1.0\n")
-    (record / "RECORD").write_text(f"shared/__init__.py,sha256={digest},0\nshared/build.py,sha256=x,1\n")
+    recorded = "".join(f"{name},sha256={digest},0\n" for name in ours)
+    (record / "RECORD").write_text(f"{recorded}shared/taken_away.py,sha256=x,1\nshared/py.typed,sha256=x,0\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert overwritten_package() is None
 
-    (tmp_path / "shared" / "__init__.py").write_text("theirs = True\n")
+    (tmp_path / theirs).write_text("theirs = True\n")
     complaint = overwritten_package() or ""
-    assert complaint.startswith(f"{tmp_path / 'shared' / '__init__.py'} is not as Consilo's installation wrote it")
+    assert complaint.startswith(f"{tmp_path / theirs} is not as Consilo's installation wrote it")
 
 
 def test_a_package_that_another_project_took_away_with_itself(tmp_path: Path) -> None:
