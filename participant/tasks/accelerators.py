@@ -49,7 +49,9 @@ def ask_accelerators() -> Accelerators:
     """Start a process that looks. Raises TaskError when it cannot tell."""
     command = [sys.executable, "-P", "-m", "participant.tasks.accelerators"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_LIMIT_S, check=True)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="backslashreplace", timeout=ASK_LIMIT_S, check=True
+        )
         fields = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         raise TaskError(
@@ -58,6 +60,11 @@ def ask_accelerators() -> Accelerators:
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1][:_SAID_MAX_CHARS]
         raise TaskError(f"PyTorch cannot be used: {last}. Install it again, in the build for this machine") from None
+    except ValueError:  # no JSON
+        raise TaskError(
+            f"expected one JSON object of {' '.join(command)}, got something else: run it, and see what prints "
+            "when this Python starts or imports torch (sitecustomize, PYTHONPATH)"
+        ) from None
     return Accelerators(**{**fields, "devices": tuple(Device(**device) for device in fields["devices"])})
 
 
