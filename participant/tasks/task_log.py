@@ -9,6 +9,10 @@ both standard streams, so that what is printed is in one of the two files and ne
 forked (data loaders) do the same to their own descriptors: of several that find the file full at once one renames it,
 and the others follow. What they print in that moment may make the older file longer by as much.
 
+A program that the task starts (`subprocess`) knows nothing of this. It goes on in the file in which it was started:
+what it prints after that one has become the older, and then was replaced, is lost, and takes room until the program
+ends.
+
 What native code prints to the descriptors by itself goes to the same file, and is counted at the next write that comes
 from Python, and at the next command. Only what the disk refuses is lost, and is no error: a task that prints how far it
 is must not die of that.
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 LOG_MAX_BYTES = 16 << 20  # of a generation, of which there are two: tasks print, and disks fill
 LOG_LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})  # what is printed then goes nowhere
-ROTATING_LIMIT_S = 1.0  # another thread is at it; or, in a child that was forked just then, one that is not there
+ROTATING_LIMIT_S = 1.0  # another thread is at it
 STANDARD_STREAMS = ((1, "stdout"), (2, "stderr"))
 
 
@@ -88,11 +92,21 @@ class LogWriter(io.FileIO):
 _rotating = threading.Lock()
 
 
+def _forget_rotating() -> None:
+    """In a child that was forked while a thread was at it: that thread is not there, and would hold it for ever."""
+    global _rotating  # noqa: PLW0603 - a lock cannot be renewed in its place
+    _rotating = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_rotating)
+
+
 def rotate(log: Path, *, wanted: int = 1) -> None:
     """Go on in a new file when this process's has no room, or in the one that somebody else has begun. What the disk
     refuses is tried again at the next write.
     """
-    if not _rotating.acquire(timeout=ROTATING_LIMIT_S):
+    rotating = _rotating
+    if not rotating.acquire(timeout=ROTATING_LIMIT_S):
         return
     try:
         with suppress(OSError):
@@ -103,7 +117,7 @@ def rotate(log: Path, *, wanted: int = 1) -> None:
             finally:
                 os.close(fresh)
     finally:
-        _rotating.release()
+        rotating.release()
 
 
 def rotate_if_full(log: Path) -> None:

@@ -101,6 +101,19 @@ def test_what_is_printed_natively_counts_at_the_next_command(tmp_path: Path) -> 
     assert log.read_bytes() == b"new"
 
 
+def test_a_child_that_was_forked_while_the_file_was_changed_changes_it_by_itself(tmp_path: Path) -> None:
+    log = tmp_path / "task.log"
+    script = (
+        "import os, sys; from pathlib import Path; from participant.tasks import task_log\n"
+        "task_log._rotating.acquire(); child = os.fork()\n"
+        "if child: sys.exit(os.waitpid(child, 0)[1])\n"
+        "os.write(1, bytes(17 << 20)); task_log.rotate_if_full(Path(sys.argv[1])); os.write(1, b'new'); os._exit(0)\n"
+    )
+    prints(log, script)
+    assert older(log).stat().st_size == 17 << 20
+    assert log.read_bytes() == b"new"
+
+
 @pytest.mark.parametrize("size", [0, LOG_MAX_BYTES - 1, LOG_MAX_BYTES])
 def test_a_full_log_becomes_the_older_of_two_at_a_start(tmp_path: Path, size: int) -> None:
     log = tmp_path / "task.log"
