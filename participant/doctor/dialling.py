@@ -24,6 +24,7 @@ from participant.rpc.probing import (
     connected,
     look_at,
     offer,
+    own_context,
     resolve,
     try_each,
 )
@@ -179,8 +180,9 @@ class Dialling:
 
     def _our_certificate(self) -> str:
         self._require_credentials()
+        context = own_context(self.caller.settings.tls.paths)  # here: what goes wrong below is the line's fault
         with self._line() as line:
-            offer(line, self.host, self.caller.settings.tls.paths)
+            offer(line, self.host, context)
         return "the coordinator takes it in the handshake"
 
     def _session(self) -> str:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 
@@ -93,7 +93,9 @@ def _trouble(error: OSError) -> str:
 
 @contextmanager
 def connected(host: str, port: int, *, proxy: Proxy | None, credentials: str | None) -> Iterator[socket.socket]:
-    """A connection as far as the coordinator's port, through the proxy if there is one. Raises UnreachableError."""
+    """A connection as far as the coordinator's port, through the proxy if there is one. Raises UnreachableError, of
+    an OSError in the block too: only the line may be at fault there.
+    """
     first = (proxy.host, proxy.port) if proxy else (host, port)
     try:
         with socket.create_connection(first, STEP_LIMIT_S) as line:
@@ -107,7 +109,7 @@ def connected(host: str, port: int, *, proxy: Proxy | None, credentials: str | N
 def _ask_for_tunnel(line: socket.socket, target: str, proxy: Proxy, credentials: str | None) -> None:
     request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: consilo-doctor\r\n"
     if credentials is not None:
-        request += f"Proxy-Authorization: Basic {b64encode(unquote(credentials).encode()).decode()}\r\n"
+        request += f"Proxy-Authorization: Basic {b64encode(unquote_to_bytes(credentials)).decode()}\r\n"
     try:
         line.sendall(f"{request}\r\n".encode())
         head = _head(line)
@@ -185,13 +187,24 @@ def _names_host(name: str, host: str) -> bool:
     return name.lower() == host.lower()
 
 
-def offer(line: socket.socket, host: str, tls: TlsPaths) -> None:
-    """A second handshake, with this silo's certificate. Raises IdentityError when it is not accepted."""
+def own_context(tls: TlsPaths) -> ssl.SSLContext:
+    """For a handshake with this silo's certificate. Raises ConfigError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(tls.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(tls.certificate, tls.key)
     context.set_alpn_protocols(["h2"])
+    try:
+        context.load_verify_locations(tls.ca)
+        context.load_cert_chain(tls.certificate, tls.key)
+    except OSError as error:  # ssl.SSLError too
+        raise ConfigError(
+            f"[tls]: {tls.ca}, {tls.certificate} and {tls.key} cannot be used together ({error.strerror or error}): "
+            "see the row 'credentials'; were they changed just now?"
+        ) from None
+    return context
+
+
+def offer(line: socket.socket, host: str, context: ssl.SSLContext) -> None:
+    """A second handshake, with `own_context`. Raises IdentityError when this silo's certificate is not accepted."""
     try:
         with context.wrap_socket(line, server_hostname=host) as shaken:
             refused = "" if shaken.recv(1) else "closed"  # gRPC speaks first, or hangs up without an alert

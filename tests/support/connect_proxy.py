@@ -31,7 +31,7 @@ class Manner:
     status: int = 200
     """What it answers to CONNECT: 200 when it could connect, else 502."""
     credentials: str | None = None
-    """user:password, without which it answers 407."""
+    """user:password, without which it answers 407; bytes that are no UTF-8 as `surrogateescape` has them."""
     silent: bool = False
     """It takes the request and says nothing."""
     rude: bool = False
@@ -112,7 +112,8 @@ class ConnectProxy:
             writer.write(manner.answer)
             await writer.drain()
             return
-        wanted = manner.credentials and f"Proxy-Authorization: Basic {b64encode(manner.credentials.encode()).decode()}"
+        known = (manner.credentials or "").encode(errors="surrogateescape")
+        wanted = known and f"Proxy-Authorization: Basic {b64encode(known).decode()}"
         if wanted and wanted not in head.split("\r\n"):
             await _say(writer, 407)
         elif method != "CONNECT" or manner.status != 200:

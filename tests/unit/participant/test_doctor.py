@@ -100,10 +100,13 @@ def test_all_is_well(consortium: Consortium, tmp_path: Path) -> None:
         assert re.search(said, rows[step].detail), rows[step]
 
 
-def test_all_is_well_through_a_proxy(consortium: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("password", "written"), [("p@ss", "p%40ss"), ("p\udcfcss", "p%FCss")], ids=["text", "bytes"])
+def test_all_is_well_through_a_proxy(
+    consortium: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str, written: str
+) -> None:
     config = configured(tmp_path, consortium.participant("hospital-a"))
-    with ConnectProxy(Manner(credentials="me:p@ss")) as proxy:
-        url = proxy.url.replace("p@ss", "p%40ss")
+    with ConnectProxy(Manner(credentials=f"me:{password}")) as proxy:
+        url = proxy.url.replace(password, written)
         monkeypatch.setenv("https_proxy", url)
         rows = against_a_coordinator(consortium, tmp_path, config, environment={"https_proxy": url})
         assert [row.name for row in rows.values() if row.result != "ok"] == []
@@ -171,27 +174,38 @@ def test_an_older_signing_certificate_is_refused_by_its_name(consortium: Consort
     assert "signing_identity: the signing certificate" in rows["session"].detail
 
 
-@pytest.mark.parametrize("whose", ["expired", "other"])
-def test_a_certificate_that_the_coordinator_refuses(whose: str, consortium: Consortium, tmp_path: Path) -> None:
-    """gRPC says "socket closed" of both. This side's own checks are left out: the clocks or authorities differ."""
-    member = consortium.participant("hospital-a")
-    caller_settings = load_config(configured(tmp_path, member), ParticipantSettings, environment={})
-    checked = check_identity(caller_settings)
-    shown = consortium.expired() if whose == "expired" else Consortium(tmp_path / "other").participant("hospital-a")
-    tls = caller_settings.tls.model_copy(update={"certificate": shown.tls.certificate, "key": shown.tls.key})
+def dialled_with(consortium: Consortium, folder: Path, **tls: Path) -> list[Finding]:
+    """Other files under [tls] than those that this side checked."""
+    settings = load_config(
+        configured(folder, consortium.participant("hospital-a")), ParticipantSettings, environment={}
+    )
     caller = Caller(
-        settings=caller_settings.model_copy(update={"tls": tls}),
-        environment={}, clock=SystemClock(), checked=checked, consortium=None,
+        settings=settings.model_copy(update={"tls": settings.tls.model_copy(update=tls)}),
+        environment={}, clock=SystemClock(), checked=check_identity(settings), consortium=None,
     )  # fmt: skip
 
     async def scenario() -> list[Finding]:
-        async with live_coordinator(consortium, tmp_path) as live:
+        async with live_coordinator(consortium, folder) as live:
             dialling = Dialling(caller, f"localhost:{live.port}")
             return await asyncio.to_thread(lambda: list(dialling.rows()))
 
-    *_, ours, session = asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+    return asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
+@pytest.mark.parametrize("whose", ["expired", "other"])
+def test_a_certificate_that_the_coordinator_refuses(whose: str, consortium: Consortium, tmp_path: Path) -> None:
+    """gRPC says "socket closed" of both. This side's own checks are left out: the clocks or authorities differ."""
+    shown = consortium.expired() if whose == "expired" else Consortium(tmp_path / "other").participant("hospital-a")
+    *_, ours, session = dialled_with(consortium, tmp_path, certificate=shown.tls.certificate, key=shown.tls.key)
     assert not ours.ok
     assert "when it saw this silo's TLS certificate: it does not know the authority" in ours.detail
+    assert session.skipped
+
+
+def test_a_key_that_went_away_is_not_the_lines_fault(consortium: Consortium, tmp_path: Path) -> None:
+    *_, ours, session = dialled_with(consortium, tmp_path, key=tmp_path / "gone.key")
+    assert not ours.ok
+    assert re.match(r"\[tls\]: .*gone\.key cannot be used together \(No such file or directory\)", ours.detail)
     assert session.skipped
 
 
