@@ -108,7 +108,7 @@ def proxies_to(settings: ParticipantSettings, environment: Mapping[str, str]) ->
 
 
 class DaemonRunsError(ConfigError):
-    """A daemon works in the data folder."""
+    """A daemon works in the data folder, or a command that keeps daemons away meanwhile."""
 
 
 @contextlib.contextmanager
@@ -127,7 +127,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise DaemonRunsError(
-            f"another participant daemon works in {folder}: stop it, or use another data_dir"
+            f"{folder} is in use, by another participant daemon or a command that keeps it for a moment (doctor, "
+            "check, gc): stop the daemon, or try again; or use another data_dir"
         ) from None
     finally:
         os.close(descriptor)

@@ -97,13 +97,19 @@ ROWS = [
         name="a data folder that is in use: participant",
         spoil=several(Place.keep_journal, in_use("hospital-a-data/lock")),
         command=PARTICIPANT_RUNS,
-        says=("another participant daemon works in /srv/consilo/hospital-a-data: stop it, or use another data_dir"),
+        says=(
+            "/srv/consilo/hospital-a-data is in use, by another participant daemon or a command that "
+            "keeps it for a moment (doctor, check, gc): stop the daemon, or try again; or use another data_dir"
+        ),
     ),
     Row(
         name="a journal that is in use",
         spoil=several(Place.keep_journal, in_use("hospital-a-data/lock")),
         command="participant confirm-journal",
-        says=("another participant daemon works in /srv/consilo/hospital-a-data: stop it, or use another data_dir"),
+        says=(
+            "/srv/consilo/hospital-a-data is in use, by another participant daemon or a command that "
+            "keeps it for a moment (doctor, check, gc): stop the daemon, or try again; or use another data_dir"
+        ),
     ),
     Row(
         name="a folder as database",
