@@ -26,17 +26,26 @@ from participant.work import TASK_START_LIMIT_S
 from shared.clock import Clock, SystemClock
 from shared.errors import ConfigError, StorageError, TaskError
 from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
-from shared.findings import Caution, Finding, Look, found_by, found_in_order
+from shared.findings import Caution, Finding, Look, found_by, found_in_order, skipped
 
 _RENEWAL = (
     "have the authority sign this silo's request.pem again (`consilo pki sign`), put the new files in the place of the "
     "old ones, and restart the daemon when the operator has the new allow-list"
 )
+_LOADED = (
+    "not loaded a second time beside the daemon that runs: see its log (`task_loaded`, `task_unavailable`), or run "
+    "`consilo participant check`, which loads it"
+)
 _CLOCK = SystemClock()
 
 
-def local_findings(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Iterator[Finding]:
-    """Look at everything, in the order in which a start would meet it."""
+def local_findings(
+    settings: ParticipantSettings, clock: Clock = _CLOCK, *, spare_daemon: bool = False
+) -> Iterator[Finding]:
+    """Look at everything, in the order in which a start would meet it.
+
+    `spare_daemon`: beside a daemon that runs no task is loaded, since it would take from the memory of the same GPU.
+    """
     looks: dict[str, Look] = {
         "credentials": lambda: _credentials(settings, clock),
         "clock": lambda: _time(settings, clock),
@@ -45,9 +54,11 @@ def local_findings(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Iter
         "journal": lambda: _journal(settings),
         "journal marker": lambda: _marker_of(settings.signing.key),
     }
-    for name, definition in task_definitions(settings).items():
-        looks[f"task {name}"] = partial(_task, definition)
     yield from found_in_order(looks, {"consortium": ("credentials",)})
+    spared = spare_daemon and _daemon_runs(settings.participant.data_dir)
+    for name, definition in task_definitions(settings).items():
+        row = f"task {name}"
+        yield skipped(row, _LOADED) if spared else found_by(row, partial(_task, definition))
 
 
 def proxy_finding(settings: ParticipantSettings, environment: Mapping[str, str]) -> Finding:
@@ -84,6 +95,16 @@ def _folder(data_dir: Path) -> str | Caution:
             return _room_in(data_dir, "no daemon uses it")
     except DaemonRunsError:
         return _room_in(data_dir, "a daemon works in it now")
+
+
+def _daemon_runs(data_dir: Path) -> bool:
+    try:
+        with lock_folder(data_dir):
+            return False
+    except DaemonRunsError:
+        return True
+    except ConfigError:  # the row of the folder says so
+        return False
 
 
 def _room_in(data_dir: Path, use: str) -> str | Caution:

@@ -63,7 +63,10 @@ def run(config_path: Path) -> None:
 @_CONFIG
 @json_option
 def check(config_path: Path, *, as_json: bool) -> None:
-    """Check configuration, credentials, data folder and tasks, without dialling. Exit code 1 when something fails."""
+    """Check configuration, credentials, data folder and tasks, without dialling. Exit code 1 when something fails.
+
+    The tasks are loaded for it, beside a daemon that runs too: see that the GPU has room for both.
+    """
     from participant.checks import local_findings, proxy_finding
 
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
@@ -76,9 +79,9 @@ def check(config_path: Path, *, as_json: bool) -> None:
 def doctor(config_path: Path, *, as_json: bool) -> None:
     """Check everything that `check` does, and dial: name, proxy, connection, TLS, and a session with the coordinator.
 
-    For each row that is not ok it says what to do. A daemon that runs is left alone: no session is opened then, because
-    it would end that daemon's. On any other machine with this participant's identity, a session would. Exit code 1 when
-    something fails.
+    For each row that is not ok it says what to do. A daemon that runs is left alone: no task is loaded beside it, which
+    would take from the memory of its GPU, and no session is opened, because it would end that daemon's. On any other
+    machine with this participant's identity, a session would. Exit code 1 when something fails.
     """
     from participant.doctor.rows import findings
 

@@ -25,7 +25,7 @@ _CLOCK = SystemClock()
 
 def findings(settings: ParticipantSettings, environment: Mapping[str, str], clock: Clock = _CLOCK) -> Iterator[Finding]:
     """Look at this machine, then dial each coordinator address."""
-    yield from local_findings(settings, clock)
+    yield from local_findings(settings, clock, spare_daemon=True)
     request = DeviceRequest(settings.training.device)
     yield found_by("device", lambda: device_found(request, ask_accelerators()))
     checked, consortium = _identity(settings, clock)

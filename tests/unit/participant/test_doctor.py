@@ -18,7 +18,7 @@ from participant.app import check_identity, lock_folder
 from participant.cli import participant
 from participant.doctor.device import device_found
 from participant.doctor.dialling import Caller, Dialling
-from participant.doctor.rows import NEXT, in_reserve
+from participant.doctor.rows import NEXT, findings, in_reserve
 from participant.membership import check_consortium
 from participant.settings import ParticipantSettings
 from participant.tasks.accelerators import Accelerators, Device
@@ -149,6 +149,17 @@ def test_a_daemon_that_runs_keeps_its_session(consortium: Consortium, tmp_path: 
     assert rows["our certificate"].result == "ok"
     assert rows["session"].result == "skipped"
     assert "a daemon runs here" in rows["session"].detail
+
+
+def test_no_task_is_loaded_beside_a_daemon_that_runs(consortium: Consortium, tmp_path: Path) -> None:
+    config = configured(tmp_path, consortium.participant("hospital-a"))
+    with config.open("a") as file:
+        file.write('[tasks.digits]\nentry = "a_module_that_is_nowhere:Task"\n')
+    settings = load_config(config, ParticipantSettings, environment={})
+    with lock_folder(tmp_path / "data"):
+        found = next(row for row in findings(settings, {}) if row.name == "task digits")
+    assert found.skipped
+    assert "beside the daemon that runs: see its log" in found.detail
 
 
 def test_who_is_not_on_the_allow_list_reads_what_the_operator_needs(consortium: Consortium, tmp_path: Path) -> None:
