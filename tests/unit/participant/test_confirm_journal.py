@@ -118,7 +118,7 @@ def test_a_running_daemon_is_stopped_first(silo: Silo) -> None:
     with lock_folder(silo.data):
         result = silo.confirm("--yes")
     assert isinstance(result.exception, ConfigError)
-    assert "stop it" in str(result.exception)
+    assert "stop the daemon" in str(result.exception)
 
 
 def test_check_says_what_is_wrong_with_a_journal(silo: Silo) -> None:

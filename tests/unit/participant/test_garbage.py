@@ -136,7 +136,7 @@ def test_a_daemon_that_runs_keeps_its_folder(silo: Silo) -> None:
     with lock_folder(silo.data):
         ran = silo.try_to()
     assert isinstance(ran.exception, ConfigError)
-    assert "stop it" in str(ran.exception)
+    assert "stop the daemon" in str(ran.exception)
 
 
 def test_where_no_daemon_ran_nothing_is_made(silo: Silo, tmp_path: Path) -> None:
