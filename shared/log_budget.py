@@ -3,8 +3,9 @@
 Whoever can be refused can be refused a million times, and each refusal is a line. Without a limit a stranger fills the
 disk on which the rounds live. So a line that names a `peer` (or a `participant`) is written at most `LINES_MAX` times a
 minute for that peer and event, with at most `TEXT_MAX_CHARS` of each text in it; of alarms, for each `what` (a fixed
-name), so that many of a cheap kind hide none of another. The last of them says that more are left out (`more`), and the
-first one of a later minute how many were (`left_out`). What was refused is counted by the metrics whatever the log says.
+name), so that many of a cheap kind hide none of another. The last of them says that more are left out (`more`), and
+the first one of a later minute how many were (`left_out`). What was refused is counted by the metrics whatever the log
+says.
 
 Lines that name nobody are ours, and all are written. The table of peers is bounded too: identities are as many as an
 authority signs, and beyond `PEERS_MAX` they share one budget.
