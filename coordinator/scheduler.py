@@ -95,7 +95,7 @@ def startable(
         if taken:
             holders = list(dict.fromkeys(busy[member] for member in taken))
             have = "has" if len(holders) == 1 else "have"
-            waiting[candidate.job] = f"waits for {listed(holders)}, which {have} {listed(taken)}"
+            waiting[candidate.job] = f"{listed(holders)} {have} {listed(taken)}"
         elif not assessment.enough():
             waiting[candidate.job] = assessment.explain()
         else:

@@ -356,8 +356,8 @@ def _repeat_advice(job: JobStatus, refused: Sequence[str]) -> str:
             "run `consilo participant allow JOB` with the id of the new job."
         )
     return (
-        f"{why} A person at each of those silos may run `consilo participant allow {job.job}`; its --help says what "
-        "that costs."
+        f"{why} Abort this job and start another from another model; or have a person at each of those silos run "
+        f"`consilo participant allow {job.job}`, whose --help says what that costs."
     )
 
 

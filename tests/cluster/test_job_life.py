@@ -203,7 +203,7 @@ def test_jobs_run_side_by_side_and_a_paused_one_lets_others_have_its_members(stu
     waiting = study.state_of(between).job
     assert (waiting.state, waiting.reason) == (
         JobState.QUEUED,
-        "waits for left-1, right-1, which have hospital-a, hospital-b",
+        "left-1, right-1 have hospital-a, hospital-b",
     )
     for job in (left, right):
         study.pause(job)

@@ -61,7 +61,7 @@ def test_jobs_start_in_order_of_submission_and_never_share_a_member() -> None:
     both, other = make_spec(), make_spec(members=(A, B), quorum=2)
     start, waiting = startable([Candidate(HEART, both), Candidate(LUNG, other)], {}, offers(A, B, C, D))
     assert start == [HEART]
-    assert waiting == {LUNG: "waits for heart-1, which has hospital-a, hospital-b"}
+    assert waiting == {LUNG: "heart-1 has hospital-a, hospital-b"}
     start, waiting = startable([Candidate(LUNG, other)], {HEART: both}, offers(A, B, C, D))
     assert (start, list(waiting)) == ([], [LUNG])
 

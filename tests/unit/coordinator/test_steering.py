@@ -102,7 +102,7 @@ def test_a_queued_job_is_paused_at_once_and_goes_back_to_its_place(
     then(machine)
     machine.conductor.desk.abort_job(LUNG, "", OPERATOR)
     assert [standing(machine, job) for job in (HEART, KNEE)] == [JobState.RUNNING, JobState.QUEUED]
-    assert machine.conductor.desk.job_view(KNEE).waits_for.startswith("waits for heart-1, which has hospital-a")
+    assert machine.conductor.desk.job_view(KNEE).waits_for.startswith("heart-1 has hospital-a")
 
 
 @whatever_happens

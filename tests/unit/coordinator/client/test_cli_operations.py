@@ -186,7 +186,7 @@ def test_for_what_a_silo_left_is_shown_and_what_to_do_about_a_repeated_total(
     running = status(JOB, state=JobState.RUNNING)
     rounds = (committed(JOB, 1), refused_round(2))
     for state, finished, advice in (
-        (JobState.RUNNING, rounds, f"may run `consilo participant allow {JOB}`"),
+        (JobState.RUNNING, rounds, f"run `consilo participant allow {JOB}`"),
         (JobState.ABORTED, rounds, "run `consilo participant allow JOB` with the id of the new job"),
         (JobState.RUNNING, (*rounds, committed(JOB, 3)), ""),  # of the new model nothing was opened
     ):
