@@ -4,7 +4,7 @@ approve of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -37,7 +37,7 @@ from shared.ids import JobId, parse_job_id
 from shared.job import MEMBERS_MAX
 from shared.reasons import JobState
 from shared.terminal import emit, emit_line, json_option, stdout_console, warn
-from shared.wire.operations import JobDetail, JobStatus
+from shared.wire.operations import JobDetail, JobStatus, RoundStatus
 
 ROUNDS_ON_SCREEN = 15
 _ID_BYTES = 4
@@ -237,14 +237,25 @@ def _follow_in_lines(details: Iterable[JobDetail], *, as_json: bool) -> JobDetai
         if as_json:
             emit_line(detail_json(detail, fresh), as_json=True, text="")
         else:
-            spec = spec_of(detail.job)
-            if last is None or detail.job.state is not last.job.state:
-                reason = f" ({why(detail.job)})" if why(detail.job) else ""
-                protection = f", {masking_words(spec)}" if last is None else ""
-                emit_line({}, as_json=False, text=f"{detail.job.job}: {detail.job.state}{protection}{reason}")
-            for finished in fresh:
-                emit_line({}, as_json=False, text=round_line(spec, finished))
-            if last is not None and detail.job.control != last.job.control:
-                emit_line({}, as_json=False, text=f"{detail.job.job}: control {control_words(detail.job, spec)}")
+            for line in _news(detail, last, fresh):
+                emit_line({}, as_json=False, text=line)
         last = detail
     return last
+
+
+def _news(detail: JobDetail, last: JobDetail | None, fresh: Iterable[RoundStatus]) -> Iterator[str]:
+    """What `detail` says that `last` did not. That a job ended is said after its last round, as it came about."""
+    spec = spec_of(detail.job)
+    state: list[str] = []
+    if last is None or detail.job.state is not last.job.state:
+        reason = f" ({why(detail.job)})" if why(detail.job) else ""
+        protection = f", {masking_words(spec)}" if last is None else ""
+        state = [f"{detail.job.job}: {detail.job.state}{protection}{reason}"]
+    ended_now = last is not None and detail.job.state.over
+    if not ended_now:
+        yield from state
+    yield from (round_line(spec, finished) for finished in fresh)
+    if last is not None and detail.job.control != last.job.control:
+        yield f"{detail.job.job}: control {control_words(detail.job, spec)}"
+    if ended_now:
+        yield from state
