@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -69,6 +70,7 @@ def demo(
     rows of their own, over mutual TLS on loopback. Updates are masked: the coordinator sees totals only. Takes about a
     minute.
     """
+    _require_extra()
     mode: Mode = "plain" if plain else "masked"
     if drop:
         require_droppable(Protection(mode, participants), rounds=rounds)
@@ -87,6 +89,13 @@ def demo(
         raise click.ClickException(f"the audit log of this run does not verify: {federation.audit_log}")
     if drop and not (outcome.dropped and outcome.back_in):
         raise click.ClickException(f"nobody was dropped and back: what the daemons said is in {federation.logs}")
+
+
+def _require_extra() -> None:
+    """What the demo imports only later, or in its daemons, is missed before a folder is made."""
+    for module in ("sklearn", "sqlalchemy", "torch"):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 @contextmanager
