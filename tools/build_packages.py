@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from shared.build import REVISION_VARIABLE, source_revision
@@ -42,6 +43,11 @@ def build_wheel(folder: Path) -> Path:
 
 
 def _build(folder: Path, *options: str) -> None:
+    if find_spec("build") is None:
+        raise SystemExit(
+            f"{sys.executable} has no package `build`, which builds them: "
+            f"{sys.executable} -m pip install -c {ROOT / 'constraints.txt'} build"
+        )
     environment = {
         **os.environ,
         "SOURCE_DATE_EPOCH": _git("log", "-1", "--format=%ct").strip(),
