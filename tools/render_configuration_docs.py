@@ -35,7 +35,7 @@ reads there (`true`, `3`, `["a", "b"]`). Besides these, `CONSILO_OPERATOR_CONFIG
 [Samples](../deploy/samples) show each file twice: with the least that it needs, and with every key and its default.
 Copy one and check it: `consilo coordinator check`, `consilo participant check`, `consilo job digest job.toml`.
 
-**In an editor.** [JSON Schemas](../deploy/schemas) of the four files complete keys, show what they mean and mark what
+**In an editor.** [JSON Schemas](../deploy/schemas) of the four files complete keys, show what they mean and say what
 is misspelt. Editors with the TOML language server Taplo (in VS Code: Even Better TOML) follow a first line like the
 samples'; in a copy, let it lead to where the schema is:
 
