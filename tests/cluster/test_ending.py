@@ -93,7 +93,7 @@ def test_training_is_ended_and_the_coordinator_knows_at_once(tmp_path: Path) -> 
             operations.abort_job(job, "seen enough")  # type: ignore[arg-type] # as above
 
 
-@pytest.mark.parametrize("phase", ["recruiting", "uploading"])
+@pytest.mark.parametrize("phase", [pytest.param("recruiting", marks=pytest.mark.long), "uploading"])
 def test_a_coordinator_ends_in_the_middle_of_transfers(tmp_path: Path, phase: str) -> None:
     """Of a model on its way down, of an update on its way up. What came is there after the restart."""
     federation, initial = constant_federation(tmp_path, parameters=MEDIUM)

@@ -95,6 +95,7 @@ def test_a_model_over_a_link_that_is_cut(tmp_path: Path, parameters: int, cuts: 
     assert report(size, cuts, sent) <= SENT_LIMIT
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_byte_that_flips_while_the_coordinator_is_down_costs_one_resend(tmp_path: Path) -> None:
     """The file has the right length. What is in it is believed only by its digest."""

@@ -72,7 +72,7 @@ def test_a_peer_that_stops_answering_is_noticed_in_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("forgets_after_s", "idle_s"),
     [
-        pytest.param(6.0, 15.0, id="scaled", marks=pytest.mark.timeout(180)),
+        pytest.param(6.0, 15.0, id="scaled", marks=[pytest.mark.long, pytest.mark.timeout(180)]),
         pytest.param(60.0, 600.0, id="whole", marks=[pytest.mark.long, pytest.mark.timeout(900)]),
     ],
 )

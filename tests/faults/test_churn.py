@@ -16,6 +16,7 @@ SEED = 1
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_job_goes_on_while_silos_come_and_go(tmp_path: Path) -> None:
     """Of this seed the first goes as soon as survivors are confirmed in round 3, or in one after it."""

@@ -55,6 +55,7 @@ def test_a_failure_shows_the_traceback_and_people_get_tables(capfd: pytest.Captu
         assert text in shown.stdout
 
 
+@pytest.mark.long  # a daemon that goes on is in tests/cluster/test_task_checkpoint.py
 def test_a_training_is_interrupted_once_and_goes_on(tmp_path: Path) -> None:
     saving = ["--entry", "sample_tasks:Saving", *SAMPLE[2:], "--training", f"steps={tmp_path / 'steps'}"]
     tried = call("try", *saving, "--interrupt", "--json")
