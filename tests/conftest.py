@@ -5,6 +5,7 @@ machine's proxy is nobody's.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from io import TextIOBase
@@ -58,4 +59,20 @@ def _no_proxy_of_this_machine() -> Iterator[None]:
         for name in (*PROXY_VARIABLES, *EXCEPTION_VARIABLES, ADDRESS_VARIABLE, "all_proxy"):
             patch.delenv(name, raising=False)
             patch.delenv(name.upper(), raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _core_limit_of_the_tests_stays() -> Iterator[None]:
+    """Commands that run in the tests' own process would lower it for good: `test_dumps` looks at it in processes of
+    their own.
+    """
+    lower = resource.setrlimit
+
+    def spared(which: int, limits: tuple[int, int]) -> None:
+        if which != resource.RLIMIT_CORE:
+            lower(which, limits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resource, "setrlimit", spared)
         yield

@@ -61,6 +61,7 @@ def test_two_full_files_hold_what_was_printed_last(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["task.log", "task.log.1"]
 
 
+@pytest.mark.long  # seen to lose two lines once, on a machine with much else to do
 def test_processes_that_print_at_once_rename_once(tmp_path: Path) -> None:
     """Else the older generation would be a few lines, and what was before them lost."""
     log = tmp_path / "task.log"
