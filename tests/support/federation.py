@@ -165,7 +165,9 @@ class Federation:
         self._processes: dict[str, Process] = {}
         self.address = f"localhost:{port or free_port()}"
         self._links = links or {}
-        self.metrics_port = free_port() if metrics else None
+        self.metrics_ports = {name: free_port() for name in ("coordinator", *self.members)} if metrics else {}
+        """Where each daemon's metrics are, by its name."""
+        self.metrics_port = self.metrics_ports.get("coordinator")
         self._log_level = log_level
         two = {"minimum_survivors": 2, "allow_two_party": True} if len(self.members) == TWO_PARTY else {}
         self._policies = policies or {}
@@ -298,7 +300,7 @@ class Federation:
                 **_credentials(credentials.folder),
                 "access": {"allowlist": str(self.consortium.allowlist)},
                 "consortium": {"manifest": str(self._manifest.path)},
-                "metrics": {"listen": "off" if self.metrics_port is None else f"127.0.0.1:{self.metrics_port}"},
+                "metrics": {"listen": self._metrics_of("coordinator")},
                 "log": {"level": self._log_level},
             },
         )
@@ -323,9 +325,13 @@ class Federation:
                     "digest": str(self._manifest.consortium.digest),
                 },
                 "policy": {**self._policy, **self._policies.get(member, {})},
-                "metrics": {"listen": "off"},
+                "metrics": {"listen": self._metrics_of(member)},
             },
         )
+
+    def _metrics_of(self, name: str) -> str:
+        port = self.metrics_ports.get(name)
+        return "off" if port is None else f"127.0.0.1:{port}"
 
 
 def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]:
