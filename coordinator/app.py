@@ -28,8 +28,8 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -55,12 +55,14 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.startup import Credentials, Records, check_consortium, check_identity, open_allowlist, open_records
 from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
+from shared.busy import CountedThreads
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
 from shared.disk_use import keep_looking
 from shared.dumps import forbid_core_dumps
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
+from shared.expiry import SIGNING, tls_ends
 from shared.identity import AllowlistFile, Identity, Role
 from shared.ids import ParticipantId
 from shared.log import SecretGuard, configure_logging
@@ -69,6 +71,7 @@ from shared.signals import when_told_to_end
 from shared.wire.sealed import seal
 
 TRANSFER_THREADS = 8
+ALLOWLIST_S = 5.0  # between two looks at who is on the allow-list, for the metrics; each call looks for itself
 DRAIN_S = 2.0
 GRACE_S = 1.5
 THREAD_END_S = 1.5
@@ -176,7 +179,10 @@ class _Process:
         self._build: BuildInfo = build_info(environment=os.environ)
         self._metrics = metrics(build=self._build)
         self._times = times
+        self._wall = Wall(allowlist=allowlist, counter=self._metrics, on_unknown=end_at_once)
         self._metrics.log_values_refused(lambda: guard.refused)
+        self._metrics.audit(records.audit, lambda: records.projection.published)
+        self._metrics.certificates({SIGNING: credentials.signing.expires})
 
     async def main(self) -> bool:
         """Whether all threads ended in time."""
@@ -200,18 +206,20 @@ class _Process:
             on_broken=broken,
             on_bug=end_of_bug,
         )
-        threads = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="transfer")
+        threads = CountedThreads(TRANSFER_THREADS, name="transfer")
         sessions = Sessions(loop=loop, counter=self._metrics)
         conductor, folds, intake = self._conductor(thread, sessions)
         self._record_start()
         conductor.start()
+        self._follow_jobs(conductor, thread)
         thread.start(conductor)
         try:
+            self._metrics.saturation(_Saturation(thread, folds, threads, self._wall))
             server, session_service, operations = self._server(conductor, thread, intake, sessions, threads)
             with ExitStack() as serving:
                 await self._listen(server, serving)
                 watching = asyncio.create_task(session_service.watch_allowlist())
-                looking = asyncio.create_task(self._look_at_disk(threads))
+                looking = asyncio.create_task(self._look_around(threads))
                 try:
                     await ending
                 finally:
@@ -274,7 +282,7 @@ class _Process:
         thread: ConductorThread,
         intake: Intake,
         sessions: Sessions,
-        threads: ThreadPoolExecutor,
+        threads: CountedThreads,
     ) -> tuple[CoordinatorServer, SessionService, OperationsService]:
         signing = self._credentials.signing
         frames = Frames(blobs=self._records.blobs, threads=threads)
@@ -311,7 +319,7 @@ class _Process:
                 "TransferService": transfer.handlers,
                 "OperationsService": operations.handlers,
             },
-            wall=Wall(allowlist=self._allowlist, counter=self._metrics, on_unknown=end_at_once),
+            wall=self._wall,
             tls=self._settings.tls.paths,
             addresses=self._settings.coordinator.listen,
         )
@@ -337,9 +345,27 @@ class _Process:
             signing_expires=self._credentials.signing.expires.isoformat(),
         )
 
-    async def _look_at_disk(self, threads: ThreadPoolExecutor) -> None:
-        look = partial(disk_use, self._settings.coordinator.data_dir)
-        await keep_looking(look, self._metrics.disk, threads=threads)
+    def _follow_jobs(self, conductor: Conductor, thread: ConductorThread) -> None:
+        def look() -> None:
+            self._metrics.jobs_stand(conductor.standings())
+
+        look()
+        thread.listen(look)
+
+    async def _look_around(self, threads: CountedThreads) -> None:
+        """At what nobody tells of when it changes."""
+        tls = self._settings.tls
+        disk = partial(disk_use, self._settings.coordinator.data_dir)
+        certificates = partial(tls_ends, certificate=tls.certificate, ca=tls.ca)
+        await asyncio.gather(
+            keep_looking(disk, self._metrics.disk, threads=threads),
+            keep_looking(certificates, self._metrics.certificates, threads=threads),
+            keep_looking(self._allowlist.participants, self._show_allowed, threads=threads, every_s=ALLOWLIST_S),
+        )
+
+    def _show_allowed(self, participants: Sequence[str]) -> None:
+        if self._allowlist.problem is None:  # a list that cannot be used now takes nobody off
+            self._metrics.allowed([ParticipantId(participant) for participant in participants])
 
     def _record_start(self) -> None:
         facts = {
@@ -353,7 +379,35 @@ class _Process:
         self._records.audit.accept(entry)
 
 
-def _shut_down(threads: ThreadPoolExecutor, *, wait_s: float) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Saturation:
+    """How much of the process is in use, for the metrics. Any thread asks."""
+
+    conductor: ConductorThread
+    folds: FoldThread
+    threads: CountedThreads
+    wall: Wall
+
+    def conductor_waiting(self) -> int:
+        return self.conductor.waiting
+
+    def conductor_busy_s(self) -> float:
+        return self.conductor.busy_s
+
+    def fold_busy_s(self) -> float:
+        return self.folds.busy_s
+
+    def transfer_threads(self) -> int:
+        return self.threads.threads
+
+    def transfer_threads_busy(self) -> int:
+        return self.threads.busy
+
+    def calls_open(self) -> int:
+        return self.wall.open_calls
+
+
+def _shut_down(threads: CountedThreads, *, wait_s: float) -> bool:
     """End a pool, with what was not begun. Whether all of its threads ended in time."""
     ending = threading.Thread(target=threads.shutdown, kwargs={"cancel_futures": True}, daemon=True)
     ending.start()

@@ -63,7 +63,7 @@ def test_alarms_are_counted_by_what_was_wrong() -> None:
 
 def test_the_disk_is_told_by_kind() -> None:
     of = metrics()
-    of.disk(DiskUse(dict.fromkeys(DiskKind, 1), {kind: 10 * number for number, kind in enumerate(DiskKind)}, 77))
+    of.disk(DiskUse(dict.fromkeys(DiskKind, 1), {kind: 10 * number for number, kind in enumerate(DiskKind)}, 77, 990))
     assert value(of, "disk_bytes", kind="journal") == 0
     assert value(of, "disk_bytes", kind="journal_log") == 10
     assert value(of, "disk_free_bytes") == 77

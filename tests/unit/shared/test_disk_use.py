@@ -60,7 +60,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_one_look_that_fails_is_not_the_last() -> None:
-    looks, seen = iter([None, DiskUse({Kind.REST: 1}, {Kind.REST: 2}, 3)]), list[DiskUse[Kind]]()
+    looks, seen = iter([None, DiskUse({Kind.REST: 1}, {Kind.REST: 2}, 3, 9)]), list[DiskUse[Kind]]()
 
     def look() -> DiskUse[Kind]:
         found = next(looks)
