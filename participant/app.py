@@ -52,6 +52,7 @@ from shared.consortium import Consortium
 from shared.disk_use import keep_looking
 from shared.entropy import SystemEntropy
 from shared.errors import ConfigError, DurabilityUnknown, StorageError
+from shared.expiry import SIGNING, tls_ends
 from shared.identity import Role
 from shared.ids import RoundKey, TaskName
 from shared.proxies import Proxy, proxy_for
@@ -178,7 +179,8 @@ class Daemon:
         self._build = build_info(environment=environment)
         self._metrics = metrics(build=self._build)
         self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        self._bulk = BulkChannels(tls=settings.tls.paths)
+        self._metrics.certificates({SIGNING: checked.signing.expires})
+        self._bulk = BulkChannels(tls=settings.tls.paths, counter=self._metrics)
         folder = settings.participant.data_dir
         logs = folder / TASK_LOGS
         logs.mkdir(mode=0o700, exist_ok=True)
@@ -186,6 +188,8 @@ class Daemon:
             name: TaskRunner(definition=definition, log=logs / f"{name}.log")
             for name, definition in task_definitions(settings).items()
         }
+        for name in self._tasks:
+            self._metrics.task_loaded(name, available=False)
         key = settings.signing.key
         self._journal = SqliteJournal(folder / JOURNAL_FILE, on_opening=lambda journal: advance(journal, key))
         self._doubt = take_into_use(self._journal, key)
@@ -213,6 +217,7 @@ class Daemon:
             ),
             rounds=self._driver,
             observer=self._metrics,
+            counter=self._metrics,
         )
 
     async def run(self) -> None:
@@ -227,7 +232,7 @@ class Daemon:
         self._serve_metrics()
         self._begin()
         warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
-        looking = asyncio.create_task(self._look_at_disk())
+        looking = asyncio.create_task(self._look_around())
         session = asyncio.create_task(self._session.run())
         waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
         log.info(
@@ -294,8 +299,14 @@ class Daemon:
                 "task_loaded", task=name, device=ready.device, note=ready.device_note or "", parameters=ready.parameters
             )
 
-    async def _look_at_disk(self) -> None:
-        await keep_looking(partial(disk_use, self._settings.participant.data_dir), self._metrics.disk)
+    async def _look_around(self) -> None:
+        """At what nobody tells of when it changes."""
+        tls = self._settings.tls
+        certificates = partial(tls_ends, certificate=tls.certificate, ca=tls.ca)
+        await asyncio.gather(
+            keep_looking(partial(disk_use, self._settings.participant.data_dir), self._metrics.disk),
+            keep_looking(certificates, self._metrics.certificates),
+        )
 
     def _report(self, key: RoundKey, event: Event, quiet_until: float = 0.0) -> None:
         try:
@@ -327,6 +338,7 @@ class Daemon:
             signer=self._checked.signing.key,
             clock=self._clock,
             share_progress=self._settings.policy.share_progress,
+            observer=self._metrics,
         )
 
     def _policy(self) -> Policy:

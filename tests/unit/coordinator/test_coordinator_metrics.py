@@ -119,7 +119,9 @@ def test_they_are_served_and_the_port_is_ours_alone(metrics: CoordinatorMetrics)
 
 
 def test_the_disk_is_told_by_kind(metrics: CoordinatorMetrics) -> None:
-    metrics.disk(DiskUse(dict.fromkeys(DiskKind, 1), {kind: 10 * number for number, kind in enumerate(DiskKind)}, 77, 990))
+    metrics.disk(
+        DiskUse(dict.fromkeys(DiskKind, 1), {kind: 10 * number for number, kind in enumerate(DiskKind)}, 77, 990)
+    )
     assert _value(metrics, "disk_bytes", kind="models") == 0
     assert _value(metrics, "disk_bytes", kind="spools") == 10
     assert _value(metrics, "disk_free_bytes") == 77

@@ -51,7 +51,7 @@ from shared.errors import (
     UnreachableError,
 )
 from shared.identity import SigningKey
-from shared.ids import AttemptKey, Digest, RoundKey, parse_participant_id, parse_task_name
+from shared.ids import AttemptKey, Digest, RoundKey, TaskName, parse_participant_id, parse_task_name
 from shared.protocol.messages import AttemptStart, Envelope, Sealed, UploadCommit, attempt_digest
 from shared.reasons import AttemptAbortReason, DropReason, Purpose
 from shared.secagg.fixed_point import scale_exponent
@@ -202,6 +202,8 @@ class Workshop:
         self.journal = SqliteJournal(folder / "journal.sqlite")
         self.events: asyncio.Queue[tuple[RoundKey, Event]] = asyncio.Queue()
         self.fatal: list[BaseException] = []
+        self.trainings: list[float] = []
+        self.loads: list[tuple[TaskName, bool]] = []
         self.work = AsyncWork(
             means=Means(
                 participant=parse_participant_id("hospital-a"),
@@ -212,11 +214,18 @@ class Workshop:
                 signer=SigningKey.from_seed(Secret(bytes(32))),
                 clock=SystemClock(),
                 share_progress=True,
+                observer=self,
                 disk_retry_s=0.01,
             ),
             report=lambda key, event: self.events.put_nowait((key, event)),
             on_fatal=self.fatal.append,
         )
+
+    def trained(self, seconds: float) -> None:
+        self.trainings.append(seconds)
+
+    def task_loaded(self, name: TaskName, *, available: bool) -> None:
+        self.loads.append((name, available))
 
     async def all_events(self, count: int) -> Sequence[Event]:
         return [(await asyncio.wait_for(self.events.get(), LIMIT_S))[1] for _ in range(count)]

@@ -60,6 +60,7 @@ class Heard:
     refused_errors: list[PeerError] = field(default_factory=list)
     said_messages: list[ParticipantMessage] = field(default_factory=list)
     states: list[bool] = field(default_factory=list)
+    failures: list[FederationError] = field(default_factory=list)
     say: Callable[[RoundReply], None] | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,6 +78,9 @@ class Heard:
 
     def session(self, *, open_now: bool) -> None:
         self.states.append(open_now)
+
+    def session_failed(self, error: FederationError) -> None:
+        self.failures.append(error)
 
     def said(self, message: ParticipantMessage) -> None:
         self.said_messages.append(message)
