@@ -6,6 +6,5 @@ prometheus_client. What somebody else counts anyway is read at each scrape, on t
 
 from coordinator.metrics.declared import JOBS_SHOWN_MAX, PHASES
 from coordinator.metrics.observer import CoordinatorMetrics
-from coordinator.metrics.serving import serve_metrics
 
-__all__ = ["JOBS_SHOWN_MAX", "PHASES", "CoordinatorMetrics", "serve_metrics"]
+__all__ = ["JOBS_SHOWN_MAX", "PHASES", "CoordinatorMetrics"]

@@ -148,15 +148,16 @@ class Federation:
         policy: Mapping[str, object] | None = None,
         policies: Mapping[str, Mapping[str, object]] | None = None,
         metrics: bool = False,
+        status: bool = False,
         log_level: str = "info",
         port: int | None = None,
         links: Mapping[str, str] | None = None,
         now: datetime | None = None,
     ) -> None:
         """`options`: for each participant, the options of its one task, which is called `study`. `policy`: what silos
-        say beside that they take plain jobs; `policies`: what single ones say besides. `port`: where the coordinator
-        listens. `links`: which addresses members dial who do not dial it directly. `now`: the first day of the
-        certificates.
+        say beside that they take plain jobs; `policies`: what single ones say besides. `status`: whether each has a
+        status page. `port`: where the coordinator listens. `links`: which addresses members dial who do not dial it
+        directly. `now`: the first day of the certificates.
         """
         self.folder = folder
         self.members = sorted(options)
@@ -168,6 +169,7 @@ class Federation:
         self.metrics_ports = {name: free_port() for name in ("coordinator", *self.members)} if metrics else {}
         """Where each daemon's metrics are, by its name."""
         self.metrics_port = self.metrics_ports.get("coordinator")
+        self._status = status
         self._log_level = log_level
         two = {"minimum_survivors": 2, "allow_two_party": True} if len(self.members) == TWO_PARTY else {}
         self._policies = policies or {}
@@ -301,6 +303,7 @@ class Federation:
                 "access": {"allowlist": str(self.consortium.allowlist)},
                 "consortium": {"manifest": str(self._manifest.path)},
                 "metrics": {"listen": self._metrics_of("coordinator")},
+                **self._status_table(),
                 "log": {"level": self._log_level},
             },
         )
@@ -326,12 +329,16 @@ class Federation:
                 },
                 "policy": {**self._policy, **self._policies.get(member, {})},
                 "metrics": {"listen": self._metrics_of(member)},
+                **self._status_table(),
             },
         )
 
     def _metrics_of(self, name: str) -> str:
         port = self.metrics_ports.get(name)
         return "off" if port is None else f"127.0.0.1:{port}"
+
+    def _status_table(self) -> dict[str, dict[str, str]]:
+        return {"status": {"listen": f"127.0.0.1:{free_port()}" if self._status else "off"}}
 
 
 def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]:
