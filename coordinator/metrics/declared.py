@@ -52,8 +52,9 @@ _ERRORS = (
 )  # fmt: skip
 _OPERATOR_GUIDE = "guide-operator.md#11-back-up-and-restore"
 
-_JOB = Label("job", said="each job with an open round, and the 100 that moved last")
-_NOT_OVER = Label("job", said="jobs that are not over, at most 100: those that run before those that wait")
+_JOB = Label("job", said="jobs that have an open round or moved lately")
+_OPEN_JOB = Label("job", said="jobs that have an open round")
+_NOT_OVER = Label("job", said="jobs that are not over")
 _PARTICIPANT = Label("participant", said="members of the job")
 _ALLOWED = Label("participant", said="participants on the allow-list")
 _PHASE = Label("phase", PHASES)
@@ -87,20 +88,20 @@ ROUND_PHASE = gauge(
     "folding (in brackets: of a masked round)"),
 )  # fmt: skip
 ROUND_NUMBER = gauge("round_number", "The number of a job's last started round.", _JOB)
-ROUND_QUORUM = gauge("round_quorum", "Members that must be Ready for the open round's attempt to begin.", _JOB)
-ROUND_FLOOR = gauge("round_floor", "Updates below which the open round's attempt fails.", _JOB)
+ROUND_QUORUM = gauge("round_quorum", "Members that must be Ready for the open round's attempt to begin.", _OPEN_JOB)
+ROUND_FLOOR = gauge("round_floor", "Updates below which the open round's attempt fails.", _OPEN_JOB)
 ROUND_READY = gauge("round_ready", "Members of the open round that are Ready.", _JOB)
 ROUND_UPDATES = gauge("round_updates", "Updates that arrived in the open round's attempt.", _JOB)
 ROUND_WAITING_ON = gauge("round_waiting_on", "1 for each member that a round waits on.", _JOB, _PARTICIPANT)
 ROUND_PHASE_START = gauge(
     "round_phase_start_time_seconds",
     "Unix time at which the open round came to its phase; after a restart, that of the restart. None between rounds.",
-    _JOB,
+    _OPEN_JOB,
 )
 ROUND_DEADLINE = gauge(
     "round_deadline_time_seconds",
     "Unix time at which the open round goes on, or ends, whatever comes. None between rounds and while it is folded.",
-    _JOB,
+    _OPEN_JOB,
 )
 LAST_COMMIT = gauge(
     "last_commit_time_seconds", "Unix time of the job's last round with a result, of those of this process.", _JOB

@@ -44,8 +44,8 @@ _TRAINING_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 
 _PEER = (ConflictError, IdentityError, LateError, PhaseError, RefusedError, UnknownError, WireError)
 _FAILURES = (*_PEER, ConfigError, StorageError, UnreachableError)
 
-_JOB = Label("job", said="each job with an open round here, and the 100 that moved last")
-_OPEN_JOB = Label("job", said="jobs with an open round here, at most 64")
+_JOB = Label("job", said="jobs that have an open round here or moved lately")
+_OPEN_JOB = Label("job", said="jobs that have an open round here")
 
 
 def _names(errors: tuple[type[Exception], ...]) -> tuple[str, ...]:
