@@ -1,4 +1,4 @@
-"""docs/metrics.md is what the declarations say, both daemons register these and no others, and the guide asks for them."""
+"""docs/metrics.md is what the declarations say, daemons register these and no others, and the guide asks for them."""
 
 from __future__ import annotations
 

@@ -248,6 +248,21 @@ def worked(folder: Path, task: FakeTask, transfers: FakeTransfers, offer: Offer,
     return asyncio.run(scenario())
 
 
+def test_loads_and_trainings_are_told_of(tmp_path: Path) -> None:
+    async def scenario(task: FakeTask, folder: Path, events: int) -> Workshop:
+        shop = Workshop(folder, task, FakeTransfers())
+        shop.work.start_work(make_offer())
+        await shop.all_events(events)
+        await shop.work.close()
+        return shop
+
+    failed = TaskFailed(reason=DropReason.TASK_CRASHED, message="no")
+    trained = asyncio.run(scenario(FakeTask(), _folder(tmp_path / "trained"), 2))
+    crashed = asyncio.run(scenario(FakeTask(training=failed), _folder(tmp_path / "crashed"), 2))
+    assert (len(trained.trainings), trained.loads) == (1, [("heart", True)])
+    assert (crashed.trainings, crashed.loads) == ([], [("heart", True)])
+
+
 def test_a_round_of_training_ends_in_a_spooled_update(tmp_path: Path) -> None:
     task = FakeTask()
     progress, done = worked(tmp_path, task, FakeTransfers(), make_offer(), events=2)
