@@ -239,7 +239,7 @@ class _Process:
         self._follow_jobs(conductor, thread)
         thread.start(conductor)
         try:
-            self._metrics.saturation(_Saturation(thread, folds, threads, self._wall))
+            self._metrics.saturation(conductor=thread, folds=folds, threads=threads, calls=self._wall)
             services = self._services(conductor, thread, intake, sessions, threads)
             server = self._server(services)
             with ExitStack() as serving:
@@ -433,34 +433,6 @@ class _Process:
         entry = self._records.audit.entry("coordinator_started", facts)
         self._records.store.append_audit(entry)
         self._records.audit.accept(entry)
-
-
-@dataclass(frozen=True, slots=True)
-class _Saturation:
-    """How much of the process is in use, for the metrics. Any thread asks."""
-
-    conductor: ConductorThread
-    folds: FoldThread
-    threads: CountedThreads
-    wall: Wall
-
-    def conductor_waiting(self) -> int:
-        return self.conductor.waiting
-
-    def conductor_busy_s(self) -> float:
-        return self.conductor.busy_s
-
-    def fold_busy_s(self) -> float:
-        return self.folds.busy_s
-
-    def transfer_threads(self) -> int:
-        return self.threads.threads
-
-    def transfer_threads_busy(self) -> int:
-        return self.threads.busy
-
-    def calls_open(self) -> int:
-        return self.wall.open_calls
 
 
 def _shut_down(threads: CountedThreads, *, wait_s: float) -> bool:

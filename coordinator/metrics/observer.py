@@ -32,20 +32,33 @@ class AuditState(Protocol):
     def head_time(self) -> datetime | None: ...
 
 
-class Saturation(Protocol):
-    """How much of the process is in use; see `coordinator.metrics.declared`. Any thread reads it."""
+class Busy(Protocol):
+    """What is read of a thread (`coordinator.fold_thread.FoldThread`). Any thread asks, here and below."""
 
-    def conductor_waiting(self) -> int: ...
+    @property
+    def busy_s(self) -> float: ...
 
-    def conductor_busy_s(self) -> float: ...
 
-    def fold_busy_s(self) -> float: ...
+class Conducts(Busy, Protocol):
+    """What is read of `coordinator.conducting.ConductorThread`."""
 
-    def transfer_threads(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
 
-    def transfer_threads_busy(self) -> int: ...
 
-    def calls_open(self) -> int: ...
+class Pool(Protocol):
+    """What is read of `shared.busy.CountedThreads`."""
+
+    threads: int
+
+    @property
+    def busy(self) -> int: ...
+
+
+class Calls(Protocol):
+    """What is read of `coordinator.rpc.authorization.Wall`."""
+
+    open_calls: int
 
 
 class CoordinatorMetrics:
@@ -146,12 +159,12 @@ class CoordinatorMetrics:
         self._registered.read(declared.AUDIT_PUBLISHED, published)
         self._registered.read(declared.AUDIT_HEAD_TIME, head_time)
 
-    def saturation(self, of: Saturation) -> None:
+    def saturation(self, *, conductor: Conducts, folds: Busy, threads: Pool, calls: Calls) -> None:
         """Follow how much of this process is in use."""
         read = self._registered.read
-        read(declared.CONDUCTOR_WAITING, of.conductor_waiting)
-        read(declared.CONDUCTOR_BUSY, of.conductor_busy_s)
-        read(declared.FOLD_BUSY, of.fold_busy_s)
-        read(declared.TRANSFER_THREADS, of.transfer_threads)
-        read(declared.TRANSFER_THREADS_BUSY, of.transfer_threads_busy)
-        read(declared.CALLS_OPEN, of.calls_open)
+        read(declared.CONDUCTOR_WAITING, lambda: conductor.waiting)
+        read(declared.CONDUCTOR_BUSY, lambda: conductor.busy_s)
+        read(declared.FOLD_BUSY, lambda: folds.busy_s)
+        read(declared.TRANSFER_THREADS, lambda: threads.threads)
+        read(declared.TRANSFER_THREADS_BUSY, lambda: threads.busy)
+        read(declared.CALLS_OPEN, lambda: calls.open_calls)

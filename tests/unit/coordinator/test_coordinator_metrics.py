@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import urllib.request
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -315,32 +315,28 @@ def test_a_certificate_that_is_replaced_is_seen_at_the_next_look(metrics: Coordi
     assert look() == after
 
 
+@dataclass
+class InUse:
+    """Everything that is read of the process's parts, in one."""
+
+    waiting: int = 1
+    busy_s: float = 2.5
+    threads: int = 8
+    busy: int = 5
+    open_calls: int = 6
+
+
 def test_how_much_is_in_use_is_asked_at_each_scrape(metrics: CoordinatorMetrics) -> None:
-    class Of:
-        def conductor_waiting(self) -> int:
-            return 1
-
-        def conductor_busy_s(self) -> float:
-            return 2.5
-
-        def fold_busy_s(self) -> float:
-            return 3.5
-
-        def transfer_threads(self) -> int:
-            return 8
-
-        def transfer_threads_busy(self) -> int:
-            return 5
-
-        def calls_open(self) -> int:
-            return 6
-
     names = (
         "conductor_waiting", "conductor_busy_seconds_total", "fold_busy_seconds_total", "transfer_threads",
         "transfer_threads_busy", "calls_open",
     )  # fmt: skip
-    metrics.saturation(Of())
+    assert [_value(metrics, name) for name in names] == [None] * len(names)
+    now = InUse()
+    metrics.saturation(conductor=now, folds=InUse(busy_s=3.5), threads=now, calls=now)
     assert [_value(metrics, name) for name in names] == [1, 2.5, 3.5, 8, 5, 6]
+    now.waiting = 7
+    assert _value(metrics, "conductor_waiting") == 7
 
 
 def test_an_event_loop_that_is_late_is_seen(metrics: CoordinatorMetrics) -> None:
