@@ -29,7 +29,6 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -59,12 +58,14 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.startup import Credentials, Records, check_consortium, check_identity, open_allowlist, open_records
 from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
+from shared.busy import CountedThreads
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
 from shared.disk_use import keep_looking
 from shared.dumps import forbid_core_dumps
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
+from shared.expiry import SIGNING, tls_ends
 from shared.exposition import metrics_routes
 from shared.health_report import HEALTH_PATH, HealthReport, health_route
 from shared.heartbeat import keep_beating
@@ -78,6 +79,7 @@ from shared.signals import when_told_to_end
 from shared.wire.sealed import seal
 
 TRANSFER_THREADS = 8
+ALLOWLIST_S = 5.0  # between two looks at who is on the allow-list, for the metrics; each call looks for itself
 DRAIN_S = 2.0
 GRACE_S = 1.5
 THREAD_END_S = 1.5
@@ -198,7 +200,11 @@ class _Process:
         self._metrics = metrics(build=self._build)
         self._health = Health()
         self._times = times
+        self._wall = Wall(allowlist=allowlist, counter=self._metrics, on_unknown=end_at_once)
         self._metrics.log_values_refused(lambda: guard.refused)
+        self._metrics.readiness(lambda: self._health.live and self._health.readiness.ready)
+        self._metrics.audit(records.audit, lambda: records.projection.published)
+        self._metrics.certificates({SIGNING: credentials.signing.expires})
 
     async def main(self) -> bool:
         """Whether all threads ended in time."""
@@ -223,22 +229,24 @@ class _Process:
             on_broken=broken,
             on_bug=end_of_bug,
         )
-        threads = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="transfer")
+        threads = CountedThreads(TRANSFER_THREADS, name="transfer")
         sessions = Sessions(loop=loop, counter=self._metrics)
         conductor, folds, intake = self._conductor(thread, sessions)
         self._record_start()
         conductor.start()
         self._health.see(conductor.readiness)
         thread.listen(lambda: self._health.see(conductor.readiness))
+        self._follow_jobs(conductor, thread)
         thread.start(conductor)
         try:
+            self._metrics.saturation(conductor=thread, folds=folds, threads=threads, calls=self._wall)
             services = self._services(conductor, thread, intake, sessions, threads)
             server = self._server(services)
             with ExitStack() as serving:
                 await self._listen(server, serving)
                 watching = asyncio.create_task(services.session.watch_allowlist())
-                looking = asyncio.create_task(self._look_at_disk(threads))
-                beating = asyncio.create_task(keep_beating(self._health.loop, lambda _: None))
+                looking = asyncio.create_task(self._look_around(threads))
+                beating = asyncio.create_task(keep_beating(self._health.loop, self._metrics.loop_lag))
                 following = asyncio.create_task(self._follow_conductor(thread))
                 try:
                     await ending
@@ -306,7 +314,7 @@ class _Process:
         thread: ConductorThread,
         intake: Intake,
         sessions: Sessions,
-        threads: ThreadPoolExecutor,
+        threads: CountedThreads,
     ) -> _Services:
         signing = self._credentials.signing
         frames = Frames(blobs=self._records.blobs, threads=threads)
@@ -347,7 +355,7 @@ class _Process:
                 "OperationsService": services.operations.handlers,
                 "Health": services.health.handlers,
             },
-            wall=Wall(allowlist=self._allowlist, counter=self._metrics, on_unknown=end_at_once),
+            wall=self._wall,
             tls=self._settings.tls.paths,
             addresses=self._settings.coordinator.listen,
         )
@@ -373,6 +381,28 @@ class _Process:
             signing_expires=self._credentials.signing.expires.isoformat(),
         )
 
+    def _follow_jobs(self, conductor: Conductor, thread: ConductorThread) -> None:
+        def look() -> None:
+            self._metrics.jobs_stand(conductor.standings())
+
+        look()
+        thread.listen(look)
+
+    async def _look_around(self, threads: CountedThreads) -> None:
+        """At what nobody tells of when it changes."""
+        tls = self._settings.tls
+        disk = partial(disk_use, self._settings.coordinator.data_dir)
+        certificates = partial(tls_ends, certificate=tls.certificate, ca=tls.ca)
+        await asyncio.gather(
+            keep_looking(disk, self._metrics.disk, threads=threads),
+            keep_looking(certificates, self._metrics.certificates, threads=threads),
+            keep_looking(self._allowlist.participants, self._show_allowed, threads=threads, every_s=ALLOWLIST_S),
+        )
+
+    def _show_allowed(self, participants: Sequence[str]) -> None:
+        if self._allowlist.problem is None:  # a list that cannot be used now takes nobody off
+            self._metrics.allowed([ParticipantId(participant) for participant in participants])
+
     def _status_routes(self) -> Routes:
         """What the status listener answers. Called on its threads."""
         return {HEALTH_PATH: health_route(self._report)}
@@ -393,10 +423,6 @@ class _Process:
             await thread.call(self._health.conductor.beat)
             await asyncio.sleep(CONDUCTOR_BEAT_S)
 
-    async def _look_at_disk(self, threads: ThreadPoolExecutor) -> None:
-        look = partial(disk_use, self._settings.coordinator.data_dir)
-        await keep_looking(look, self._metrics.disk, threads=threads)
-
     def _record_start(self) -> None:
         facts = {
             "coordinator": self._credentials.tls.identity.uri,
@@ -409,7 +435,7 @@ class _Process:
         self._records.audit.accept(entry)
 
 
-def _shut_down(threads: ThreadPoolExecutor, *, wait_s: float) -> bool:
+def _shut_down(threads: CountedThreads, *, wait_s: float) -> bool:
     """End a pool, with what was not begun. Whether all of its threads ended in time."""
     ending = threading.Thread(target=threads.shutdown, kwargs={"cancel_futures": True}, daemon=True)
     ending.start()

@@ -24,7 +24,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from coordinator.storage.interface import AuditEntry
@@ -84,6 +84,7 @@ class AuditLog:
         self._clock = clock
         self._size = 0 if last is None else last.seq + 1
         self._head = GENESIS if last is None else head_of(last)
+        self._head_time = None if last is None else time_of(last)
 
     @property
     def size(self) -> int:
@@ -93,6 +94,11 @@ class AuditLog:
     @property
     def head(self) -> Digest:
         return self._head
+
+    @property
+    def head_time(self) -> datetime | None:
+        """When the last durable entry was made; None without one."""
+        return None if self._head_time is None else datetime.fromisoformat(self._head_time)
 
     def entry(self, kind: str, data: Mapping[str, object]) -> AuditEntry:
         """The entry that would come next. It counts once it is accepted."""
@@ -115,6 +121,7 @@ class AuditLog:
         if entry.seq != self._size or body["prev"] != str(self._head):
             raise RuntimeError(f"the audit log goes on with entry {self._size}, got another entry {entry.seq}")
         self._head = head_of(entry)
+        self._head_time = body["time"]
         self._size += 1
 
 
@@ -129,6 +136,11 @@ def resume(entries_from: EntriesFrom, *, sign: Callable[[bytes], bytes], clock: 
 def head_of(entry: AuditEntry) -> Digest:
     """The head of a log that ends with this entry."""
     return tagged_hash(MESSAGE_TYPE, _body_of(entry))
+
+
+def time_of(entry: AuditEntry) -> str:
+    """When one of our own entries was made (RFC 3339, UTC)."""
+    return str(json.loads(_body_of(entry))["time"])
 
 
 def _body_of(entry: AuditEntry) -> bytes:
@@ -174,6 +186,11 @@ class AuditProjection:
         self._file = file
         self._seq = 0
         self._end = 0
+
+    @property
+    def published(self) -> int:
+        """How many entries the file has, as far as this has looked."""
+        return self._seq
 
     def project(self, entries_from: EntriesFrom) -> int:
         """Append the missing entries; how many there were. Raises AuditError when the file says anything else."""

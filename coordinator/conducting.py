@@ -24,6 +24,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import structlog
 
+from shared.busy import BusyTime
 from shared.clock import Clock
 from shared.errors import DurabilityUnknown, FederationError, StorageError
 
@@ -65,6 +66,7 @@ class ConductorThread:
         on_bug: Callable[[], None],
     ) -> None:
         self._clock = clock
+        self._busy = BusyTime(monotonic=clock.monotonic)
         self._on_idle = on_idle
         self._on_unknown = on_unknown
         self._on_broken = on_broken
@@ -131,14 +133,27 @@ class ConductorThread:
         self._thread.join(wait_s)
         return not self._thread.is_alive()
 
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work wait for their turn."""
+        return self._queue.qsize()
+
+    @property
+    def busy_s(self) -> float:
+        """How long this thread worked until now."""
+        return self._busy.seconds
+
     # --- on the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._busy.begin()
         try:
             self._loop()
         except Exception:  # noqa: BLE001 - the last line of defence: a process whose conductor is dead only looks alive
             _log.exception("internal_error", doing="conductor")
             self._on_bug()
+        finally:
+            self._busy.end()
 
     def _loop(self) -> None:
         while True:
@@ -160,7 +175,13 @@ class ConductorThread:
         except queue.Empty:
             self._idle()
         due = self._due_in_s()
-        return self._queue.get(timeout=min(due, threading.TIMEOUT_MAX)) if due > 0 else self._queue.get_nowait()
+        if due <= 0:
+            return self._queue.get_nowait()
+        self._busy.end()
+        try:
+            return self._queue.get(timeout=min(due, threading.TIMEOUT_MAX))
+        finally:
+            self._busy.begin()
 
     def _run_due(self) -> None:
         now = self._clock.monotonic()

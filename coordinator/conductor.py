@@ -48,6 +48,7 @@ from coordinator.round.phases import Folding
 from coordinator.round.surroundings import Surroundings
 from coordinator.round_log import log_who_leaves
 from coordinator.scheduler import Candidate, EndJob, next_step, startable
+from coordinator.standings import Standings, standings
 from coordinator.storage.interface import AuditEntry, Blobs, JobRecord, Store
 from shared.consortium import Consortium
 from shared.control import Pause
@@ -141,6 +142,10 @@ class Conductor:
         if self._older.pending:
             return float("-inf")
         return self._jobs.next_deadline
+
+    def standings(self) -> Standings:
+        """Where all jobs are, for whoever counts them."""
+        return standings(self._jobs, self._registry.offers())
 
     def note_timers(self) -> None:
         """The process ends: note what is left of every wait. Raises DurabilityUnknown alone."""
@@ -294,7 +299,7 @@ class Conductor:
             return
         upcoming = next_step(job.spec, job.history.finished)
         if isinstance(upcoming, EndJob):
-            self._jobs.drop(job.record.job)
+            self._jobs.end(job.record.job, upcoming.state)
             return
         if job.record.pause is not None:
             self._set_aside(job.record, job.record.pause)

@@ -130,7 +130,7 @@ class Desk:
         entry = self._audit.entry("job_aborted", {"job": job})
         self._store.set_job_state(job, JobState.ABORTED, f"{why}: {detail}" if detail else str(why), entry)
         self._audit.accept(entry)
-        self._jobs.drop(job)
+        self._jobs.end(job, JobState.ABORTED)
 
     def pause_job(self, job: JobId, reason: str, operator: Identity) -> SteeredView:
         """Plan no further round of a job; an open one goes to its end. Raises UnknownError or ConflictError."""

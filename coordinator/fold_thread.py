@@ -20,6 +20,7 @@ from coordinator.folding import run_fold
 from coordinator.round.effects import Folded, FoldFailed
 from coordinator.round.surroundings import FoldOrder
 from coordinator.storage.interface import Blobs
+from shared.busy import BusyTime
 from shared.errors import DurabilityUnknown, FederationError, StorageError
 from shared.ids import RoundKey
 from shared.reasons import AbortReason
@@ -51,6 +52,7 @@ class FoldThread:
         self._patience_s = patience_s
         self._orders: queue.SimpleQueue[FoldOrder | None] = queue.SimpleQueue()
         self._wanted: dict[RoundKey, FoldOrder] = {}  # the newest order of each round that was not dropped
+        self._busy = BusyTime()
         self._lock = threading.Lock()  # held for `_wanted` only
         self._tries: dict[RoundKey, int] = {}  # of orders that wait for the disk; the thread's alone
         self._closing = threading.Event()
@@ -66,6 +68,11 @@ class FoldThread:
         """See `Folds`. From any thread; does not wait for a fold that was begun."""
         with self._lock:
             self._wanted.pop(key, None)
+
+    @property
+    def busy_s(self) -> float:
+        """How long this thread folded until now."""
+        return self._busy.seconds
 
     def close(self, *, wait_s: float) -> bool:
         """Stop after the fold at hand, or leave it: the next start folds again. Whether it ended in time."""
@@ -115,6 +122,7 @@ class FoldThread:
 
     def _outcome(self, order: FoldOrder) -> Folded | FoldFailed | None:
         """None where nobody may be told. Raises StorageError: nothing changed."""
+        self._busy.begin()
         try:
             return self._told(order, run_fold(order, self._blobs))
         except DurabilityUnknown as error:
@@ -128,6 +136,8 @@ class FoldThread:
         except Exception:  # noqa: BLE001 - a bug must end this round with a reason, and not leave it open for good
             if self._is_wanted(order):
                 _log.exception("internal_error", doing="fold", attempt=str(order.attempt))
+        finally:
+            self._busy.end()
         return FoldFailed(AbortReason.FOLD_FAILED)
 
     def _told(self, order: FoldOrder, outcome: Folded | FoldFailed) -> Folded | FoldFailed:

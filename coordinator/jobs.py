@@ -73,6 +73,8 @@ class Jobs:
         self.queued: dict[JobId, IdleJob] = {}
         """In the order of submission."""
         self.paused: dict[JobId, IdleJob] = {}
+        self.over: dict[JobId, JobState] = {}
+        """How each job ended that is in none of these any more."""
         self.waits_for: Mapping[JobId, str] = {}
         """Why each queued job waits."""
 
@@ -92,7 +94,7 @@ class Jobs:
             running.record = record
             return
         self._places.setdefault(job, len(self._places))
-        self.drop(job)
+        self._take_out(job)
         spec = parse_jobspec(record.spec)
         match record.state:
             case JobState.QUEUED:
@@ -104,14 +106,18 @@ class Jobs:
             case JobState.RUNNING:
                 self.running[job] = RunningJob(record, spec, History(spec.initial_model))
             case JobState.COMPLETED | JobState.ABORTED:
-                pass  # it is over
+                self.over[job] = record.state
             case JobState.PAUSING:
                 raise RuntimeError(f"job {job} is stored as {record.state}, which is shown only")
             case _:
                 assert_never(record.state)
 
-    def drop(self, job: JobId) -> None:
+    def end(self, job: JobId, state: JobState) -> None:
         """A job that is over is no more in the table."""
+        self._take_out(job)
+        self.over[job] = state
+
+    def _take_out(self, job: JobId) -> None:
         for table in (self.running, self.queued, self.paused):
             table.pop(job, None)
 

@@ -49,6 +49,7 @@ from shared.consortium import Consortium
 from shared.disk_use import keep_looking
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, StorageError
+from shared.expiry import SIGNING, tls_ends
 from shared.exposition import metrics_routes
 from shared.health_report import HEALTH_PATH, health_route
 from shared.heartbeat import keep_beating
@@ -93,7 +94,8 @@ class Daemon:
         self._build = build_info(environment=environment)
         self._metrics = metrics(build=self._build)
         self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        self._bulk = BulkChannels(tls=settings.tls.paths)
+        self._metrics.certificates({SIGNING: checked.signing.expires})
+        self._bulk = BulkChannels(tls=settings.tls.paths, counter=self._metrics)
         folder = settings.participant.data_dir
         logs = folder / TASK_LOGS
         logs.mkdir(mode=0o700, exist_ok=True)
@@ -101,6 +103,8 @@ class Daemon:
             name: TaskRunner(definition=definition, log=logs / f"{name}.log")
             for name, definition in task_definitions(settings).items()
         }
+        for name in self._tasks:
+            self._metrics.task_loaded(name, available=False)
         key = settings.signing.key
         self._journal = SqliteJournal(folder / JOURNAL_FILE, on_opening=lambda journal: advance(journal, key))
         self._doubt = take_into_use(self._journal, key)
@@ -128,8 +132,10 @@ class Daemon:
             ),
             rounds=self._driver,
             observer=self._metrics,
+            counter=self._metrics,
         )
         self._health = DaemonHealth(who=checked.tls.identity.uri, session=self._session)
+        self._metrics.readiness(lambda: self._health.report().ready)
 
     async def run(self) -> None:
         """Until a signal. Raises ConfigError, and DurabilityUnknown when the process must end."""
@@ -144,8 +150,8 @@ class Daemon:
         with self._listeners() as (metrics_at, status_at):
             self._begin()
             warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
-            looking = asyncio.create_task(self._look_at_disk())
-            beating = asyncio.create_task(keep_beating(self._health.loop, lambda _: None))
+            looking = asyncio.create_task(self._look_around())
+            beating = asyncio.create_task(keep_beating(self._health.loop, self._metrics.loop_lag))
             session = asyncio.create_task(self._session.run())
             waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
             log.info(
@@ -228,8 +234,14 @@ class Daemon:
                 "task_loaded", task=name, device=ready.device, note=ready.device_note or "", parameters=ready.parameters
             )
 
-    async def _look_at_disk(self) -> None:
-        await keep_looking(partial(disk_use, self._settings.participant.data_dir), self._metrics.disk)
+    async def _look_around(self) -> None:
+        """At what nobody tells of when it changes."""
+        tls = self._settings.tls
+        certificates = partial(tls_ends, certificate=tls.certificate, ca=tls.ca)
+        await asyncio.gather(
+            keep_looking(partial(disk_use, self._settings.participant.data_dir), self._metrics.disk),
+            keep_looking(certificates, self._metrics.certificates),
+        )
 
     def _report(self, key: RoundKey, event: Event, quiet_until: float = 0.0) -> None:
         try:
@@ -261,6 +273,7 @@ class Daemon:
             signer=self._checked.signing.key,
             clock=self._clock,
             share_progress=self._settings.policy.share_progress,
+            observer=self._metrics,
         )
 
     def _policy(self) -> Policy:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -68,6 +68,18 @@ PROGRESS_S = 2.0  # a transfer that ran for so long got somewhere: the next try 
 TASK_START_LIMIT_S = 300.0  # importing PyTorch from a cold disk takes a while
 
 
+class WorkObserver(Protocol):
+    """Told about work, for metrics."""
+
+    def trained(self, seconds: float) -> None:
+        """A task trained for so long, and has a result."""
+        ...
+
+    def task_loaded(self, name: TaskName, *, available: bool) -> None:
+        """Whether a task could be loaded."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
     """What work is done with."""
@@ -81,6 +93,7 @@ class Means:
     signer: Signer
     clock: Clock
     share_progress: bool
+    observer: WorkObserver
     disk_retry_s: float = DISK_RETRY_S
 
 
@@ -173,7 +186,9 @@ class AsyncWork:
 
     async def _load(self, name: TaskName) -> TaskReady | TaskFailed:
         async with self._one_call[name]:
-            return await self._means.tasks[name].start(deadline_s=TASK_START_LIMIT_S)
+            loaded = await self._means.tasks[name].start(deadline_s=TASK_START_LIMIT_S)
+        self._means.observer.task_loaded(name, available=isinstance(loaded, TaskReady))
+        return loaded
 
     # --- fetch, evaluate, train, spool --------------------------------------------------------------------------------
 
@@ -202,6 +217,7 @@ class AsyncWork:
                 if plan.purpose is Purpose.EVALUATE:
                     return SpooledUpdate(None, evaluation, 0, (), fits=True)
                 training = await self._training.train(offer, ends, patience)
+                self._means.observer.trained(training.duration_s)
             update = await asyncio.to_thread(self._looked_over, offer, training, evaluation)
             root = await patience.through(lambda: asyncio.to_thread(self._means.spool.seal_update, offer.key))
         except StorageError as error:

@@ -22,6 +22,7 @@ from shared.errors import StorageError
 LOOK_EVERY_S = 60.0  # a look reads the size of every file; disks do not fill up faster than somebody can react
 
 K = TypeVar("K", bound=StrEnum)
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -36,6 +37,8 @@ class DiskUse(Generic[K]):
     """How many bytes they have."""
     free: int
     """Bytes that this user can still write on the folder's disk."""
+    size: int
+    """Bytes of the whole disk."""
 
 
 def look_at(folder: Path, kinds: Iterable[K], kind_of: Callable[[str], K]) -> DiskUse[K]:
@@ -52,10 +55,10 @@ def look_at(folder: Path, kinds: Iterable[K], kind_of: Callable[[str], K]) -> Di
                 for size in _sizes(entry):
                     files[kind] += 1
                     sizes[kind] += size
-        free = shutil.disk_usage(folder).free
+        disk = shutil.disk_usage(folder)
     except OSError as error:
         raise StorageError(f"{folder} cannot be looked through: {error.strerror}") from error
-    return DiskUse(files, sizes, free)
+    return DiskUse(files, sizes, disk.free, disk.total)
 
 
 def _sizes(entry: os.DirEntry[str]) -> Iterator[int]:
@@ -72,8 +75,8 @@ def _sizes(entry: os.DirEntry[str]) -> Iterator[int]:
 
 
 async def keep_looking(
-    look: Callable[[], DiskUse[K]],
-    seen: Callable[[DiskUse[K]], None],
+    look: Callable[[], T],
+    seen: Callable[[T], None],
     *,
     threads: Executor | None = None,
     every_s: float = LOOK_EVERY_S,

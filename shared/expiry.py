@@ -13,12 +13,16 @@ from pathlib import Path
 
 from cryptography import x509
 
-from shared.errors import ConfigError
+from shared.certificates import issuer_of, read_authorities
+from shared.errors import ConfigError, IdentityError
 from shared.findings import Caution
 
 RENEW_WITHIN = timedelta(days=7)  # TLS certificates live 30 days: a week is time for a request, a call and a restart
 REPLACE_WITHIN = timedelta(days=30)  # a new authority means new files for every member
 AUTHORITY = "authority"
+TLS, SIGNING, CA = "tls", "signing", "ca"
+CERTIFICATES = (TLS, SIGNING, CA)
+"""What a daemon stands on, as its metrics call them."""
 
 _DAY = timedelta(days=1)
 
@@ -44,6 +48,18 @@ def beginnings(files: Iterable[Path]) -> dict[str, datetime]:
             continue
         found |= {f"the certificate in {path}": certificate.not_valid_before_utc for certificate in certificates}
     return found
+
+
+def tls_ends(*, certificate: Path, ca: Path) -> dict[str, datetime]:
+    """When the TLS certificate in its file ends, and the authority that issued it, as the files are now. Nothing while
+    one cannot be read, or they do not fit together: they are half replaced, or broken, of which others complain.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificate(certificate.read_bytes())
+        authority = issuer_of(leaf, read_authorities(ca.read_bytes()))
+    except (OSError, ValueError, ConfigError, IdentityError):
+        return {}
+    return {TLS: leaf.not_valid_after_utc, CA: authority.not_valid_after_utc}
 
 
 def plausible(now: datetime, past: Mapping[str, datetime]) -> str:

@@ -29,6 +29,7 @@ CHECKS: dict[str, list[str]] = {
     "command line documentation is current": ["python", "tools/render_cli_docs.py", "--check"],
     "schemas of configurations are current": ["python", "tools/configuration_schemas.py", "--check"],
     "configuration reference is current": ["python", "tools/render_configuration_docs.py", "--check"],
+    "reference of metrics is current": ["python", "tools/render_metrics_docs.py", "--check"],
 }
 
 

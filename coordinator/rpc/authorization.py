@@ -138,6 +138,8 @@ class Wall:
         self._on_unknown = on_unknown
         self._bulk: set[asyncio.Task[object]] = set()
         self._open: Counter[Identity] = Counter()
+        self.open_calls = 0
+        """How many calls are being answered now. Any thread may read it."""
         self._cutting = False
 
     def cut_transfers(self) -> None:
@@ -195,9 +197,11 @@ class Wall:
         if self._open[identity] >= CALLS_MAX:
             raise TooMuch(f"{CALLS_MAX} calls of this identity are open already: end one of them first")
         self._open[identity] += 1
+        self.open_calls += 1
         try:
             yield
         finally:
+            self.open_calls -= 1
             self._open[identity] -= 1
             if not self._open[identity]:
                 del self._open[identity]

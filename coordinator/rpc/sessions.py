@@ -39,8 +39,8 @@ class SessionCounter(Protocol):
         """These are here now."""
         ...
 
-    def superseded(self) -> None:
-        """A session was replaced by a newer one of the same identity."""
+    def superseded(self, participant: ParticipantId) -> None:
+        """Its session was replaced by a newer one of the same identity."""
         ...
 
     def session_ended(self, reason: str) -> None:
@@ -139,7 +139,7 @@ class Sessions:
         """A session is open. An older one of the same identity ends."""
         older = self._newest.get(link.participant)
         if older is not None:
-            self._counter.superseded()
+            self._counter.superseded(link.participant)
             older.end(Refused(RefusalReason.SUPERSEDED, "this identity opened a newer session"))
         self._newest[link.participant] = link
         self._met[link.participant] = link.call

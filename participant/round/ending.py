@@ -23,11 +23,13 @@ from shared.errors import ConflictError, WireError
 from shared.ids import Digest
 from shared.protocol.messages import RoundAborted, RoundResult, Sealed, Withdraw, attempt_digest
 from shared.protocol.phases import Kind, Role, advance
-from shared.reasons import DropReason
+from shared.reasons import AttemptAbortReason, DropReason
 
 ALARM_RANGE = "range_understated"
 ALARM_HISTORY = "another_history"
 ALARM_RESULT = "false_result"
+ALARMS = (ALARM_RANGE, ALARM_HISTORY, ALARM_RESULT, *AttemptAbortReason)
+"""All that an alarm may be about: what ends a job for this silo, and why it leaves an attempt."""
 
 
 def result_came(state: RoundState, result: Sealed[RoundResult]) -> Transition:

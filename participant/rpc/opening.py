@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import grpc.aio
 
+from participant.rpc.counting import CONTROL, ByteCounter
 from shared.clock import Clock
 from shared.consortium import Consortium
 from shared.entropy import Entropy
@@ -80,7 +81,12 @@ class Opened:
 
 
 async def open_session(
-    stream: SessionStream, guest: Guest, *, open_rounds: tuple[RoundKey, ...], heads: tuple[Envelope, ...]
+    stream: SessionStream,
+    guest: Guest,
+    counter: ByteCounter,
+    *,
+    open_rounds: tuple[RoundKey, ...],
+    heads: tuple[Envelope, ...],
 ) -> Opened:
     """Say Hello and check the answer. Raises PeerError, UnreachableError, or AioRpcError where gRPC ended it."""
     nonce = guest.entropy.take(NONCE_BYTES)
@@ -94,8 +100,8 @@ async def open_session(
         open_rounds=open_rounds[:OPEN_ROUNDS_MAX],
         heads=heads,
     )
-    await sent(stream, encode_participant_message(hello))
-    answer = decode_coordinator_message(await next_frame(stream))
+    await sent(stream, encode_participant_message(hello), counter)
+    answer = decode_coordinator_message(await next_frame(stream, counter))
     if isinstance(answer, Refused):
         raise refusal(answer)
     if not isinstance(answer, ShutEnvelope) or answer.kind is not Welcome:
@@ -130,10 +136,11 @@ def _verified(answer: ShutEnvelope, guest: Guest, nonce: bytes, *, now: datetime
 # --- frames -----------------------------------------------------------------------------------------------------------
 
 
-async def next_frame(stream: SessionStream) -> bytes:
+async def next_frame(stream: SessionStream, counter: ByteCounter) -> bytes:
     """The coordinator's next frame. Raises what ended the stream: AioRpcError where gRPC did."""
     frame = await stream.read()
     if isinstance(frame, bytes):
+        counter.received(CONTROL, len(frame))
         return frame
     code, detail = await stream.code(), await stream.details()
     if code is grpc.StatusCode.OK:
@@ -141,12 +148,13 @@ async def next_frame(stream: SessionStream) -> bytes:
     raise grpc.aio.AioRpcError(code, await stream.initial_metadata(), await stream.trailing_metadata(), details=detail)
 
 
-async def sent(stream: SessionStream, frame: bytes) -> bool:
+async def sent(stream: SessionStream, frame: bytes, counter: ByteCounter) -> bool:
     """Whether the frame went out; not when the call is over already, of which the reader says why."""
     try:
         await stream.write(frame)
     except asyncio.InvalidStateError:
         return False
+    counter.sent(CONTROL, len(frame))
     return True
 
 

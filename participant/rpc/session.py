@@ -22,8 +22,17 @@ import structlog
 
 from participant.backoff import Backoff
 from participant.rpc.channel import dial, error_of, way_to
+from participant.rpc.counting import UNCOUNTED, ByteCounter
 from participant.rpc.opening import Guest, Opened, SessionStream, next_frame, open_session, refusal, sent
-from shared.errors import ConfigError, IdentityError, PeerError, RefusedError, StorageError, UnreachableError
+from shared.errors import (
+    ConfigError,
+    FederationError,
+    IdentityError,
+    PeerError,
+    RefusedError,
+    StorageError,
+    UnreachableError,
+)
 from shared.identity import VerifyingKey
 from shared.ids import RoundKey
 from shared.protocol.messages import (
@@ -72,6 +81,10 @@ class Observer(Protocol):
 
     def session(self, *, open_now: bool) -> None: ...
 
+    def session_failed(self, error: FederationError) -> None:
+        """A session did not open, for this reason."""
+        ...
+
     def said(self, message: ParticipantMessage) -> None:
         """Said to the coordinator, or about to be."""
         ...
@@ -84,11 +97,20 @@ class Observer(Protocol):
 class SessionLoop:
     """Keeps one session open for as long as the daemon lives."""
 
-    def __init__(self, *, addresses: Sequence[str], guest: Guest, rounds: Rounds, observer: Observer) -> None:
+    def __init__(
+        self,
+        *,
+        addresses: Sequence[str],
+        guest: Guest,
+        rounds: Rounds,
+        observer: Observer,
+        counter: ByteCounter = UNCOUNTED,
+    ) -> None:
         self._addresses = addresses
         self._guest = guest
         self._rounds = rounds
         self._observer = observer
+        self._counter = counter
         self._leaving = asyncio.Event()
         self.address = addresses[0]
         """Where the last session was, or is."""
@@ -137,9 +159,19 @@ class SessionLoop:
 
     async def _session(self, address: str) -> None:
         """One session from dial to end; always ends in an error that says why."""
-        rounds = self._rounds
-        async with session_at(address, self._guest, open_rounds=rounds.open_rounds, heads=rounds.heads) as session:
-            await self._live(*session)
+        opened = False
+        try:
+            rounds = self._rounds
+            opening = session_at(
+                address, self._guest, self._counter, open_rounds=rounds.open_rounds, heads=rounds.heads
+            )
+            async with opening as session:
+                opened = True
+                await self._live(*session)
+        except FederationError as error:
+            if not opened:
+                self._observer.session_failed(error)
+            raise
 
     async def _live(self, stream: SessionStream, opened: Opened) -> None:
         outgoing: asyncio.Queue[ParticipantMessage] = asyncio.Queue(QUEUE_LIMIT)
@@ -159,7 +191,7 @@ class SessionLoop:
         self._rounds.connected(say)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_write(stream, outgoing))
+                group.create_task(_write(stream, outgoing, self._counter))
                 group.create_task(_beat(say, opened.welcome.heartbeat_s))
                 group.create_task(_end_when(full))
                 group.create_task(self._read(stream, opened))
@@ -183,7 +215,7 @@ class SessionLoop:
         silence_s = opened.welcome.silence_s
         while True:
             try:
-                frame = await asyncio.wait_for(next_frame(stream), silence_s)
+                frame = await asyncio.wait_for(next_frame(stream, self._counter), silence_s)
             except TimeoutError:
                 raise UnreachableError(f"nothing heard for {silence_s:g} s: the connection is dead") from None
             try:
@@ -208,13 +240,18 @@ class SessionLoop:
 
 @asynccontextmanager
 async def session_at(
-    address: str, guest: Guest, *, open_rounds: tuple[RoundKey, ...], heads: tuple[Envelope, ...]
+    address: str,
+    guest: Guest,
+    counter: ByteCounter,
+    *,
+    open_rounds: tuple[RoundKey, ...],
+    heads: tuple[Envelope, ...],
 ) -> AsyncIterator[tuple[SessionStream, Opened]]:
     """A session on a connection of its own, open. Raises ConfigError, PeerError or UnreachableError, then and later."""
     async with dial(address, guest.credentials.tls) as channel:
         stream: SessionStream = channel.stream_stream(_METHOD)()
         try:
-            opening = open_session(stream, guest, open_rounds=open_rounds, heads=heads)
+            opening = open_session(stream, guest, counter, open_rounds=open_rounds, heads=heads)
             yield stream, await asyncio.wait_for(opening, OPENING_LIMIT_S)
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure, address=address) from None
@@ -226,17 +263,17 @@ async def session_at(
 
 async def greet(address: str, guest: Guest) -> Welcome:
     """Open a session, and end it well. Nothing is shown of what this silo knows. Raises as `session_at`."""
-    async with session_at(address, guest, open_rounds=(), heads=()) as (stream, opened):
+    async with session_at(address, guest, UNCOUNTED, open_rounds=(), heads=()) as (stream, opened):
         await stream.done_writing()
         with suppress(UnreachableError, RefusedError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
                 while True:
-                    await next_frame(stream)
+                    await next_frame(stream, UNCOUNTED)
         return opened.welcome
 
 
-async def _write(stream: SessionStream, outgoing: asyncio.Queue[ParticipantMessage]) -> None:
-    while await sent(stream, encode_participant_message(await outgoing.get())):
+async def _write(stream: SessionStream, outgoing: asyncio.Queue[ParticipantMessage], counter: ByteCounter) -> None:
+    while await sent(stream, encode_participant_message(await outgoing.get()), counter):
         outgoing.task_done()
 
 

@@ -15,6 +15,7 @@ import grpc.aio
 
 from participant.protect import Chunk, UpdateChunks
 from participant.rpc.channel import dial, error_of
+from participant.rpc.counting import CONTROL, MODEL, UNCOUNTED, UPDATE, ByteCounter
 from shared.errors import ConflictError, ModelError, StorageError, UnreachableError
 from shared.ids import AttemptKey, Digest
 from shared.protocol.messages import Envelope
@@ -47,8 +48,9 @@ MakeCommit = Callable[[Digest], Envelope]
 class Transfers:
     """The calls of the transfer service."""
 
-    def __init__(self, *, channel: grpc.aio.Channel, address: str) -> None:
+    def __init__(self, *, channel: grpc.aio.Channel, address: str, counter: ByteCounter = UNCOUNTED) -> None:
         self._address = address
+        self._counter = counter
         self._fetch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_SERVICE + "FetchModel")
         self._upload: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(_SERVICE + "UploadUpdate")
         self._status: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_SERVICE + "UploadStatus")
@@ -73,7 +75,10 @@ class Transfers:
     async def _append(self, model: Digest, held: int, size: int, partial: Path) -> None:
         try:
             with await asyncio.to_thread(partial.open, "ab") as file:
-                async for frame in self._fetch(encode_fetch_model(FetchModel(model, held))):
+                request = encode_fetch_model(FetchModel(model, held))
+                self._counter.sent(CONTROL, len(request))
+                async for frame in self._fetch(request):
+                    self._counter.received(MODEL, len(frame))
                     chunk = decode_fetch_frame(frame)
                     held += len(chunk)
                     if held > size:
@@ -103,7 +108,7 @@ class Transfers:
             if status.committed:
                 return envelope
             request = encode_commit_request(CommitRequest(key, envelope))
-            answer = decode_commit_response(await self._commit(request, timeout=CONTROL_TIMEOUT_S))
+            answer = decode_commit_response(await self._ask(self._commit, request))
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure, address=self._address) from None
         if answer != update:
@@ -112,7 +117,13 @@ class Transfers:
 
     async def _ask_status(self, key: AttemptKey) -> UploadStatus:
         request = encode_upload_status_request(key)
-        return decode_upload_status(await self._status(request, timeout=CONTROL_TIMEOUT_S))
+        return decode_upload_status(await self._ask(self._status, request))
+
+    async def _ask(self, call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes:
+        self._counter.sent(CONTROL, len(request))
+        answer: bytes = await call(request, timeout=CONTROL_TIMEOUT_S)
+        self._counter.received(CONTROL, len(answer))
+        return answer
 
     async def _send(self, key: AttemptKey, offset: int, chunks: UpdateChunks) -> list[Digest]:
         """One pass over the update: every chunk is made and hashed, those from `offset` on are sent."""
@@ -128,18 +139,21 @@ class Transfers:
         failures: list[Exception] = []
 
         async def sending() -> AsyncIterator[bytes]:
-            yield encode_upload_open(UploadOpen(key, offset))
+            opening = encode_upload_open(UploadOpen(key, offset))
+            self._counter.sent(UPDATE, len(opening))
+            yield opening
             try:
                 # One after the other: gRPC sends from a thread of its own meanwhile, and masking ahead of it as well
                 # was measured to gain nothing.
                 while (frame := await asyncio.to_thread(frames.next)) is not None:
+                    self._counter.sent(UPDATE, len(frame))
                     yield frame
             except Exception as error:
                 failures.append(error)
                 raise
 
         try:
-            await self._upload(sending())
+            self._counter.received(CONTROL, len(await self._upload(sending())))
         except asyncio.CancelledError:
             if failures:  # the call cancels itself when its frames end in an error, and says no more of it
                 raise failures[0] from None
@@ -174,8 +188,9 @@ class _Frames:
 class BulkChannels:
     """One channel to each coordinator address, apart from the session's."""
 
-    def __init__(self, *, tls: TlsPaths) -> None:
+    def __init__(self, *, tls: TlsPaths, counter: ByteCounter = UNCOUNTED) -> None:
         self._tls = tls
+        self._counter = counter
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def transfers(self, address: str) -> Transfers:
@@ -184,7 +199,7 @@ class BulkChannels:
         if channel is None or channel.get_state() in _BROKEN:
             channel = dial(address, self._tls)
             self._channels[address] = channel
-        return Transfers(channel=channel, address=address)
+        return Transfers(channel=channel, address=address, counter=self._counter)
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))

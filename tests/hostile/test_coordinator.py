@@ -87,6 +87,8 @@ class Silo:
 
     def session(self, *, open_now: bool) -> None: ...
 
+    def session_failed(self, error: FederationError) -> None: ...
+
     def said(self, message: ParticipantMessage) -> None:
         self.said_messages.append(message)
 

@@ -169,7 +169,9 @@ class Federation:
         self._processes: dict[str, Process] = {}
         self.address = f"localhost:{port or free_port()}"
         self._links = links or {}
-        self.metrics_port = free_port() if metrics else None
+        self.metrics_ports = {name: free_port() for name in ("coordinator", *self.members)} if metrics else {}
+        """Where each daemon's metrics are, by its name."""
+        self.metrics_port = self.metrics_ports.get("coordinator")
         self._status = status
         self._status_ports: dict[str, int] = {}
         self._log_level = log_level
@@ -320,7 +322,7 @@ class Federation:
                 **_credentials(credentials.folder),
                 "access": {"allowlist": str(self.consortium.allowlist)},
                 "consortium": {"manifest": str(self._manifest.path)},
-                "metrics": {"listen": "off" if self.metrics_port is None else f"127.0.0.1:{self.metrics_port}"},
+                "metrics": {"listen": self._metrics_of("coordinator")},
                 **self._status_table("coordinator"),
                 "log": {"level": self._log_level},
             },
@@ -346,10 +348,14 @@ class Federation:
                     "digest": str(self._manifest.consortium.digest),
                 },
                 "policy": {**self._policy, **self._policies.get(member, {})},
-                "metrics": {"listen": "off"},
+                "metrics": {"listen": self._metrics_of(member)},
                 **self._status_table(member),
             },
         )
+
+    def _metrics_of(self, name: str) -> str:
+        port = self.metrics_ports.get(name)
+        return "off" if port is None else f"127.0.0.1:{port}"
 
     def _status_table(self, name: str) -> dict[str, dict[str, str]]:
         if not self._status:

@@ -223,3 +223,27 @@ def test_a_thread_that_never_started_is_closed() -> None:
         on_bug=heard.bug.set,
     )
     assert thread.close(wait_s=0)
+
+
+def test_what_waits_and_how_long_the_thread_worked_is_known() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def holds() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    with _running() as thread:
+        thread.post(holds)
+        assert begun.wait(10)
+        for _ in range(3):
+            thread.post(lambda: None)
+        assert thread.waiting == 3
+        before = thread.busy_s
+        while thread.busy_s == before:
+            pass  # it grows while one piece of work goes on
+        go_on.set()
+        asyncio.run(thread.call(lambda: None))
+        assert thread.waiting == 0
+    ended = thread.busy_s
+    assert ended > before
+    assert thread.busy_s == ended

@@ -11,9 +11,11 @@ import pytest
 from coordinator.audit import AuditLog
 from coordinator.conductor import TROUBLE_RETRY_S, Conductor
 from coordinator.intake import Intake
+from coordinator.metrics import JOBS_SHOWN_MAX
 from coordinator.registry import Enrolled
 from coordinator.round.phases import Recruiting, RoundState
 from coordinator.round.surroundings import FoldOrder, Surroundings
+from coordinator.standings import STANDINGS_MAX, JobStanding, Standings
 from coordinator.storage.faults import Fault, FaultPlan
 from coordinator.storage.memory import MemoryBlobs, MemoryStore
 from shared.clock import ManualClock
@@ -261,3 +263,36 @@ def test_why_a_job_of_many_members_waits_is_short_enough_for_whoever_reads_it(ma
     assert waits_for.startswith(f"0 of quorum 3; not connected: {members[500]}, ")
     assert waits_for.count(" and 450 more") == 2
     assert waits_for.endswith(" and 950 more")
+
+
+def test_where_all_jobs_stand(machine: Machine) -> None:
+    """Two queued jobs; their members come; one job ends, and a restart still counts it."""
+    bring_back(machine)
+    conductor, quorum = machine.conductor, make_spec().round.quorum
+    assert conductor.standings() == Standings(
+        {JobState.QUEUED: 2}, {job: JobStanding(quorum=quorum, connected=0) for job in (HEART, LUNG)}
+    )
+    machine.connect()
+    assert conductor.standings().states == {JobState.RUNNING: 2}
+    assert conductor.standings().jobs[HEART] == JobStanding(quorum=quorum, connected=len(MEMBERS))
+    conductor.session_closed(A, f"session-{A}")
+    assert conductor.standings().jobs[HEART].connected == len(MEMBERS) - 1
+    conductor.session_opened(A, Enrolled("session-2", frozenset()), key_of(A).verifying_key, ())
+    assert conductor.standings().jobs[HEART].connected == len(MEMBERS) - 1, "it came without the task"
+    conductor.desk.pause_job(HEART, "look at it", OPERATOR)
+    assert conductor.standings().states == {JobState.PAUSING: 1, JobState.RUNNING: 1}
+    conductor.desk.abort_job(LUNG, "enough", OPERATOR)
+    for each in (conductor, machine.restart()):
+        if each is not conductor:
+            each.start()
+        assert each.standings().states == {JobState.PAUSING: 1, JobState.ABORTED: 1}
+        assert each.standings().jobs.keys() == {HEART}
+
+
+def test_of_many_jobs_the_first_ones_are_looked_at_one_by_one(machine: Machine) -> None:
+    spec = make_spec(elements=9, members=OTHERS).to_bytes()
+    for number in range(STANDINGS_MAX):
+        machine.conductor.desk.submit_job(JobId(f"job-{number}"), spec, OPERATOR)
+    now = machine.conductor.standings()
+    assert now.states == {JobState.QUEUED: STANDINGS_MAX + 2}
+    assert len(now.jobs) == STANDINGS_MAX == JOBS_SHOWN_MAX

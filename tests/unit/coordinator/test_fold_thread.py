@@ -115,6 +115,19 @@ def _order(blobs: MemoryBlobs) -> FoldOrder:
     return FoldOrder(frame, KEY, Encoding.PLAIN, {MEMBER: Contribution(commit.envelope, header, update)}, None)
 
 
+def test_a_fold_is_work() -> None:
+    blobs, reports = _SlowBlobs(), _Reports()
+    folds = FoldThread(blobs=blobs, report=reports.report, on_unknown=reports.unknown.append)
+    assert folds.busy_s == 0
+    folds.start(_order(blobs))
+    while folds.busy_s == 0:
+        pass  # it is seen while the fold goes on
+    blobs.go_on.set()
+    assert reports.came.wait(5)
+    assert folds.close(wait_s=5)
+    assert folds.busy_s > 0
+
+
 def _fold(errors: list[Exception]) -> _Reports:
     blobs, reports = _FlakyBlobs(), _Reports()
     order = _order(blobs)

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import re
 import urllib.request
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from participant.disk_use import DiskKind
 from participant.metrics import ParticipantMetrics
-from participant.round.phases import Finished, Out, Ready, Working
+from participant.metrics.declared import JOBS_SHOWN_MAX
+from participant.round.ending import ALARMS
+from participant.round.phases import Finished, Measured, Out, Ready, Working
 from shared.build import build_info
+from shared.clock import ManualClock
 from shared.disk_use import DiskUse
-from shared.ids import AttemptKey, AttemptNumber, Digest
+from shared.errors import UnreachableError, WireError
+from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, TaskName
 from shared.protocol.messages import AnswerKind, AttemptAbort, AttemptAnswer, Heartbeat, Withdraw
-from shared.reasons import AttemptAbortReason, DropReason
+from shared.reasons import SAID_BY_PARTICIPANT, AttemptAbortReason, ConsentRule, DropReason
 from shared.wire.sealed import seal
 from tests.support.credentials import Consortium
 from tests.support.federation import CONSILO, Process, free_port
-from tests.support.rounds import KEY, A, key_of, make_masked_spec, make_offer, offer_of, spooled
+from tests.support.rounds import KEY, A, key_of, make_masked_spec, make_offer, make_plan, make_spec, offer_of, spooled
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 
-def metrics() -> ParticipantMetrics:
-    return ParticipantMetrics(build=build_info(environment={}))
+def metrics(clock: ManualClock | None = None) -> ParticipantMetrics:
+    return ParticipantMetrics(build=build_info(environment={}), clock=clock or ManualClock(start=NOW))
 
 
 def value(of: ParticipantMetrics, name: str, **labels: str) -> float | None:
@@ -61,12 +69,105 @@ def test_alarms_are_counted_by_what_was_wrong() -> None:
     assert value(seen, "alarms_total", what="range_understated") == 1
 
 
+def test_closed_labels_start_at_zero() -> None:
+    seen = metrics()
+    assert all(value(seen, "rounds_left_total", reason=reason) == 0 for reason in (*ConsentRule, *SAID_BY_PARTICIPANT))
+    assert all(value(seen, "attempts_left_total", reason=reason) == 0 for reason in AttemptAbortReason)
+    assert all(value(seen, "alarms_total", what=what) == 0 for what in ALARMS)
+    for error in ("WireError", "PhaseError", "IdentityError", "ConflictError", "LateError", "UnknownError"):
+        assert value(seen, "messages_refused_total", error=error) == 0
+    seen.refused(WireError("no"))
+    assert value(seen, "messages_refused_total", error="WireError") == 1
+
+
+def test_a_round_has_the_time_of_its_phase_while_it_is_open() -> None:
+    clock = ManualClock(start=NOW)
+    seen, offer = metrics(clock), make_offer()
+    seen.moved(Working(offer))
+    clock.advance(5)
+    seen.moved(Working(offer))  # the task said how far it is
+    assert value(seen, "round_phase_start_time_seconds", job=offer.key.job) == NOW.timestamp()
+    seen.moved(Ready(offer, spooled(), None))
+    assert value(seen, "round_phase_start_time_seconds", job=offer.key.job) == NOW.timestamp() + 5
+    seen.moved(Finished(offer, survived=True))
+    assert value(seen, "round_phase_start_time_seconds", job=offer.key.job) is None
+
+
+def test_what_the_task_said_of_this_silo_stays_until_it_says_more() -> None:
+    seen, offer = metrics(), make_offer()
+    job = offer.key.job
+    seen.moved(Ready(offer, replace(spooled(), train=Measured(8, (0.25,)), evaluate=Measured(4, (0.5,))), None))
+    seen.moved(Finished(offer, survived=False))
+    assert value(seen, "local_metric", job=job, metric="loss", half="train") == 0.25
+    assert value(seen, "local_metric", job=job, metric="loss", half="evaluate") == 0.5
+    seen.moved(Ready(offer, replace(spooled(), train=None, evaluate=Measured(4, (0.75,))), None))
+    assert value(seen, "local_metric", job=job, metric="loss", half="train") == 0.25
+    assert value(seen, "local_metric", job=job, metric="loss", half="evaluate") == 0.75
+
+
+def test_jobs_of_long_ago_are_shown_no_more() -> None:
+    seen, spec = metrics(), make_spec()
+    for number in range(JOBS_SHOWN_MAX + 5):
+        offer = make_offer(plan=make_plan(spec, job=JobId(f"job-{number}")))
+        seen.moved(Ready(offer, replace(spooled(), evaluate=Measured(4, (0.5,))), None))
+        if number:
+            seen.moved(Finished(offer, survived=True))
+    shown = {
+        sample.labels["job"]
+        for family in seen.registry.collect()
+        for sample in family.samples
+        if "job" in sample.labels
+    }
+    assert shown == {"job-0", *(f"job-{number}" for number in range(6, JOBS_SHOWN_MAX + 5))}
+
+
+def test_a_session_has_the_time_of_its_opening_while_it_is_open() -> None:
+    clock = ManualClock(start=NOW)
+    seen = metrics(clock)
+    assert value(seen, "session_start_time_seconds") is None
+    seen.session(open_now=True)
+    clock.advance(9)
+    assert value(seen, "session_start_time_seconds") == NOW.timestamp()
+    seen.session(open_now=False)
+    assert value(seen, "session_start_time_seconds") is None
+    assert (value(seen, "session_open"), value(seen, "sessions_total")) == (0, 1)
+    seen.session_failed(UnreachableError("nobody answers"))
+    assert value(seen, "sessions_failed_total", error="UnreachableError") == 1
+
+
+def test_readiness_is_false_until_it_is_known_and_followed_then() -> None:
+    seen, ready = metrics(), [True, False]
+    assert value(seen, "ready") == 0
+    seen.readiness(lambda: ready.pop(0))
+    assert (value(seen, "ready"), value(seen, "ready")) == (1, 0)
+
+
+def test_work_and_bytes_are_counted() -> None:
+    seen = metrics()
+    assert value(seen, "sent_bytes_total", kind="update") == value(seen, "received_bytes_total", kind="model") == 0
+    seen.sent("update", 10)
+    seen.received("model", 20)
+    seen.trained(40.0)
+    seen.loop_lag(0.002)
+    seen.certificates({"tls": NOW})
+    seen.task_loaded(TaskName("heart"), available=False)
+    assert value(seen, "task_available", task="heart") == 0
+    seen.task_loaded(TaskName("heart"), available=True)
+    assert value(seen, "task_available", task="heart") == 1
+    assert value(seen, "sent_bytes_total", kind="update") == 10
+    assert value(seen, "received_bytes_total", kind="model") == 20
+    assert value(seen, "training_duration_seconds_bucket", le="60.0") == 1
+    assert value(seen, "event_loop_lag_seconds_bucket", le="0.005") == 1
+    assert value(seen, "certificate_not_after_time_seconds", certificate="tls") == NOW.timestamp()
+
+
 def test_the_disk_is_told_by_kind() -> None:
     of = metrics()
-    of.disk(DiskUse(dict.fromkeys(DiskKind, 1), {kind: 10 * number for number, kind in enumerate(DiskKind)}, 77))
+    of.disk(DiskUse(dict.fromkeys(DiskKind, 1), {kind: 10 * number for number, kind in enumerate(DiskKind)}, 77, 990))
     assert value(of, "disk_bytes", kind="journal") == 0
     assert value(of, "disk_bytes", kind="journal_log") == 10
     assert value(of, "disk_free_bytes") == 77
+    assert value(of, "disk_size_bytes") == 990
 
 
 def test_a_daemon_tells_of_its_disk(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ from shared.errors import (
     UnreachableError,
 )
 from shared.identity import SigningKey
-from shared.ids import AttemptKey, Digest, RoundKey, parse_participant_id, parse_task_name
+from shared.ids import AttemptKey, Digest, RoundKey, TaskName, parse_participant_id, parse_task_name
 from shared.protocol.messages import AttemptStart, Envelope, Sealed, UploadCommit, attempt_digest
 from shared.reasons import AttemptAbortReason, DropReason, Purpose
 from shared.secagg.fixed_point import scale_exponent
@@ -202,6 +202,8 @@ class Workshop:
         self.journal = SqliteJournal(folder / "journal.sqlite")
         self.events: asyncio.Queue[tuple[RoundKey, Event]] = asyncio.Queue()
         self.fatal: list[BaseException] = []
+        self.trainings: list[float] = []
+        self.loads: list[tuple[TaskName, bool]] = []
         self.work = AsyncWork(
             means=Means(
                 participant=parse_participant_id("hospital-a"),
@@ -212,11 +214,18 @@ class Workshop:
                 signer=SigningKey.from_seed(Secret(bytes(32))),
                 clock=SystemClock(),
                 share_progress=True,
+                observer=self,
                 disk_retry_s=0.01,
             ),
             report=lambda key, event: self.events.put_nowait((key, event)),
             on_fatal=self.fatal.append,
         )
+
+    def trained(self, seconds: float) -> None:
+        self.trainings.append(seconds)
+
+    def task_loaded(self, name: TaskName, *, available: bool) -> None:
+        self.loads.append((name, available))
 
     async def all_events(self, count: int) -> Sequence[Event]:
         return [(await asyncio.wait_for(self.events.get(), LIMIT_S))[1] for _ in range(count)]
@@ -237,6 +246,21 @@ def worked(folder: Path, task: FakeTask, transfers: FakeTransfers, offer: Offer,
         return happened
 
     return asyncio.run(scenario())
+
+
+def test_loads_and_trainings_are_told_of(tmp_path: Path) -> None:
+    async def scenario(task: FakeTask, folder: Path, events: int) -> Workshop:
+        shop = Workshop(folder, task, FakeTransfers())
+        shop.work.start_work(make_offer())
+        await shop.all_events(events)
+        await shop.work.close()
+        return shop
+
+    failed = TaskFailed(reason=DropReason.TASK_CRASHED, message="no")
+    trained = asyncio.run(scenario(FakeTask(), _folder(tmp_path / "trained"), 2))
+    crashed = asyncio.run(scenario(FakeTask(training=failed), _folder(tmp_path / "crashed"), 2))
+    assert (len(trained.trainings), trained.loads) == (1, [("heart", True)])
+    assert (crashed.trainings, crashed.loads) == ([], [("heart", True)])
 
 
 def test_a_round_of_training_ends_in_a_spooled_update(tmp_path: Path) -> None:

@@ -296,12 +296,14 @@ def test_the_allow_list_file_is_followed(tmp_path: Path) -> None:
     path = tmp_path / "allowlist.toml"
     followed = AllowlistFile(path)
     assert "cannot be read" in str(followed.problem)
+    assert followed.participants() == []
     with pytest.raises(IdentityError):
         followed.check(HOSPITAL, TLS)
 
     path.write_text(HEAD + ENTRY)
     assert followed.problem is None
     assert followed.check(HOSPITAL, TLS).identity == HOSPITAL
+    assert followed.participants() == [HOSPITAL.name]
 
     path.write_text(HEAD + ENTRY.replace("participant", "own"))
     with pytest.raises(IdentityError) as caught:

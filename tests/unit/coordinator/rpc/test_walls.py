@@ -201,7 +201,9 @@ def test_one_identity_has_so_many_calls_open_and_no_other_suffers(consortium: Co
                 await other.open()
             for talk in talks:
                 talk.cancel()
+            assert live.server._wall.open_calls >= CALLS_MAX - 1
             await live.until(lambda: not live.server._wall._open)
+            assert live.server._wall.open_calls == 0
 
     asyncio.run(run())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from participant.rpc.counting import CONTROL
 from participant.rpc.opening import Credentials as SessionCredentials
 from participant.rpc.opening import Guest
 from participant.rpc.session import QUEUE_LIMIT, SessionLoop
@@ -41,6 +42,7 @@ from shared.secagg.sealing import SealedShare
 from shared.secret import Secret
 from shared.wire.sealed import seal
 from shared.wire.session import encode_coordinator_message
+from tests.support.counted import Counted
 from tests.support.credentials import Consortium
 from tests.support.fake_coordinator import Handler, Stream, fake_coordinator
 
@@ -60,7 +62,9 @@ class Heard:
     refused_errors: list[PeerError] = field(default_factory=list)
     said_messages: list[ParticipantMessage] = field(default_factory=list)
     states: list[bool] = field(default_factory=list)
+    failures: list[FederationError] = field(default_factory=list)
     say: Callable[[RoundReply], None] | None = None
+    counter: Counted = field(default_factory=Counted)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -77,6 +81,9 @@ class Heard:
 
     def session(self, *, open_now: bool) -> None:
         self.states.append(open_now)
+
+    def session_failed(self, error: FederationError) -> None:
+        self.failures.append(error)
 
     def said(self, message: ParticipantMessage) -> None:
         self.said_messages.append(message)
@@ -116,6 +123,7 @@ def loop_for(
         ),
         rounds=heard,
         observer=heard,
+        counter=heard.counter,
     )
 
 
@@ -164,6 +172,8 @@ def test_words_go_both_ways_and_heartbeats_keep_it_open(consortium: Consortium) 
 
     error = asyncio.run(one_session(consortium, handler, heard))
     assert isinstance(error, UnreachableError)
+    assert heard.failures == []  # it did open
+    assert heard.counter.sent_by_kind.keys() == heard.counter.received_by_kind.keys() == {CONTROL}
     assert heard.messages[0].value == aborted  # type: ignore[union-attr]
     assert Consent(KEY, PLAN) in heard.said_messages
     assert heard.states == [True, False]
@@ -437,3 +447,14 @@ def test_who_leaves_between_two_sessions_waits_for_nothing(consortium: Consortiu
         await asyncio.wait_for(loop.run(), LIMIT_S)
 
     asyncio.run(scenario())
+
+
+def test_a_session_that_does_not_open_is_counted_with_its_reason(consortium: Consortium) -> None:
+    async def refuses(stream: Stream) -> None:
+        await stream.send(encode_coordinator_message(Refused(RefusalReason.NOT_ALLOWED, "who are you?")))
+
+    heard = Heard()
+    error = asyncio.run(one_session(consortium, refuses, heard))
+    assert isinstance(error, RefusedError)
+    assert heard.failures == [error]
+    assert heard.states == []

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from participant.protect import Chunk, ResendDiffers
+from participant.rpc.counting import CONTROL, UPDATE
 from participant.rpc.transfer import Transfers
 from shared.errors import ConflictError, ModelError, StorageError, TaskError, UnreachableError
 from shared.ids import AttemptKey, AttemptNumber, Digest
 from shared.protocol.messages import Envelope
 from shared.update import CHUNK_BYTES, Encoding, UpdateLayout, update_digest
+from tests.support.counted import Counted
 from tests.support.fake_coordinator import FakeTransferService, fake_transfers
 from tests.support.rounds import KEY
 
@@ -56,10 +58,10 @@ def commit(digest: Digest) -> Envelope:
     return Envelope(b"commit " + digest.raw, bytes(64), 1)
 
 
-def upload(service: FakeTransferService, chunks: Update) -> Envelope:
+def upload(service: FakeTransferService, chunks: Update, counted: Counted | None = None) -> Envelope:
     async def scenario() -> Envelope:
         async with fake_transfers(service) as channel:
-            calls = Transfers(channel=channel, address="here")
+            calls = Transfers(channel=channel, address="here", counter=counted or Counted())
             sending = calls.upload(key=ATTEMPT, chunks=chunks, layout=LAYOUT, header=HEADER, commit=commit)
             return await asyncio.wait_for(sending, LIMIT_S)
 
@@ -73,6 +75,19 @@ def test_an_update_is_sent_and_committed_to() -> None:
     assert service.offsets == [0]
     assert service.received == update.contents()
     assert service.commits == [commit(update.digest)]
+
+
+def test_what_leaves_is_counted_and_what_does_not_leave_is_not() -> None:
+    whole, rest, nothing = Counted(), Counted(), Counted()
+    upload(FakeTransferService(), Update(), whole)
+    upload(FakeTransferService(held=CHUNK_BYTES), Update(), rest)
+    upload(FakeTransferService(held=LAYOUT.total_bytes, committed=True), Update(), nothing)
+    frames = whole.sent_by_kind[UPDATE] - LAYOUT.total_bytes
+    assert 0 < frames < 100 * LAYOUT.chunks
+    assert CHUNK_BYTES <= whole.sent_by_kind[UPDATE] - rest.sent_by_kind[UPDATE] < CHUNK_BYTES + 100
+    assert nothing.sent_by_kind[UPDATE] == 0
+    assert nothing.sent_by_kind[CONTROL] < whole.sent_by_kind[CONTROL]  # it asked, and committed to nothing
+    assert whole.received_by_kind.keys() == {CONTROL}
 
 
 def test_what_the_coordinator_has_is_not_sent_again() -> None:
@@ -144,20 +159,21 @@ def test_an_upload_can_be_given_up() -> None:
 MODEL = b"the model"
 
 
-def fetch(service: FakeTransferService, partial: Path) -> None:
+def fetch(service: FakeTransferService, partial: Path, counted: Counted | None = None) -> None:
     async def scenario() -> None:
         async with fake_transfers(service) as channel:
-            calls = Transfers(channel=channel, address="here")
+            calls = Transfers(channel=channel, address="here", counter=counted or Counted())
             await asyncio.wait_for(calls.fetch_model(Digest.of(MODEL), len(MODEL), partial), LIMIT_S)
 
     asyncio.run(scenario())
 
 
 def test_a_fetch_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    service, partial = FakeTransferService(model=MODEL), tmp_path / "model.part"
+    service, partial, counted = FakeTransferService(model=MODEL), tmp_path / "model.part", Counted()
     partial.write_bytes(MODEL[:4])
-    fetch(service, partial)
+    fetch(service, partial, counted)
     assert (service.offsets, partial.read_bytes()) == ([4], MODEL)
+    assert len(MODEL) - 4 <= counted.received_by_kind["model"] < len(MODEL) + 10
 
 
 @pytest.mark.parametrize("kept", [bytes(4), bytes(len(MODEL)), bytes(len(MODEL) + 1)])
