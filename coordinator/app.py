@@ -243,6 +243,7 @@ class _Process:
             services = self._services(conductor, thread, intake, sessions, threads)
             server = self._server(services)
             with ExitStack() as serving:
+                self._health.begin()
                 await self._listen(server, serving)
                 watching = asyncio.create_task(services.session.watch_allowlist())
                 looking = asyncio.create_task(self._look_around(threads))

@@ -31,6 +31,11 @@ class Health:
         self._draining = False
         self._listeners: list[Callable[[], None]] = []
 
+    def begin(self) -> None:
+        """Whoever asks can from here on; a start that took long was no hanging."""
+        self.loop.beat()
+        self.conductor.beat()
+
     @property
     def live(self) -> bool:
         return self.loop.alive and self.conductor.alive

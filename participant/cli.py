@@ -49,7 +49,7 @@ participant.add_command(gc)
 @participant.command()
 @_CONFIG
 def run(config_path: Path) -> None:
-    """Run until SIGTERM. Dials out to the coordinator; opens no port but the loopback one for metrics."""
+    """Run until SIGTERM. Dials out to the coordinator; opens no port but those for metrics and status."""
     if find_spec("torch") is None:  # otherwise each job would learn it, in the middle of a round
         raise ModuleNotFoundError("a participant runs tasks with torch", name="torch")
     forbid_core_dumps()

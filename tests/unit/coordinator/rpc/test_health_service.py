@@ -177,6 +177,13 @@ def test_the_coordinator_asks_itself(consortium: Consortium, listen: str, monkey
     assert asked(consortium, listen=listen) == Answered(live=True, ready=False)
 
 
+@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["::1"], ["*.hearts.example"], ["coordinator.hearts.example"]])
+def test_whatever_name_the_certificate_is_for(tmp_path: Path, hosts: list[str]) -> None:
+    consortium = Consortium(tmp_path)
+    consortium.coordinator(hosts=hosts)
+    assert asked(consortium).live
+
+
 def test_a_certificate_of_before_is_to_be_renewed(consortium: Consortium) -> None:
     older = consortium.leaf(
         "older", uris=["spiffe://hearts.example/coordinator/older"], hosts=LOCAL_HOSTS, purpose=SERVER_AUTH
