@@ -26,7 +26,6 @@ import asyncio
 import os
 import resource
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -62,7 +61,6 @@ from shared.busy import CountedThreads
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
 from shared.disk_use import keep_looking
-from shared.dumps import forbid_core_dumps
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
 from shared.expiry import SIGNING, tls_ends
@@ -74,6 +72,7 @@ from shared.identity import AllowlistFile, Identity, Role
 from shared.ids import ParticipantId
 from shared.listeners import check_metrics, serve_metrics, serve_status
 from shared.log import SecretGuard, configure_logging
+from shared.log_sink import keep_stderr_going
 from shared.protocol.messages import Sealed
 from shared.signals import when_told_to_end
 from shared.wire.sealed import seal
@@ -95,19 +94,16 @@ _log = structlog.get_logger(__name__)
 def end_at_once(error: DurabilityUnknown) -> None:
     """See the module's docstring. Never returns."""
     _log.error("durability_unknown", reason=str(error), then="the next start finds out what is on disk")
-    sys.stderr.flush()
     os._exit(1)
 
 
 def end_of_bug() -> None:
     """The conductor's thread came to an end that nobody foresaw, and said why. Never returns."""
-    sys.stderr.flush()
     os._exit(1)
 
 
 def end_with_threads() -> None:
     """End well, though a thread still works in the data folder: without closing anything. Never returns."""
-    sys.stderr.flush()
     os._exit(0)
 
 
@@ -140,8 +136,8 @@ def run(
 
     Raises FederationError leaves: one line, exit code 1.
     """
-    forbid_core_dumps()
     keep_memory()
+    keep_stderr_going()
     guard = configure_logging(style=settings.log.format, level=settings.log.level)
     raise_open_files()
     credentials = check_identity(settings, clock)

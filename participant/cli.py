@@ -17,12 +17,12 @@ from participant.cli_gc import gc
 from participant.settings import ParticipantSettings
 from shared.allocator import keep_memory
 from shared.config import load_config
-from shared.dumps import forbid_core_dumps
 from shared.errors import ConfigError
 from shared.findings import Finding, findings_table
 from shared.health_report import health_line
 from shared.ids import JobId, parse_job_id
 from shared.log import configure_logging
+from shared.log_sink import keep_stderr_going
 from shared.terminal import emit, emit_line, json_option, table
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def run(config_path: Path) -> None:
     """Run until SIGTERM. Dials out to the coordinator; opens no port but those for metrics and status."""
     if find_spec("torch") is None:  # otherwise each job would learn it, in the middle of a round
         raise ModuleNotFoundError("a participant runs tasks with torch", name="torch")
-    forbid_core_dumps()
     keep_memory()
+    keep_stderr_going()
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
     configure_logging(style=settings.log.format, level=settings.log.level)
     from participant.app import run_daemon

@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
-from participant.journal_file import JOURNAL_FILE
+from participant.journal_file import COPY_MARK, JOURNAL_FILE
 from participant.spool import MODELS, ROUNDS, STATES
 from shared.disk_use import DiskUse, look_at
 
 TASK_LOGS = "task-logs"
-COPY_PREFIX = f"{JOURNAL_FILE}.before-v"  # what `participant.journal_file` keeps of an older version
+COPY_PREFIX = f"{JOURNAL_FILE}{COPY_MARK}"
 
 
 class DiskKind(StrEnum):

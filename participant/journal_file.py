@@ -31,6 +31,7 @@ from shared.errors import ConfigError, DurabilityUnknown, StorageError
 log = structlog.get_logger()
 
 JOURNAL_FILE = "journal.sqlite"  # in the data folder
+COPY_MARK = ".before-v"  # after the journal's name, before the version for which it was copied
 BUSY_TIMEOUT_S = 5.0  # a check or a backup may hold the file this long
 
 _VERSION = "schema_version"
@@ -192,7 +193,7 @@ def _keep_copy(database: sqlite3.Connection, path: Path) -> Path:
     """The whole journal beside itself, durably, but for the replies that the end of a round deletes: nobody would
     delete them there. Raises StorageError.
     """
-    copy = path.with_name(f"{path.name}.before-v{SCHEMA_VERSION}")
+    copy = path.with_name(f"{path.name}{COPY_MARK}{SCHEMA_VERSION}")
     fresh = copy.with_name(copy.name + ".new")
     try:
         fresh.unlink(missing_ok=True)  # of a migration that a crash ended

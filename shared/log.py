@@ -2,7 +2,8 @@
 
 Theory of operation. Everything goes through one chain, our own events (structlog) and those of libraries (logging):
 context is merged in, then `SecretGuard` looks at every value, then the line is rendered. Of our own events, what is
-over a peer's budget of lines is left out first (`shared.log_budget`).
+over a peer's budget of lines is left out first (`shared.log_budget`). A daemon's standard error is bounded below all of
+this (`shared.log_sink`); how many lines were lost there is said by the next event that is written.
 
 The guard is the last thing between a slip and a file that is shipped to somebody else's cluster: a `Secret`, private
 key text, or a key named like a secret never gets through. In tests it raises; in production it replaces the value and
@@ -27,6 +28,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from shared.errors import FederationError
 from shared.log_budget import LineBudget
+from shared.log_sink import sink_of
 from shared.secret import Secret
 
 REFUSED = "<refused>"
@@ -86,6 +88,7 @@ def configure_logging(
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         render_own_errors,
+        *([] if (sink := sink_of(stream)) is None else [sink.say_lost]),
         guard,  # last: what an exception says is looked at as well
     ]
     renderers = _for_people(stream) if pretty else _for_machines()

@@ -22,6 +22,7 @@ from contextlib import suppress
 import structlog
 
 LIMIT_S = 7.5  # from the first signal to the end, whatever hangs; service managers are often told ten seconds
+LAST_WORDS_S = 0.5  # for the line after that: what hangs may be whoever reads it
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -58,5 +59,11 @@ def _listen(reader: socket.socket, _writer: socket.socket, heard: Callable[[int]
 
 def _end_after(limit_s: float) -> None:
     time.sleep(limit_s)
-    _log.warning("ended_with_work_left", after_s=limit_s, then="the next start finds out what is on disk")
+    last = threading.Thread(target=_say_last, args=(limit_s,), daemon=True)
+    last.start()
+    last.join(LAST_WORDS_S)
     os._exit(0)
+
+
+def _say_last(after_s: float) -> None:
+    _log.warning("ended_with_work_left", after_s=after_s, then="the next start finds out what is on disk")

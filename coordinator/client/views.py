@@ -6,7 +6,7 @@ none is markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -50,6 +50,8 @@ class RoundSummary(BaseModel):
 
     survivors: tuple[str, ...] = ()
     dropped: dict[str, str] = {}
+    rules: dict[str, str] = {}
+    """Who declined, and by which rule of its policy."""
     left: dict[str, str] = {}
     """Who left the last attempt, and the check that each of them named."""
     encoding: str = ""
@@ -66,11 +68,13 @@ class RoundSummary(BaseModel):
 
     @property
     def left_out(self) -> Sequence[str]:
-        """Each member that is missing, with the reason in words; of one that left the attempt also for what."""
+        """Each member that is missing, with the reason in words; of one that declined or left the attempt also why."""
         return [f"{name}: {self._why(name, reason)}" for name, reason in sorted(self.dropped.items())]
 
     def _why(self, name: str, reason: str) -> str:
-        return f"{reason} ({self.left[name]})" if reason == DropReason.ATTEMPT_LEFT and name in self.left else reason
+        words: Mapping[str, Mapping[str, str]] = {DropReason.DECLINED: self.rules, DropReason.ATTEMPT_LEFT: self.left}
+        said = words.get(reason, {}).get(name)
+        return f"{reason} ({said})" if said else reason
 
 
 def summary_of(finished: RoundStatus) -> RoundSummary:

@@ -26,6 +26,7 @@ from coordinator.round.phases import (
     OpenState,
     Outs,
     Recruiting,
+    Rules,
     Sharing,
     Uploading,
 )
@@ -51,7 +52,9 @@ def recruiting(frame: RoundFrame, conversations: Conversations, now: float, *, g
         for member, known in conversations.items()
     }
     outs = dict.fromkeys(frame.not_asked, DropReason.NOT_ASKED)
-    return Recruiting(frame, told, outs, Fit.ALL, deadline=now + frame.plan.value.deadline_s, grace_from=grace_from)
+    rules: Rules = {}
+    deadline = now + frame.plan.value.deadline_s
+    return Recruiting(frame, told, outs, rules, Fit.ALL, deadline=deadline, grace_from=grace_from)
 
 
 def settle_recruiting(state: Recruiting, now: float, seal: Seal) -> Transition:
@@ -80,8 +83,8 @@ def settle_gracing(state: Gracing, now: float, seal: Seal) -> Transition:
     return Transition(state)
 
 
-def _of_waiting(state: Recruiting | Gracing) -> tuple[RoundFrame, Conversations, Outs, Fit]:
-    return state.frame, state.conversations, state.outs, state.fit
+def _of_waiting(state: Recruiting | Gracing) -> tuple[RoundFrame, Conversations, Outs, Rules, Fit]:
+    return state.frame, state.conversations, state.outs, state.rules, state.fit
 
 
 def may_try_again(state: Gathering) -> bool:
@@ -112,7 +115,7 @@ def entered(
 ) -> Advertising | Uploading:
     """The first state of an attempt."""
     lefts: Lefts = {}
-    common = (state.frame, state.conversations, state.outs, state.fit, start, lefts)
+    common = (state.frame, state.conversations, state.outs, state.rules, state.fit, start, lefts)
     policy = state.frame.spec.round
     if start.value.encoding.masked:
         return Advertising(*common, cohort=cohort, adverts={}, deadline=now + policy.exchange_deadline_s)

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from coordinator.round.phases import Contribution, Dealt, Fit, Lefts, Opening
+from coordinator.round.phases import Contribution, Dealt, Fit, Lefts, Opening, Rules
 from shared.ids import AttemptKey, Digest, ParticipantId
 from shared.protocol.messages import (
     AdvertiseKeys,
@@ -245,6 +245,8 @@ class Protection:
 class Commit:
     result: Sealed[RoundResult]
     dropped: Mapping[ParticipantId, DropReason]
+    rules: Rules
+    """By which rule each silo declined that did."""
     left: Lefts
     """Who left the last attempt, by its own word."""
     totals: Mapping[str, float]
@@ -255,8 +257,9 @@ class Commit:
 class Abort:
     aborted: Sealed[RoundAborted]
     dropped: Mapping[ParticipantId, DropReason]
+    rules: Rules
     left: Lefts
-    """As in `Commit`."""
+    """Both as in `Commit`."""
     protection: Protection
     opened: tuple[ParticipantId, ...]
     """The survivors of a total that they were asked to open: on this model they open no other one."""

@@ -35,7 +35,7 @@ def folded(state: OpenState, result: Folded, seal: Seal) -> Transition:
     return Transition(
         Committed(state.frame, result.next_model),
         (
-            Commit(sealed, dropped(state), lefts(state), result.totals, _protection(state)),
+            Commit(sealed, dropped(state), state.rules, lefts(state), result.totals, _protection(state)),
             *_tell_everyone(state, sealed),
         ),
     )
@@ -44,7 +44,7 @@ def folded(state: OpenState, result: Folded, seal: Seal) -> Transition:
 def abort(state: OpenState, reason: AbortReason, seal: Seal, late: Collection[ParticipantId] = ()) -> Transition:
     """No result; the model is what it was. `late` are those who did not answer in time, if that is why."""
     aborted = seal(RoundAborted(key=state.frame.key, plan=plan_digest(state.frame.plan), reason=reason))
-    ended = Abort(aborted, dropped(state, late), lefts(state), _protection(state), _opened(state))
+    ended = Abort(aborted, dropped(state, late), state.rules, lefts(state), _protection(state), _opened(state))
     return Transition(Aborted(state.frame, reason), (ended, *_tell_everyone(state, aborted)))
 
 

@@ -37,6 +37,7 @@ from coordinator.round.phases import (
     Opening,
     Outs,
     Roster,
+    Rules,
     Sharing,
     Unmasking,
     Uploading,
@@ -215,7 +216,7 @@ def lost_before_shares(state: Advertising | Sharing) -> bool:
 
 # --- small things -----------------------------------------------------------------------------------------------------
 
-_Common: TypeAlias = tuple[RoundFrame, Conversations, Outs, Fit, Sealed[AttemptStart], Lefts]
+_Common: TypeAlias = tuple[RoundFrame, Conversations, Outs, Rules, Fit, Sealed[AttemptStart], Lefts]
 
 
 def _carried(state: AttemptState, told: Collection[ParticipantId], said: Kind) -> _Common:
@@ -224,7 +225,7 @@ def _carried(state: AttemptState, told: Collection[ParticipantId], said: Kind) -
 
 
 def _common(state: AttemptState, conversations: Conversations) -> _Common:
-    return state.frame, conversations, state.outs, state.fit, state.attempt, state.lefts
+    return state.frame, conversations, state.outs, state.rules, state.fit, state.attempt, state.lefts
 
 
 def masking_of(state: Uploading | Confirming | Unmasking | Folding) -> Masking:

@@ -83,7 +83,7 @@ from shared.protocol.messages import (
     plan_digest,
 )
 from shared.protocol.phases import Kind, Phase, Role, advance
-from shared.reasons import AbortReason, DropReason
+from shared.reasons import AbortReason, ConsentRule, DropReason
 from shared.update import Encoding
 from shared.wire.sealed import decode_envelope, reopen
 
@@ -171,8 +171,8 @@ def _replied(state: OpenState, participant: ParticipantId, message: RoundReply) 
         raise ConflictError(f"a reply to another plan for round {state.frame.key}: expected this round's plan digest")
     moved = with_phase(state, participant, advance(Role.PARTICIPANT, told.phase, _kind_of(message)))
     match message:
-        case Decline():
-            return _out(state, participant, DropReason.DECLINED)
+        case Decline(rule=rule):
+            return _out(state, participant, DropReason.DECLINED, rule)
         case Withdraw(reason=reason):
             return _out(state, participant, reason)
         case Ready(fits=fits):
@@ -253,14 +253,17 @@ def _upload_offered(state: OpenState, offer: UploadOffered) -> Transition:
     return Transition(moved, (Journal(Contributed(offer.participant, contribution)), acknowledge))
 
 
-def _out(state: OpenState, participant: ParticipantId, reason: DropReason) -> Transition:
+def _out(
+    state: OpenState, participant: ParticipantId, reason: DropReason, rule: ConsentRule | None = None
+) -> Transition:
     """Off the round for good. A repeated word changes nothing. Once survivors are fixed their updates count whatever
     they say, and no more is asked of who is out; should another attempt be needed, it is without them.
     """
     if participant in state.outs or isinstance(state, Folding):
         return Transition(state)
     moved = without(with_phase(state, participant, Phase.OUT), participant)
-    moved = replace(moved, outs={**moved.outs, participant: reason})
+    rules = moved.rules if rule is None else {**moved.rules, participant: rule}
+    moved = replace(moved, outs={**moved.outs, participant: reason}, rules=rules)
     return Transition(moved, (Journal(MemberOut(participant, reason)),))
 
 

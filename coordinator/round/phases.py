@@ -37,7 +37,7 @@ from shared.protocol.messages import (
     attempt_digest,
 )
 from shared.protocol.phases import Phase
-from shared.reasons import AbortReason, AttemptAbortReason, DropReason
+from shared.reasons import AbortReason, AttemptAbortReason, ConsentRule, DropReason
 from shared.secagg.sealing import SealedShare
 from shared.update import Encoding, UpdateHeader, UpdateLayout
 
@@ -72,6 +72,7 @@ class Conversation:
 
 Conversations: TypeAlias = Mapping[ParticipantId, Conversation]
 Outs: TypeAlias = Mapping[ParticipantId, DropReason]
+Rules: TypeAlias = Mapping[ParticipantId, ConsentRule]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class _Open:
     frame: RoundFrame
     conversations: Conversations
     outs: Outs
+    rules: Rules
+    """By which rule each silo declined that did, since this process began."""
     fit: Fit
 
     @property

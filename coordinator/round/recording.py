@@ -12,7 +12,7 @@ from coordinator.aggregation.fold import Totals
 from coordinator.checkpoints import describe_version
 from coordinator.round.effects import Abort, Commit, Protection
 from coordinator.round.frame import RoundFrame
-from coordinator.round.phases import Lefts
+from coordinator.round.phases import Lefts, Rules
 from coordinator.round.surroundings import Surroundings
 from coordinator.scheduler import EndJob, FinishedRound, next_step
 from coordinator.storage.interface import COMMITTED, ModelRecord, RoundAbort, RoundCommit
@@ -22,6 +22,7 @@ from shared.reasons import JobState, Purpose
 from shared.wire.sealed import encode_envelope
 
 LEFT = "left"  # in a round's summary, where somebody left the last attempt: the check that each of them named
+RULES = "rules"  # in that of a round which somebody declined: by which rule of its policy; in no audit entry
 CONTROL = "control"  # in a round's summary, where it was planned under a control: its revision
 RANGE_MISS = "range_miss"  # in a round's summary
 OPENED = "opened"  # in that of a round without a result: whose total may have been opened
@@ -51,7 +52,7 @@ def record_commit(
         **_told_of(effect.protection),
         **_controlled(frame),
     }
-    summary = {**facts, **durations}
+    summary = {**facts, **_by_which_rules(effect.rules), **durations}
     entry = around.audit.entry("round_committed", {**_names(frame), **facts, "job_state": job_state})
     stored = around.store.commit_round(
         RoundCommit(
@@ -101,7 +102,7 @@ def record_abort(
     }
     if effect.opened:
         facts[OPENED] = list(effect.opened)
-    summary = {**facts, **durations}
+    summary = {**facts, **_by_which_rules(effect.rules), **durations}
     entry = around.audit.entry("round_aborted", {**_names(frame), **facts, "job_state": job.state})
     stored = around.store.abort_round(
         RoundAbort(
@@ -139,6 +140,13 @@ def _controlled(frame: RoundFrame) -> dict[str, object]:
 def _who_left(left: Lefts) -> dict[str, object]:
     """One word each out of a closed list, as the silo itself said it."""
     return {LEFT: dict(left)} if left else {}
+
+
+def _by_which_rules(rules: Rules) -> dict[str, object]:
+    """What a silo told the coordinator of its policy is for whoever runs the job. None of it is in the audit log, which
+    may be shown to the other silos.
+    """
+    return {RULES: dict(rules)} if rules else {}
 
 
 def _told_of(protection: Protection) -> dict[str, object]:

@@ -84,8 +84,8 @@ class LogWriter(io.FileIO):
         """How much of it may be written now: nothing, where the disk refuses a new file."""
         if self._log is None:
             return wanted
-        if _is_full(self.fileno(), wanted):
-            rotate(self._log, wanted=wanted)
+        if not _is_full(self.fileno(), wanted) or rotate(self._log, wanted=wanted):
+            return wanted  # one look decides: what others print after it makes the file longer, and loses nothing
         return 0 if _is_full(self.fileno(), wanted) else wanted
 
 
@@ -101,21 +101,24 @@ def _forget_rotating() -> None:
 os.register_at_fork(after_in_child=_forget_rotating)
 
 
-def rotate(log: Path, *, wanted: int = 1) -> None:
-    """Go on in a new file when this process's has no room, or in the one that somebody else has begun. What the disk
-    refuses is tried again at the next write.
+def rotate(log: Path, *, wanted: int = 1) -> bool:
+    """Go on in a new file when this process's has no room, or in the one that somebody else has begun: whether it did.
+    What the disk refuses is tried again at the next write.
     """
     rotating = _rotating
     if not rotating.acquire(timeout=ROTATING_LIMIT_S):
-        return
+        return False
     try:
-        with suppress(OSError):
-            fresh = open_log(log, wanted=wanted)
-            try:
-                for descriptor, _ in STANDARD_STREAMS:
-                    os.dup2(fresh, descriptor)
-            finally:
-                os.close(fresh)
+        fresh = open_log(log, wanted=wanted)
+        try:
+            for descriptor, _ in STANDARD_STREAMS:
+                os.dup2(fresh, descriptor)
+        finally:
+            os.close(fresh)
+    except OSError:
+        return False
+    else:
+        return True
     finally:
         rotating.release()
 

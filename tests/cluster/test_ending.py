@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -122,6 +123,28 @@ def test_a_coordinator_ends_in_the_middle_of_transfers(tmp_path: Path, phase: st
     assert committed["survivors"] == list(MEMBERS)
     assert_no_traceback(tmp_path)
     assert link.bytes_to_target < 1.25 * 2 * 4 * MEDIUM
+
+
+@pytest.mark.parametrize("how", ["full", pytest.param("gone", marks=pytest.mark.long)])
+def test_nobody_has_to_read_the_log_for_rounds_to_go_on_and_daemons_to_end(
+    tmp_path: Path, how: Literal["full", "gone"]
+) -> None:
+    """Of the coordinator and of two silos; the third one's log has come to the other of the two ends."""
+    federation, initial = constant_federation(tmp_path, parameters=SMALL)
+    with federation:
+        federation.start()
+        processes = {name: federation.process(name) for name in ("coordinator", *MEMBERS)}
+        for name, process in processes.items():
+            process.go_deaf(how if name != VICTIM else "gone" if how == "full" else "full")
+        spec = job_spec(federation.members, initial, rounds=3, metrics=())
+        committed = rounds_of(federation.finish(federation.submit("study-1", spec, initial)))
+        assert [row["survivors"] for row in committed] == [list(MEMBERS)] * 3
+        began = time.monotonic()
+        for process in processes.values():
+            process.wait_until_deaf()  # from its first line of the first round on
+            process.ask_to_stop()
+        assert [process.stop() for process in processes.values()] == [0] * len(processes)
+        assert time.monotonic() - began < ENDS_WITHIN_S
 
 
 def test_a_second_signal_ends_a_coordinator_that_drains(tmp_path: Path) -> None:

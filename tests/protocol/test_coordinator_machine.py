@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.round.effects import AbortAsked, Connected, Folded, FoldFailed, Revoked, Tick
+from coordinator.round.effects import Abort, AbortAsked, Connected, Folded, FoldFailed, Revoked, Tick
 from coordinator.round.gathering import RECONNECT_WINDOW_S
-from coordinator.round.machine import next_deadline
+from coordinator.round.machine import next_deadline, step
 from coordinator.round.phases import Aborted
 from shared.errors import ConflictError, LateError, PhaseError, WireError
 from shared.ids import Digest
 from shared.protocol.phases import Phase
-from shared.reasons import AbortReason, DropReason
+from shared.reasons import AbortReason, ConsentRule, DropReason
 from tests.support.coordinator_transcript import FOLDED, Transcript
-from tests.support.rounds import STRANGER, A, B, C, D
+from tests.support.rounds import STRANGER, A, B, C, D, coordinator_seal
 
 ALL = (A, B, C, D)
 
@@ -134,6 +134,16 @@ def test_a_round_whose_quorum_is_declined_away_aborts_at_once() -> None:
         "journal d out: declined",
         "abort below_quorum; a not_ready; b not_ready; c declined; d declined",
     ]
+
+
+def test_the_end_names_the_rule_by_which_a_silo_declined_and_not_one_that_it_names_when_it_is_out() -> None:
+    seen = Transcript()
+    seen.hear(seen.withdraws(D))
+    seen.ignores(seen.declines(D))
+    last = step(seen.state, seen.declines(C), seen.now, coordinator_seal)
+    (ended,) = (effect for effect in last.effects if isinstance(effect, Abort))
+    assert (ended.dropped[D], ended.dropped[C]) == (DropReason.TASK_CRASHED, DropReason.DECLINED)
+    assert ended.rules == {C: ConsentRule.JOB_NOT_ALLOWED}
 
 
 def test_a_repeated_decline_or_withdrawal_changes_nothing() -> None:

@@ -97,6 +97,7 @@ def _not_asked_yet(state: Unmasking, now: float) -> Confirming:
         state.frame,
         conversations,
         state.outs,
+        state.rules,
         state.fit,
         state.attempt,
         state.lefts,

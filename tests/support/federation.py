@@ -21,11 +21,11 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from consilo.demo.moment import Moment, doomed
 from coordinator.client.operations import Operations
@@ -53,6 +53,7 @@ class Process:
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self._log = log
         self._asked = False
+        self._deaf: Literal["full", "gone"] | None = None
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
@@ -76,6 +77,9 @@ class Process:
                 kept.flush()
                 if line.startswith("{"):
                     self._lines.put(json.loads(line))
+                if self._deaf:
+                    break
+        self._stop_reading()
         self._lines.put({"event": "process_ended"})
 
     def wait_for(self, event: str, **fields: object) -> dict[str, Any]:
@@ -90,6 +94,25 @@ class Process:
                 return line
             if line["event"] == "process_ended":
                 raise AssertionError(f"ended before {events}; it said:\n{self._log.read_text()[-4000:]}")
+
+    def go_deaf(self, how: Literal["full", "gone"]) -> None:
+        """From its next line on nobody reads what it logs: into a pipe that is full, or whose reader is gone."""
+        self._deaf = how
+
+    def wait_until_deaf(self) -> None:
+        self._reader.join(START_LIMIT_S)
+        assert not self._reader.is_alive()
+
+    def _stop_reading(self) -> None:
+        assert self._process.stderr is not None
+        if self._deaf == "gone":
+            self._process.stderr.close()
+        elif self._deaf == "full":
+            pipe = os.open(f"/proc/self/fd/{self._process.stderr.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
+            with suppress(BlockingIOError):
+                while os.write(pipe, b"." * 4096):
+                    pass
+            os.close(pipe)
 
     def ask_to_stop(self) -> None:
         """SIGTERM, once: a second one would end it at once."""

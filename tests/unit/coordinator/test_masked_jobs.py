@@ -393,7 +393,7 @@ def test_one_that_left_an_attempt_sends_no_update_to_it() -> None:
         assert told["left"] == {A: AttemptAbortReason.BAD_SHARES}
 
 
-def test_who_declines_is_logged_with_the_rule() -> None:
+def test_who_declines_is_logged_with_the_rule_which_the_summary_has_and_the_audit_log_has_not() -> None:
     federation = Federation(consortium=manifest(*MEMBERS))
     federation.submit(make_masked_spec())
     federation.connect()
@@ -403,6 +403,13 @@ def test_who_declines_is_logged_with_the_rule() -> None:
         federation.conductor.received(B, f"session-{B}", said)
     declined = [line for line in lines if line["event"] == "round_declined"]
     assert [(line["participant"], line["round"], line["rule"]) for line in declined] == [(B, 1, "job_not_approved")]
+    federation.conductor.desk.abort_job(JOB, "enough", Identity("hearts.example", Role.OPERATOR, "olga"))
+    recorded = json.loads(federation.store.rounds(JOB)[0].summary)
+    assert recorded["dropped"][B] == DropReason.DECLINED
+    assert recorded["rules"] == {B: "job_not_approved"}
+    audited = b"".join(entry.line for entry in federation.store.audit_entries(0))
+    assert b"declined" in audited
+    assert b"job_not_approved" not in audited, "the audit log may be shown to the other silos"
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from shared.signals import LIMIT_S
 
 PROGRAM = """
-import asyncio, sys, time
+import asyncio, structlog, sys, time
 from shared.log import configure_logging
 from shared.signals import when_told_to_end
 
@@ -26,6 +26,8 @@ async def main():
         time.sleep(60)
     await asked.wait()
     print("asked", flush=True)
+    if sys.argv[1] == "log":
+        structlog.get_logger().info("x", text="x" * (1 << 20))  # into a pipe that nobody reads
     if sys.argv[1] == "loop":
         time.sleep(60)
     if sys.argv[1] == "thread":
@@ -71,6 +73,18 @@ def test_one_that_hangs_is_ended_after_its_limit(hangs: str) -> None:
         assert process.wait(20) == 0
         assert process.stderr is not None
         assert "ended_with_work_left" in process.stderr.read()
+
+
+@pytest.mark.parametrize("reader", ["stands still", "is gone"])
+def test_one_whose_last_words_nobody_reads_is_ended_all_the_same(reader: str) -> None:
+    hangs = "log" if reader == "stands still" else "loop"
+    with running(hangs, 0.2) as process:
+        assert process.stderr is not None
+        if reader == "is gone":
+            process.stderr.close()
+            process.stderr = None
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize("hangs", LATER)

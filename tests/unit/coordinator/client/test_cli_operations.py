@@ -212,6 +212,16 @@ def test_for_what_a_silo_left_is_in_the_lines_of_a_watcher_and_in_the_table(conf
     assert list(summary.left_out) == ["hospital-a: revoked"], "it is missing for another reason"
 
 
+def test_by_which_rule_a_silo_declined_is_shown(config: Path, fake: FakeOperations) -> None:
+    dropped = {"hospital-a": "declined", "hospital-b": "absent", "hospital-c": "of a later version"}
+    told = {"reason": "below_quorum", "dropped": dropped, "rules": {"hospital-a": "two_party", "hospital-b": "odd"}}
+    declined = replace(refused_round(1), summary=canonical_json(told))
+    detail = JobDetail(job=status(JOB, state=JobState.COMPLETED), rounds=(declined,), live=None)
+    fake.watched[JOB], fake.jobs[JOB] = [detail], detail
+    watched = run(config, "job", "watch", JOB).stdout
+    assert "without hospital-a: declined (two_party), without hospital-b: absent, without hospital-c" in watched
+
+
 def watch_of(end: JobState, reason: str = "") -> list[JobDetail]:
     running = status(JOB, state=JobState.RUNNING)
     return [

@@ -25,7 +25,7 @@ who, started = 0, []
 for number in range(1, children + 1):
     child = os.fork()
     if child == 0:
-        who = number
+        who, started = number, []  # a process waits for its own children alone
         break
     started.append(child)
 for line in range(lines):
@@ -61,13 +61,36 @@ def test_two_full_files_hold_what_was_printed_last(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["task.log", "task.log.1"]
 
 
-@pytest.mark.long  # seen to lose two lines once, on a machine with much else to do
 def test_processes_that_print_at_once_rename_once(tmp_path: Path) -> None:
     """Else the older generation would be a few lines, and what was before them lost."""
     log = tmp_path / "task.log"
     prints(log, PRINTS, "3", "80")
     assert sorted(lines_of(older(log), log)) == [(who, line) for who in range(4) for line in range(80)]
+    assert log.stat().st_size + older(log).stat().st_size == 4 * 80 * LINE_BYTES, "and nothing else"
     assert LOG_MAX_BYTES - 4 * LINE_BYTES < older(log).stat().st_size <= LOG_MAX_BYTES + 4 * LINE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("taken", "look"), [(0, 1), (LOG_MAX_BYTES, 2), (LOG_MAX_BYTES, 3)], ids=["room", "full", "new"]
+)
+def test_a_file_that_others_fill_between_a_look_and_the_write_loses_no_line(
+    tmp_path: Path, taken: int, look: int
+) -> None:
+    """`look`: the one after which they fill it; of the file that is full the second, and the third is of a new one."""
+    log = tmp_path / "task.log"
+    script = (
+        "import os, sys; from pathlib import Path; from participant.tasks import task_log\n"
+        "log, at, own = Path(sys.argv[1]), int(sys.argv[2]), task_log._is_full\n"
+        "looks = 0\n"
+        "def looked(descriptor, wanted):\n"
+        "    global looks; looks += 1; found = own(descriptor, wanted)\n"
+        "    if looks == at: os.truncate(descriptor, task_log.LOG_MAX_BYTES)\n"
+        "    return found\n"
+        "os.truncate(1, int(sys.argv[3])); task_log.print_to(log); task_log._is_full = looked\n"
+        "sys.stdout.write('kept\\n'); assert looks >= at, looks"
+    )
+    prints(log, script, str(look), str(taken))
+    assert b"".join(path.read_bytes() for path in tmp_path.iterdir()).count(b"kept\n") == 1
 
 
 def test_one_text_that_is_longer_than_a_file_is_cut_into_files(tmp_path: Path) -> None:
