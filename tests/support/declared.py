@@ -1,4 +1,4 @@
-"""The samples that both daemons can expose: of each name that a query may use, its labels, as the code declares them."""
+"""The samples that both daemons can expose: of each name that a query may use its labels, as the code declares them."""
 
 from __future__ import annotations
 

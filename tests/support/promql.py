@@ -11,7 +11,7 @@ FROM_SCRAPES = frozenset({"job", "instance"})
 """Labels that Prometheus gives to everything that it scrapes."""
 OF_PROMETHEUS: Mapping[str, frozenset[str]] = {
     "up": frozenset(),
-    "ALERTS": frozenset({"alertname", "severity", "team"}),
+    "ALERTS": frozenset({"alertname", "alertstate", "severity", "team"}),
 }
 """Series that Prometheus makes itself."""
 
