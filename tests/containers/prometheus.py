@@ -1,6 +1,6 @@
 """A real Prometheus in a container on this machine's network, and what it knows: targets, queries, alerts.
 
-Rules that wait for minutes are rendered with short windows for it: `for` and ranges are scaled, and the expressions stay.
+Rules that wait for minutes are rendered with short windows: `for` and ranges are scaled, and the expressions stay.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Prometheus:
 def prometheus(
     folder: Path, scrapes: Sequence[Mapping[str, Any]], *, rules: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Iterator[Prometheus]:
-    """Start one with these scrapes, and rules by the names of their files. `folder`: it can read what lies there, by the
+    """Start one with these scrapes, and rules by the names of their files. `folder`: it reads what lies there, by the
     same path, so that a scrape may name files of certificates.
     """
     config = {

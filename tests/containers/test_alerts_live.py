@@ -6,7 +6,6 @@ The rules are those of the repository, sixty times as fast: ten minutes without 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
