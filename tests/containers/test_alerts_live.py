@@ -35,6 +35,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         rounds=100_000,
         quorum=2,
         min_survivors=2,
+        upload_deadline_s=10.0,  # of a member that is killed while two of two upload
         masking={"mode": "plain"},
         training={"learning_rate": 0.001},
         aborted_rounds_allowed=1000,

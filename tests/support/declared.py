@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
+from collections.abc import Iterable
 
-from coordinator.metrics import CoordinatorMetrics
-from participant.metrics import ParticipantMetrics
-from shared.build import build_info
+from coordinator.metrics import declared as of_coordinator
+from participant.metrics import declared as of_participant
+from shared.metrics import Kind, Metric
 
-ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",), "gauge": ("",)}
+ENDINGS = {
+    Kind.COUNTER: ("_total",),
+    Kind.HISTOGRAM: ("_bucket", "_sum", "_count"),
+    Kind.INFO: ("_info",),
+    Kind.GAUGE: ("",),
+}
 """How a query calls them: a counter has `_total` at its end, a histogram one of these three, an info `_info`."""
-INFO_LABELS = frozenset({"version", "revision", "python"})
+GIVEN = {"_bucket": {"le"}, "_info": {"version", "revision", "python"}}
+"""Labels that are not declared, since every metric of that kind has them."""
 PROCESS = frozenset(
     {
         "process_virtual_memory_bytes",
@@ -22,24 +27,19 @@ PROCESS = frozenset(
         "process_max_fds",
     }
 )
-"""prometheus_client's own collector, which both registries have."""
+"""prometheus_client's own, which both registries have."""
 
 
 def declared_samples() -> dict[str, frozenset[str]]:
-    build = build_info(environment={})
-    coordinator = CoordinatorMetrics(build=build)
-    coordinator.log_values_refused(lambda: 0)
     found = dict.fromkeys(PROCESS, frozenset[str]())
-    for registry in (coordinator.registry, ParticipantMetrics(build=build).registry):
-        found |= _samples(registry)
-    return found
+    found |= _samples(of_coordinator.PREFIX, of_coordinator.METRICS)
+    return found | _samples(of_participant.PREFIX, of_participant.METRICS)
 
 
-def _samples(registry: CollectorRegistry) -> dict[str, frozenset[str]]:
-    given = {"_bucket": {"le"}, "_info": INFO_LABELS}
+def _samples(prefix: str, metrics: Iterable[Metric]) -> dict[str, frozenset[str]]:
     return {
-        metric._name + ending: frozenset(metric._labelnames) | frozenset(given.get(ending, ()))
-        for metric in registry._collector_to_names
-        if isinstance(metric, MetricWrapperBase)
-        for ending in ENDINGS[metric._type or ""]
+        f"{prefix}_{metric.name}{ending}": frozenset(label.name for label in metric.labels)
+        | frozenset(GIVEN.get(ending, ()))
+        for metric in metrics
+        for ending in ENDINGS[metric.kind]
     }
