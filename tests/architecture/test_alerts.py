@@ -25,7 +25,7 @@ def title(rule: dict[str, Any]) -> str:
     return str(rule.get("alert", rule.get("record")))
 
 
-@pytest.mark.parametrize("rule", list(rules()), ids=title)
+@pytest.mark.parametrize("rule", rules(), ids=title)
 def test_a_rule_asks_for_what_is_there(rule: dict[str, Any]) -> None:
     assert complaints(rule["expr"], SAMPLES) == []
 

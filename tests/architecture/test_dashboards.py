@@ -138,6 +138,6 @@ def test_grafana_is_told_where_dashboards_and_data_lie() -> None:
     assert source["url"] == "http://prometheus:9090"
     (provider,) = folder["providers"]
     assert provider["type"] == "file"
-    assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
+    assert provider["options"]["path"] == "/etc/grafana/dashboards"
     scrapes = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
     assert source["jsonData"]["timeInterval"] == scrapes["global"]["scrape_interval"]

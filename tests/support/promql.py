@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -44,6 +45,7 @@ class Asked:
         self.selected.setdefault(selector.name or "", set()).update(matched)
 
 
+@functools.cache
 def asked(expression: str) -> Asked:
     """Raises ValueError for what is no PromQL."""
     found = Asked()

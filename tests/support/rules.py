@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ RULE_FILES = tuple(sorted((PROMETHEUS / "rules").glob("*.yml")))
 TEST_FILES = tuple(sorted((PROMETHEUS / "tests").glob("*.yml")))
 
 
-def rules() -> Iterator[dict[str, Any]]:
+@functools.cache
+def rules() -> Sequence[dict[str, Any]]:
     """Every rule of every file, in order."""
-    for path in RULE_FILES:
-        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
-            yield from group["rules"]
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in RULE_FILES]
+    return tuple(rule for file in files for group in file["groups"] for rule in group["rules"])
 
 
 def alerts() -> list[dict[str, Any]]:
