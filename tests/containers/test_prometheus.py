@@ -38,7 +38,8 @@ def federation(folder: Path, metrics: Mapping[str, str]) -> Iterator[Federation]
             settings["metrics"] |= metrics
             write_toml(path, settings)
         running.start()
-        running.finish(running.submit("heart-1", job_spec(MEMBERS, initial, rounds=2), initial))
+        spec = job_spec(MEMBERS, initial, rounds=2, training={"learning_rate": 0.05})
+        running.finish(running.submit("heart-1", spec, initial))
         yield running
 
 
