@@ -79,6 +79,20 @@ class Prometheus:
             return json.load(answer)["data"]
 
 
+def write_configuration(
+    folder: Path, scrapes: Sequence[Mapping[str, Any]], rules: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """prometheus.yml and the rules beside it, by the names of their files."""
+    config = {
+        "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"},
+        "rule_files": ["rules-*.yml"],
+        "scrape_configs": [dict(scrape) for scrape in scrapes],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    for name, content in rules.items():
+        (folder / f"rules-{name}.yml").write_text(yaml.safe_dump(content))
+
+
 @contextmanager
 def prometheus(
     folder: Path, scrapes: Sequence[Mapping[str, Any]], *, rules: Mapping[str, Mapping[str, Any]] | None = None
@@ -86,14 +100,7 @@ def prometheus(
     """Start one with these scrapes, and rules by the names of their files. `folder`: it reads what lies there, by the
     same path, so that a scrape may name files of certificates.
     """
-    config = {
-        "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"},
-        "rule_files": ["rules-*.yml"],
-        "scrape_configs": [dict(scrape) for scrape in scrapes],
-    }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    for name, content in (rules or {}).items():
-        (folder / f"rules-{name}.yml").write_text(yaml.safe_dump(content))
+    write_configuration(folder, scrapes, rules or {})
     address = f"127.0.0.1:{free_port()}"
     options = ["--network", "host", "--user", f"{os.getuid()}:{os.getgid()}", "--tmpfs", "/data:mode=1777"]
     command = [f"--config.file={folder}/prometheus.yml", "--storage.tsdb.path=/data", f"--web.listen-address={address}"]
