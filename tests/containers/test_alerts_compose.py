@@ -66,9 +66,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     for path in (folder.parent, folder, settings):
         path.chmod(0o755)  # Prometheus is nobody there
     override = folder / "override.yml"
-    override.write_text(
-        yaml.safe_dump({"services": {"prometheus": {"volumes": [f"{settings}:/etc/prometheus:ro"]}}})
-    )
+    override.write_text(yaml.safe_dump({"services": {"prometheus": {"volumes": [f"{settings}:/etc/prometheus:ro"]}}}))
     environment = {"CONSILO_DEMO_ROUNDS": "100000", "PROMETHEUS_IMAGE": built("prometheus"), "PROMETHEUS_PORT": ""}
     this = Watched(override, {**environment, "TORCH": "cpu"})
     try:
