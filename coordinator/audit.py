@@ -131,6 +131,11 @@ def head_of(entry: AuditEntry) -> Digest:
     return tagged_hash(MESSAGE_TYPE, _body_of(entry))
 
 
+def time_of(entry: AuditEntry) -> str:
+    """When one of our own entries was made (RFC 3339, UTC)."""
+    return str(json.loads(_body_of(entry))["time"])
+
+
 def _body_of(entry: AuditEntry) -> bytes:
     return entry.line[_BODY_STARTS_AT:]
 

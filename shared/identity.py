@@ -294,6 +294,12 @@ class AllowlistFile:
         found = self._now()
         return found.consortium if isinstance(found, Allowlist) else None
 
+    def participants(self) -> Sequence[str]:
+        """The names of all participants that it lets in, in order; nobody while it cannot be used."""
+        found = self._now()
+        entries = found.entries if isinstance(found, Allowlist) else {}
+        return sorted(identity.name for identity in entries if identity.role is Role.PARTICIPANT)
+
     def lacks(self, identity: Identity) -> bool:
         """Whether the list is in order and has no entry for `identity`: taken off, and not merely kept out for now."""
         found = self._now()
