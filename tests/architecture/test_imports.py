@@ -109,7 +109,8 @@ SEES_NOTHING_BUT: dict[str, tuple[str, ...]] = {
     "shared.merkle": ("shared.ids",),
 }  # fmt: skip
 SHARED_ADAPTERS = (
-    "shared.clock", "shared.config", "shared.durable", "shared.entropy", "shared.log", "shared.terminal", "shared.tls",
+    "shared.clock", "shared.config", "shared.durable", "shared.entropy", "shared.http_server", "shared.http_tls",
+    "shared.log", "shared.terminal", "shared.tls",
 )  # fmt: skip
 
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
