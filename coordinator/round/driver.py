@@ -64,7 +64,7 @@ class _Timing:
 
 @dataclass(frozen=True, slots=True)
 class RoundTimes:
-    """When a round came to where it is, by the coordinator's up time (monotonic seconds). After a restart, since then."""
+    """When a round came to where it is (monotonic seconds); after a restart, since that."""
 
     started: float
     phase_since: float

@@ -73,6 +73,7 @@ class JobSeen:
     monotonic: float
     view: JobView
     running: RunningSeen | None
+    connected: frozenset[ParticipantId]
     models: Sequence[ModelRecord]
 
 
@@ -107,6 +108,7 @@ class Look:
             monotonic=self._clock.monotonic(),
             view=view,
             running=None if running is None else _running(running),
+            connected=frozenset(self._registry.connected),
             models=tuple(self._store.models()),
         )
 

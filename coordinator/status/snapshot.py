@@ -6,7 +6,7 @@ that a single silo is in has that silo's figures for its totals: they are not sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,6 +55,10 @@ class JobLine:
     """Rounds of training that the job counts; None where only its own page says it."""
     masking: str
     submitted_at: str
+    trouble: str
+    """Why it cannot go on; empty for one that can."""
+    last_abort: str
+    """Why its last round has no result; empty where it has one."""
     open: OpenRound | None
 
 
@@ -185,13 +189,18 @@ def federation(seen: FederationSeen, *, allowed: Sequence[str]) -> Federation:
     )
 
 
-def _job_line(
-    status: JobStatus, place: int | None, seen: FederationSeen, running: RunningSeen | None
-) -> JobLine:
-    spec = spec_of(status)
-    committed = None if running is None else sum(done.abort is None and done.purpose is Purpose.TRAIN for done in running.finished)
-    live = None if running is None or running.live is None else open_round(running.live, seen.monotonic)
-    return _line(status, spec, place, connected=len(seen.connected.keys() & set(spec.members)), committed=committed, live=live)
+def _job_line(status: JobStatus, place: int | None, seen: FederationSeen, running: RunningSeen | None) -> JobLine:
+    trained = [done for done in running.finished if done.purpose is Purpose.TRAIN] if running is not None else []
+    committed = None if running is None else sum(done.abort is None for done in trained)
+    return _line(
+        status,
+        spec_of(status),
+        place,
+        connected=seen.connected.keys(),
+        committed=committed,
+        running=running,
+        now=seen.monotonic,
+    )
 
 
 def _line(
@@ -199,10 +208,13 @@ def _line(
     spec: JobSpec,
     place: int | None,
     *,
-    connected: int,
+    connected: Collection[ParticipantId],
     committed: int | None,
-    live: OpenRound | None,
+    running: RunningSeen | None,
+    now: float,
 ) -> JobLine:
+    live = None if running is None or running.live is None else open_round(running.live, now)
+    last = running.finished[-1].abort if running is not None and running.finished else None
     return JobLine(
         job=status.job,
         name=spec.name,
@@ -212,12 +224,14 @@ def _line(
         why=why(status),
         place_in_queue=place,
         members=tuple(spec.members),
-        connected=connected,
+        connected=len(set(connected) & set(spec.members)),
         quorum=live.quorum if live is not None else status.control.quorum_of(spec),
         rounds=spec.rounds,
         committed=committed,
         masking=masking_words(spec),
         submitted_at=status.submitted_at,
+        trouble=running.trouble if running is not None else "",
+        last_abort=str(last or ""),
         open=live,
     )
 
@@ -226,11 +240,14 @@ def _participants(
     seen: FederationSeen, allowed: Sequence[str], lines: Sequence[JobLine]
 ) -> tuple[ParticipantLine, ...]:
     names = sorted({*allowed, *seen.connected})
-    return tuple(_participant(ParticipantId(name), seen, name in allowed, lines) for name in names)
+    return tuple(_participant(ParticipantId(name), seen, allowed, lines) for name in names)
 
 
 def _participant(
-    name: ParticipantId, seen: FederationSeen, allowed: bool, lines: Sequence[JobLine]  # noqa: FBT001 - a fact
+    name: ParticipantId,
+    seen: FederationSeen,
+    allowed: Sequence[str],
+    lines: Sequence[JobLine],
 ) -> ParticipantLine:
     enrolled, since = seen.connected.get(name), seen.changed.get(name)
     return ParticipantLine(
@@ -238,23 +255,27 @@ def _participant(
         connected=enrolled is not None,
         since=since,
         age_s=None if since is None else (seen.at - since).total_seconds(),
-        allowed=allowed,
+        allowed=name in allowed,
         tasks=() if enrolled is None else tuple(sorted(enrolled.tasks)),
         jobs=tuple(line.job for line in lines if name in line.members),
     )
 
 
-def job(seen: JobSeen, *, connected: int) -> Job:
-    """`connected`: how many of its members are. Raises WireError or ModelError for a record that cannot be read."""
+def job(seen: JobSeen) -> Job:
+    """Raises WireError or ModelError for a record that cannot be read."""
     detail = job_detail(seen.view, already_said=0)
     status, spec = detail.job, spec_of(detail.job)
-    live = seen.running.live if seen.running is not None else None
-    shown = None if live is None else open_round(live, seen.monotonic)
     pause = status.pause
     return Job(
         at=seen.at,
         line=_line(
-            status, spec, None, connected=connected, committed=committed_rounds(detail.rounds), live=shown
+            status,
+            spec,
+            None,
+            connected=seen.connected,
+            committed=committed_rounds(detail.rounds),
+            running=seen.running,
+            now=seen.monotonic,
         ),
         pause_by=pause.by if pause else "",
         pause_at=pause.at if pause else "",

@@ -1,4 +1,4 @@
-"""What the status pages of both sides share: layout, stylesheet, the curves, words for numbers, and one second's memory.
+"""What the status pages of both sides share: layout, stylesheet, curves, words for numbers, and one second's memory.
 
 Theory of operation. A page is a picture of one moment. Whoever owns the truth (the conductor's thread, the daemon's
 event loop) hands out a *snapshot*, values that no longer change; everything after that happens on the thread of

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from shared.clock import Clock
 
 KEPT_S = 1.0  # people reload by hand, and scripts must not load the owner of the truth
+TURN_S = 6.0  # behind somebody whose look takes long: no crowd of threads waits for an owner that is stuck
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -24,10 +25,14 @@ class Remembered(Generic[K, V]):
         self._kept: dict[K, tuple[float, V]] = {}
 
     def get(self, key: K) -> V:
-        """Raises what `take` raises; that is not kept."""
-        with self._turn:
+        """Raises what `take` raises (that is not kept), and TimeoutError where somebody else's look takes too long."""
+        if not self._turn.acquire(timeout=TURN_S):
+            raise TimeoutError
+        try:
             now = self._clock.monotonic()
             self._kept = {known: kept for known, kept in self._kept.items() if now - kept[0] < KEPT_S}
             if key not in self._kept:
                 self._kept[key] = (now, self._take(key))
             return self._kept[key][1]
+        finally:
+            self._turn.release()

@@ -58,7 +58,7 @@ def moment(at: datetime) -> str:
 
 def metric(value: float | None) -> str:
     """A mean; a dash where there is none."""
-    return "–" if value is None else f"{value:.4f}"
+    return "\N{EN DASH}" if value is None else f"{value:.4f}"
 
 
 def short(digest: str) -> str:

@@ -18,6 +18,7 @@ from participant.protect import ResendDiffers, UpdateChunks
 from participant.round.checks import verified_result
 from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone, WorkFailed, WorkProgressed
 from participant.round.phases import Masked, Measured, Offer, Plain, SpooledUpdate
+from participant.sent import SentRecord
 from participant.spool import Spool
 from participant.spooled import digests_beside
 from participant.tasks.contract import (
@@ -212,6 +213,7 @@ class Workshop:
                 signer=SigningKey.from_seed(Secret(bytes(32))),
                 clock=SystemClock(),
                 share_progress=True,
+                sent=SentRecord(folder, clock=SystemClock()),
                 disk_retry_s=0.01,
             ),
             report=lambda key, event: self.events.put_nowait((key, event)),
