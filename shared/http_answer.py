@@ -66,7 +66,7 @@ class Query:
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Of a name that came twice, the last."""
     accept: str = ""
-    """The header of that name: which forms the asker reads."""
+    """The header of that name: which forms the asker reads. Empty where it is not plain text of one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,9 @@ def _reply(request: _Request, routes: Routes, hosts: HostRule) -> Reply:
         parameters = dict(parse_qsl(asked, keep_blank_values=True, max_num_fields=PARAMETERS_MAX))
     except ValueError:
         raise Refusal(HTTPStatus.BAD_REQUEST, f"expected at most {PARAMETERS_MAX} parameters") from None
-    return handler(Query(path=path, rest=rest, parameters=parameters, accept=request.headers.get("Accept", "")))
+    accept = str(request.headers.get("Accept", ""))
+    plain = accept.isascii() and accept.isprintable()
+    return handler(Query(path=path, rest=rest, parameters=parameters, accept=accept if plain else ""))
 
 
 def _route(path: str, routes: Routes) -> tuple[Handler, str]:
