@@ -28,7 +28,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ import structlog
 
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
-from coordinator.disk_use import disk_use
+from coordinator.disk_use import DiskKind, disk_use
 from coordinator.fold_thread import FoldThread
 from coordinator.health import Health
 from coordinator.intake import Intake
@@ -57,11 +57,12 @@ from coordinator.rpc.sessions import Sessions
 from coordinator.rpc.transfer import Frames, TransferService
 from coordinator.settings import CoordinatorSettings
 from coordinator.startup import Credentials, Records, check_consortium, check_identity, open_allowlist, open_records
+from coordinator.status.pages import Sources, StatusPages
 from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
-from shared.disk_use import keep_looking
+from shared.disk_use import DiskUse, keep_looking
 from shared.dumps import forbid_core_dumps
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
@@ -73,6 +74,7 @@ from shared.identity import AllowlistFile, Identity, Role
 from shared.ids import ParticipantId
 from shared.listeners import serve_metrics, serve_status
 from shared.log import SecretGuard, configure_logging
+from shared.pages.facts import About, own_certificates
 from shared.protocol.messages import Sealed
 from shared.signals import when_told_to_end
 from shared.wire.sealed import seal
@@ -196,6 +198,7 @@ class _Process:
         self._build: BuildInfo = build_info(environment=os.environ)
         self._metrics = metrics(build=self._build)
         self._health = Health()
+        self._disk_sizes: Mapping[DiskKind, int] = {}
         self._times = times
         self._metrics.log_values_refused(lambda: guard.refused)
 
@@ -234,7 +237,7 @@ class _Process:
             services = self._services(conductor, thread, intake, sessions, threads)
             server = self._server(services)
             with ExitStack() as serving:
-                await self._listen(server, serving)
+                await self._listen(server, serving, self._status_routes(conductor, thread))
                 watching = asyncio.create_task(services.session.watch_allowlist())
                 looking = asyncio.create_task(self._look_at_disk(threads))
                 beating = asyncio.create_task(keep_beating(self._health.loop, lambda _: None))
@@ -351,12 +354,10 @@ class _Process:
             addresses=self._settings.coordinator.listen,
         )
 
-    async def _listen(self, server: CoordinatorServer, serving: ExitStack) -> None:
+    async def _listen(self, server: CoordinatorServer, serving: ExitStack, pages: Routes) -> None:
         settings, metrics = self._settings, metrics_routes(self._metrics.registry)
         metrics_at = serving.enter_context(serve_metrics(settings.metrics, metrics, consortium_ca=settings.tls.ca))
-        status_at = serving.enter_context(
-            serve_status(settings.status, self._status_routes(), wanted=settings.status_wanted)
-        )
+        status_at = serving.enter_context(serve_status(settings.status, pages, wanted=settings.status_wanted))
         bound = await server.start()
         _log.info(
             "coordinator_ready",
@@ -372,9 +373,31 @@ class _Process:
             signing_expires=self._credentials.signing.expires.isoformat(),
         )
 
-    def _status_routes(self) -> Routes:
+    def _status_routes(self, conductor: Conductor, thread: ConductorThread) -> Routes:
         """What the status listener answers. Called on its threads."""
-        return {HEALTH_PATH: health_route(self._report)}
+        settings, credentials = self._settings, self._credentials
+        about = About(
+            who=settings.coordinator.id,
+            consortium=credentials.tls.identity.consortium,
+            manifest=str(self._consortium.digest) if self._consortium is not None else "",
+            version=self._build.version,
+            revision=self._build.revision,
+            started_at=self._clock.now(),
+        )
+        pages = StatusPages(
+            Sources(
+                about=about,
+                look=conductor.look,
+                thread=thread,
+                clock=self._clock,
+                health=self._report,
+                allowlist=self._allowlist,
+                certificates=own_certificates(settings.tls.paths, settings.signing.certificate),
+                data_dir=settings.coordinator.data_dir,
+                disk_sizes=lambda: self._disk_sizes,
+            )
+        )
+        return {**pages.routes, HEALTH_PATH: health_route(self._report)}
 
     def _report(self) -> HealthReport:
         health = self._health
@@ -394,7 +417,12 @@ class _Process:
 
     async def _look_at_disk(self, threads: ThreadPoolExecutor) -> None:
         look = partial(disk_use, self._settings.coordinator.data_dir)
-        await keep_looking(look, self._metrics.disk, threads=threads)
+
+        def seen(use: DiskUse[DiskKind]) -> None:
+            self._disk_sizes = use.sizes
+            self._metrics.disk(use)
+
+        await keep_looking(look, seen, threads=threads)
 
     def _record_start(self) -> None:
         facts = {

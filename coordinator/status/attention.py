@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from coordinator.cohort import listed
 from coordinator.status.advice import for_aborted
 from coordinator.status.snapshot import Federation, JobLine
+from shared.health_report import HealthReport
 from shared.pages.facts import BAD, WARN, Attention
 from shared.pages.words import duration
 from shared.reasons import JobState
@@ -14,17 +15,17 @@ from shared.reasons import JobState
 LATE_S = 5.0  # a deadline that is over for longer means that the conductor has not got to it
 
 
-def needs(federation: Federation, *, ready: bool, why: str, allowlist: str | None) -> tuple[Attention, ...]:
+def needs(federation: Federation, health: HealthReport, *, allowlist: str | None) -> tuple[Attention, ...]:
     """`allowlist`: what is wrong with it, if anything is."""
-    found = [*_of_all(federation, ready=ready, why=why, allowlist=allowlist)]
+    found = [*_of_all(federation, health, allowlist=allowlist)]
     for line in federation.open:
         found += _of_job(line, federation)
     return tuple(sorted(found, key=lambda each: each.level != BAD))
 
 
-def _of_all(federation: Federation, *, ready: bool, why: str, allowlist: str | None) -> Iterator[Attention]:
-    if not ready:
-        yield Attention(BAD, f"Not ready: {why}" if why else "Not ready", "/participants")
+def _of_all(federation: Federation, health: HealthReport, *, allowlist: str | None) -> Iterator[Attention]:
+    if not health.ready:
+        yield Attention(BAD, f"Not ready: {health.why}", "/participants")
     if allowlist is not None:
         yield Attention(BAD, f"Nobody is let in: {allowlist}")
     strangers = [line.participant for line in federation.participants if line.connected and not line.allowed]

@@ -7,19 +7,22 @@ one that is busy for longer makes a page that says so, never an old one that loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from coordinator.disk_use import DiskKind
 from coordinator.status import snapshot
 from coordinator.status.attention import needs
 from coordinator.status.look import Look
 from shared.clock import Clock
 from shared.errors import FederationError, UnknownError
+from shared.health_report import HealthReport
 from shared.http_answer import HTML, JSON, Query, Reply, Routes
+from shared.identity import AllowlistFile
 from shared.ids import JobId, parse_job_id
 from shared.pages.chart import Chart, chart_of
 from shared.pages.facts import About, Attention, Certificate, Disk, certificates, disk, of_machine
@@ -43,12 +46,6 @@ class Asks(Protocol):
     def ask(self, work: Callable[[], T]) -> Future[T]: ...
 
 
-class Readiness(Protocol):
-    """Whether rounds can go on (`coordinator.readiness`), and in words why not."""
-
-    def __call__(self) -> tuple[bool, str]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Where the pages look. Everything but the conductor's answers for itself, on any thread."""
@@ -57,12 +54,11 @@ class Sources:
     look: Look
     thread: Asks
     clock: Clock
-    ready: Readiness
-    allowed: Callable[[], Sequence[str]]
-    allowlist_problem: Callable[[], str | None]
+    health: Callable[[], HealthReport]
+    allowlist: AllowlistFile
     certificates: Mapping[str, Path]
     data_dir: Path
-    disk_kinds: Callable[[], Mapping[str, int]]
+    disk_sizes: Callable[[], Mapping[DiskKind, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,16 +188,16 @@ class StatusPages:
 
     def _overview(self) -> Overview:
         sources = self._sources
-        ready, why = sources.ready()
-        federation = snapshot.federation(self._asked(sources.look.federation), allowed=sources.allowed())
+        health = sources.health()
+        federation = snapshot.federation(self._asked(sources.look.federation), allowed=sources.allowlist.participants())
         ends = certificates(sources.certificates, federation.at)
-        room = disk(sources.data_dir, sources.disk_kinds())
-        found = needs(federation, ready=ready, why=why, allowlist=sources.allowlist_problem())
+        room = disk(sources.data_dir, sources.disk_sizes().items())
+        found = needs(federation, health, allowlist=sources.allowlist.problem)
         return Overview(
             about=sources.about,
             uptime_s=(federation.at - sources.about.started_at).total_seconds(),
-            ready=ready,
-            why=why,
+            ready=health.ready,
+            why=health.why,
             attention=(*found, *of_machine(ends, room)),
             certificates=ends,
             disk=room,

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
+from participant.disk_use import DiskKind
 from participant.sent import Sent, SentRecord
 from participant.settings import PolicyTable
 from participant.status.policy import policy_words
@@ -48,7 +49,7 @@ class Sources:
     sent: SentRecord
     certificates: Mapping[str, Path]
     data_dir: Path
-    disk_kinds: Callable[[], Mapping[str, int]]
+    disk_sizes: Callable[[], Mapping[DiskKind, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class StatusPages:
         sources = self._sources
         silo = self._asked(sources.look.silo)
         ends = certificates(sources.certificates, silo.at)
-        room = disk(sources.data_dir, sources.disk_kinds())
+        room = disk(sources.data_dir, sources.disk_sizes().items())
         return Overview(
             about=sources.about,
             uptime_s=(silo.at - sources.about.started_at).total_seconds(),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from shared.expiry import AUTHORITY, RENEW_WITHIN, REPLACE_WITHIN, endings
+from shared.tls import TlsPaths
 
 LOW_SHARE = 0.05
 LOW_BYTES = 2_000_000_000  # whichever comes first: a round needs room for its updates and a version
@@ -62,6 +63,11 @@ class Disk:
     low: bool
 
 
+def own_certificates(tls: TlsPaths, signing: Path) -> Mapping[str, Path]:
+    """Which files, by the names that `check` gives them."""
+    return {"TLS": tls.certificate, "signing": signing, AUTHORITY: tls.ca}
+
+
 def certificates(files: Mapping[str, Path], now: datetime) -> tuple[Certificate, ...]:
     """As the files are now, so that a renewal shows at once. One that cannot be read is left out."""
     made = []
@@ -73,14 +79,14 @@ def certificates(files: Mapping[str, Path], now: datetime) -> tuple[Certificate,
     return tuple(made)
 
 
-def disk(data_dir: Path, kinds: Mapping[str, int]) -> Disk | None:
+def disk(data_dir: Path, sizes: Iterable[tuple[str, int]]) -> Disk | None:
     """None where it cannot be looked at."""
     try:
         usage = shutil.disk_usage(data_dir)
     except OSError:
         return None
     low = usage.free < min(LOW_BYTES, usage.total * LOW_SHARE)
-    named = tuple((str(kind), size) for kind, size in kinds.items() if size)
+    named = tuple((str(kind), size) for kind, size in sizes if size)
     return Disk(usage.free, usage.total, named, low)
 
 

@@ -148,6 +148,7 @@ class Federation:
         policy: Mapping[str, object] | None = None,
         policies: Mapping[str, Mapping[str, object]] | None = None,
         metrics: bool = False,
+        status: bool = False,
         log_level: str = "info",
         port: int | None = None,
         links: Mapping[str, str] | None = None,
@@ -166,6 +167,7 @@ class Federation:
         self.address = f"localhost:{port or free_port()}"
         self._links = links or {}
         self.metrics_port = free_port() if metrics else None
+        self.status_ports = {name: free_port() for name in ("coordinator", *self.members)} if status else {}
         self._log_level = log_level
         two = {"minimum_survivors": 2, "allow_two_party": True} if len(self.members) == TWO_PARTY else {}
         self._policies = policies or {}
@@ -299,6 +301,7 @@ class Federation:
                 "access": {"allowlist": str(self.consortium.allowlist)},
                 "consortium": {"manifest": str(self._manifest.path)},
                 "metrics": {"listen": "off" if self.metrics_port is None else f"127.0.0.1:{self.metrics_port}"},
+                "status": self._status("coordinator"),
                 "log": {"level": self._log_level},
             },
         )
@@ -324,8 +327,14 @@ class Federation:
                 },
                 "policy": {**self._policy, **self._policies.get(member, {})},
                 "metrics": {"listen": "off"},
+                "status": self._status(member),
             },
         )
+
+    def _status(self, name: str) -> dict[str, str]:
+        """Two daemons of one machine cannot have the default."""
+        port = self.status_ports.get(name)
+        return {"listen": "off" if port is None else f"127.0.0.1:{port}"}
 
 
 def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]:
