@@ -19,7 +19,7 @@ def needs(federation: Federation, health: HealthReport, *, allowlist: str | None
     """`allowlist`: what is wrong with it, if anything is."""
     found = [*_of_all(federation, health, allowlist=allowlist)]
     for line in federation.open:
-        found += _of_job(line, federation)
+        found += _of_job(line, federation, health)
     return tuple(sorted(found, key=lambda each: each.level != BAD))
 
 
@@ -33,7 +33,7 @@ def _of_all(federation: Federation, health: HealthReport, *, allowlist: str | No
         yield Attention(WARN, f"Connected and no longer on the allow-list: {listed(strangers)}", "/participants")
 
 
-def _of_job(line: JobLine, federation: Federation) -> Iterator[Attention]:
+def _of_job(line: JobLine, federation: Federation, health: HealthReport) -> Iterator[Attention]:
     path = f"/jobs/{line.job}"
     if line.trouble:
         yield Attention(BAD, f"{line.job} cannot go on: {line.trouble}", path)
@@ -47,7 +47,7 @@ def _of_job(line: JobLine, federation: Federation) -> Iterator[Attention]:
     if line.state not in {JobState.RUNNING, JobState.PAUSING}:
         return
     away = [each.participant for each in federation.away if each.participant in line.members]
-    if line.connected < line.quorum:
+    if line.connected < line.quorum and f"job {line.job}:" not in health.why:
         yield Attention(BAD, f"{line.job}: {line.connected} members are connected, its quorum is {line.quorum}", path)
-    if away:
+    if away and line.connected >= line.quorum:
         yield Attention(WARN, f"{line.job}: not connected: {listed(away)}", "/participants")

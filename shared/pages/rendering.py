@@ -69,6 +69,7 @@ class Renderer:
             "size": words.size,
             "moment": words.moment,
             "metric": words.metric,
+            "stamp": words.stamp,
             "short": words.short,
         }
         self._environment.globals |= {"refresh_choices_s": REFRESH_CHOICES_S, "count": words.count}

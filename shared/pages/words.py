@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from datetime import datetime
+from datetime import UTC, datetime
 
 _KILO = 1000
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -13,6 +13,7 @@ _UNITS = ("bytes", "kB", "MB", "GB", _LAST_UNIT)
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})  # controls, formats (they turn the direction), surrogates
 _REPLACEMENT = "\ufffd"
 SHORT_DIGEST_CHARS = 12
+NOTHING = "\N{EN DASH}"
 
 
 def plain(text: str) -> str:
@@ -56,9 +57,18 @@ def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def stamp(text: str) -> str:
+    """A time that was recorded as text (RFC 3339), as `moment` shows it; what is no time as it is."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return text or NOTHING
+    return moment(at.astimezone(UTC)) if at.tzinfo is not None else text
+
+
 def metric(value: float | None) -> str:
     """A mean; a dash where there is none."""
-    return "\N{EN DASH}" if value is None else f"{value:.4f}"
+    return NOTHING if value is None else f"{value:.4f}"
 
 
 def short(digest: str) -> str:
