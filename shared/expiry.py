@@ -47,8 +47,8 @@ def beginnings(files: Iterable[Path]) -> dict[str, datetime]:
 
 
 def endings(files: Mapping[str, Path]) -> dict[str, datetime]:
-    """When the first certificate in each file ends, by the name under which the file is given. A file that cannot be
-    read is left out, as one is that is half replaced.
+    """When the first of the certificates in each file ends, by the name under which the file is given. A file that
+    cannot be read is left out, as one is that is half replaced.
     """
     found: dict[str, datetime] = {}
     for name, path in files.items():

@@ -79,6 +79,8 @@ class Page(HTMLParser):
                 self.tables[-1].rows.append([])
             case _ if re.fullmatch("h[1-6]", tag):
                 self.headings.append(int(tag[1]))
+            case _:
+                pass
         if tag in {"td", "th"}:
             self.tables[-1].rows[-1].append("")
         if tag not in VOID:

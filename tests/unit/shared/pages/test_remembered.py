@@ -19,7 +19,12 @@ def clock() -> ManualClock:
 
 def test_it_is_taken_once_a_second_for_each_key(clock: ManualClock) -> None:
     taken: list[str] = []
-    pictures: Remembered[str, int] = Remembered(lambda key: taken.append(key) or len(taken), clock=clock)
+
+    def take(key: str) -> int:
+        taken.append(key)
+        return len(taken)
+
+    pictures = Remembered(take, clock=clock)
     assert [pictures.get(key) for key in ("a", "b", "a", "b")] == [1, 2, 1, 2]
     clock.advance(KEPT_S)
     assert pictures.get("a") == 3
@@ -27,7 +32,7 @@ def test_it_is_taken_once_a_second_for_each_key(clock: ManualClock) -> None:
 
 
 def test_a_failure_is_not_kept(clock: ManualClock) -> None:
-    answers = [ValueError("not now"), 7]
+    answers: list[ValueError | int] = [ValueError("not now"), 7]
 
     def take(_: str) -> int:
         answer = answers.pop(0)
