@@ -1,8 +1,10 @@
 """The silo's own record of what left it: which job and round, how many bytes, when, under which digest.
 
-An answer for a privacy officer, on disk beside the journal. Two lines for an upload: one before its first byte (so
-many bytes may leave), one when the coordinator acknowledged it, with the digest of exactly what left. An upload without
-a second line was cut off, refused, or is on its way. Of what was measured on the silo's data there is nothing here.
+An answer for a privacy officer, on disk beside the journal. Three lines for an upload: before its first byte (so many
+bytes may leave); when all of it left, with the digest of exactly that, which the silo is about to sign; and when the
+coordinator acknowledged it. One that has no second line was cut off, refused, or is on its way. One that has no third
+may be in a result all the same, since the round's end can come before the acknowledgement. Of what was measured on the
+silo's data there is nothing here.
 
 The file is for reading; nothing is decided by it. So a disk that refuses a line costs that line, with a warning in the
 log (`sent_not_recorded`), and not the round; and a line that a crash cut is passed over. Its size is bounded: a full
@@ -27,7 +29,7 @@ from shared.job import canonical_json
 
 SENT_FILE = "sent.jsonl"
 BEFORE_SUFFIX = ".before"
-FILE_MAX_BYTES = 4 * 1024 * 1024  # some 8,000 uploads in each of the two files
+FILE_MAX_BYTES = 4 * 1024 * 1024  # more than 10,000 uploads in each of the two files
 READ_BYTES = 128 * 1024  # at the end of the file: enough for what a page shows
 
 _log = structlog.get_logger(__name__)
@@ -46,10 +48,12 @@ class Sent:
     """Bytes of the update as it is sent."""
     began_at: str
     """RFC 3339, UTC; of one that was begun again after a restart, the last time."""
+    left_at: str = ""
+    """Empty while not all of it left."""
+    update: str = ""
+    """The digest that stands in the signed commitment; with `left_at`."""
     acknowledged_at: str = ""
     """Empty while the coordinator has not acknowledged it."""
-    update: str = ""
-    """The digest that stands in the signed commitment; with `acknowledged_at`."""
 
 
 class SentRecord:
@@ -63,9 +67,13 @@ class SentRecord:
         """Before the first byte. Never raises."""
         self._note({**_names(attempt), "began_at": self._now(), "size": size, "protection": protection})
 
-    def acknowledged(self, attempt: AttemptKey, update: Digest) -> None:
-        """The coordinator has all of it. Never raises."""
-        self._note({**_names(attempt), "acknowledged_at": self._now(), "update": str(update)})
+    def left(self, attempt: AttemptKey, update: Digest) -> None:
+        """All of it left. Never raises."""
+        self._note({**_names(attempt), "left_at": self._now(), "update": str(update)})
+
+    def acknowledged(self, attempt: AttemptKey) -> None:
+        """The coordinator says that it has it. Never raises."""
+        self._note({**_names(attempt), "acknowledged_at": self._now()})
 
     def last(self, count: int) -> tuple[Sent, ...]:
         """The newest first. What cannot be read is left out."""
@@ -103,13 +111,14 @@ class SentRecord:
                     facts = json.loads(line)
                 except (ValueError, RecursionError):  # half of it, after a crash
                     continue
-                if isinstance(facts, dict) and all(_fits(facts.get(name), kind) for name, kind in _KEY.items()):
+                if isinstance(facts, dict) and _has(facts, _KEY):
                     yield facts
 
 
 _KEY: Mapping[str, type] = {"job": str, "round": int, "attempt": int}
 _BEGAN: Mapping[str, type] = {"began_at": str, "size": int, "protection": str}
-_ENDED: Mapping[str, type] = {"acknowledged_at": str, "update": str}
+_LEFT: Mapping[str, type] = {"left_at": str, "update": str}
+_ACKNOWLEDGED: Mapping[str, type] = {"acknowledged_at": str}
 
 
 def _names(attempt: AttemptKey) -> dict[str, object]:
@@ -121,11 +130,17 @@ def _fits(value: object, kind: type) -> bool:
 
 
 def _read(line: Mapping[str, Any], known: Sent | None) -> Sent | None:
-    if all(_fits(line.get(name), kind) for name, kind in _BEGAN.items()):
+    """What is known of an upload after this line."""
+    if _has(line, _BEGAN):
         return Sent(**{name: line[name] for name in (*_KEY, *_BEGAN)})
-    if known is not None and all(_fits(line.get(name), kind) for name, kind in _ENDED.items()):
-        return replace(known, acknowledged_at=line["acknowledged_at"], update=line["update"])
+    for facts in (_LEFT, _ACKNOWLEDGED):
+        if known is not None and _has(line, facts):
+            return replace(known, **{name: line[name] for name in facts})
     return known
+
+
+def _has(line: Mapping[str, Any], facts: Mapping[str, type]) -> bool:
+    return all(_fits(line.get(name), kind) for name, kind in facts.items())
 
 
 def _tail(path: Path) -> bytes:

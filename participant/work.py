@@ -281,6 +281,7 @@ class AsyncWork:
             outgoing = await self._uploads.prepare(offer, update, attempt, protection)
             how = "masked" if isinstance(protection, Masked) else "plain"
             sent.began(attempt.value.key, outgoing.layout.total_bytes, protection=how)
+            outgoing = outgoing.noted(lambda update: sent.left(attempt.value.key, update))
 
             async def send() -> Envelope:
                 return await outgoing.send(self._means.transfers())
@@ -294,7 +295,7 @@ class AsyncWork:
             self._report(key, UploadImpossible(start, reason))
         else:
             said = reopen(UploadCommit, commit).value
-            sent.acknowledged(attempt.value.key, said.update)
+            sent.acknowledged(attempt.value.key)
             log_sent(attempt.value.key, said.update, outgoing.layout.total_bytes, protection)
             self._report(key, UploadAcknowledged(start, commit))
 

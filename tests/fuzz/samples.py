@@ -208,7 +208,7 @@ def _records() -> dict[str, list[bytes]]:
         "names": [encode_names(names).encode(), b"[]"],
         "sent": [
             b'{"attempt":1,"began_at":"2026-11-29T15:00:00Z","job":"heart-1","protection":"masked","round":1,"size":9}\n',
-            b'{"acknowledged_at":"2026-11-29T15:00:01+00:00","attempt":1,"job":"heart-1","round":1,"update":"ab"}\n'
+            b'{"attempt":1,"job":"heart-1","left_at":"2026-11-29T15:00:01Z","round":1,"update":"ab"}\n',
         ],
         "marker": [b'{"about": "", "journal": "0123456789abcdef", "generation": 3}'],
     }

@@ -49,7 +49,9 @@ def demo_federation(folder: Path) -> Iterator[Federation]:
 def _run_to_its_end(federation: Federation) -> None:
     initial = _model(federation.folder / "initial.safetensors", changed=0.0)
     training = {"learning_rate": 0.05, "crash": {"hospital-c": [5, 6]}}
-    spec = job_spec(list(ROWS), initial, rounds=ENDED_ROUNDS, training=training, quorum=3, grace_s=0.5, metrics=METRICS)
+    spec = job_spec(
+        list(ROWS), initial, rounds=ENDED_ROUNDS, training=training, quorum=3, grace_s=30.0, metrics=METRICS
+    )
     federation.finish(federation.submit(ENDED, spec, initial))
 
 

@@ -1,10 +1,11 @@
-"""The silo's record of what left it: two lines an upload, whole after a crash, bounded, and never in a round's way."""
+"""The silo's record of what left it: three lines an upload, whole after a crash, bounded, never in a round's way."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,9 +41,13 @@ def test_an_upload_from_its_first_byte_to_the_acknowledgement(record: SentRecord
     began = Sent("heart-1", 1, 1, "masked", 1234, "2026-11-29T15:00:00+00:00")
     assert record.last(50) == (began,)
     clock.advance(60.0)
-    record.acknowledged(attempt(), UPDATE)
+    record.left(attempt(), UPDATE)
     (whole,) = record.last(50)
-    assert (whole.acknowledged_at, whole.update) == ("2026-11-29T15:01:00+00:00", str(UPDATE))
+    assert (whole.left_at, whole.update) == ("2026-11-29T15:01:00+00:00", str(UPDATE))
+    assert whole.acknowledged_at == ""
+    clock.advance(1.0)
+    record.acknowledged(attempt())
+    assert record.last(50) == (replace(whole, acknowledged_at="2026-11-29T15:01:01+00:00"),)
 
 
 def test_the_newest_come_first_and_so_many(record: SentRecord) -> None:
@@ -54,9 +59,11 @@ def test_the_newest_come_first_and_so_many(record: SentRecord) -> None:
 
 def test_one_that_is_begun_again_is_not_acknowledged_by_what_was_before(record: SentRecord) -> None:
     record.began(attempt(), 10, protection="plain")
-    record.acknowledged(attempt(), UPDATE)
+    record.left(attempt(), UPDATE)
+    record.acknowledged(attempt())
     record.began(attempt(), 10, protection="plain")
-    assert record.last(1)[0].acknowledged_at == ""
+    (again,) = record.last(1)
+    assert (again.left_at, again.update, again.acknowledged_at) == ("", "", "")
 
 
 def test_nobody_else_may_read_it(record: SentRecord, tmp_path: Path) -> None:
@@ -99,15 +106,16 @@ def test_a_disk_that_refuses_costs_a_line_of_the_log_and_not_the_round(tmp_path:
     record = SentRecord(tmp_path / "gone", clock=clock)
     with capture_logs() as lines:
         record.began(attempt(), 1, protection="plain")
-        record.acknowledged(attempt(), UPDATE)
-    assert [(line["event"], line["job"], line["round"]) for line in lines] == [("sent_not_recorded", "heart-1", 1)] * 2
+        record.left(attempt(), UPDATE)
+        record.acknowledged(attempt())
+    assert [(line["event"], line["job"], line["round"]) for line in lines] == [("sent_not_recorded", "heart-1", 1)] * 3
     assert record.last(50) == ()
 
 
 @given(st.binary(max_size=300) | st.lists(st.sampled_from([
     {"job": "a", "round": 1, "attempt": 1}, {"job": 1, "round": 1, "attempt": 1},
     {"job": "a", "round": True, "attempt": 1},
-    {"job": "a", "round": 1, "attempt": 1, "acknowledged_at": "x", "update": "y"}, [], None, 7,
+    {"job": "a", "round": 1, "attempt": 1, "left_at": "x", "update": "y"}, [], None, 7,
     {"job": "a", "round": 1, "attempt": 1, "began_at": "x", "size": "1", "protection": "plain"},
 ])).map(lambda lines: "\n".join(map(json.dumps, lines)).encode()))  # fmt: skip
 def test_whatever_is_in_the_file(data: bytes) -> None:

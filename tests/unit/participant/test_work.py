@@ -532,14 +532,14 @@ def test_an_upload_is_on_this_silos_own_record(tmp_path: Path) -> None:
     assert (sent.job, sent.round, sent.attempt) == (key.round.job, key.round.number, key.attempt)
     assert (sent.size, sent.protection) == (sum(map(len, transfers.sent)), "plain")
     assert sent.update == str(update_digest(transfers.header, map(Digest.of, transfers.sent)))
-    assert sent.began_at <= sent.acknowledged_at
+    assert sent.began_at <= sent.left_at <= sent.acknowledged_at
 
 
 def test_an_upload_that_was_cut_off_stays_on_record_without_an_acknowledgement(tmp_path: Path) -> None:
     uploaded(tmp_path, [ConflictError("other bytes")])
     (record,) = tmp_path.rglob(SENT_FILE)
     (sent,) = SentRecord(record.parent, clock=SystemClock()).last(50)
-    assert (sent.acknowledged_at, sent.update) == ("", "")
+    assert (sent.left_at, sent.update, sent.acknowledged_at) == ("", "", "")
 
 
 def test_a_masked_upload_is_told_as_masked(tmp_path: Path) -> None:

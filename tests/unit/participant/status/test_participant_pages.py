@@ -188,13 +188,17 @@ def test_what_left(show: Callable[..., Shown]) -> None:
         key = AttemptKey(RoundKey(JobId("heart-1"), RoundNumber(number)), AttemptNumber(1))
         shown.sent.began(key, 1_234_567, protection="plain" if number == 60 else "masked")
         if number != 59:
-            shown.sent.acknowledged(key, Digest.of(b"%d" % number))
+            shown.sent.left(key, Digest.of(b"%d" % number))
+        if number not in {58, 59}:
+            shown.sent.acknowledged(key)
     rows = shown.page("/sent").table("Job")
     assert [row[1] for row in rows] == [str(number) for number in range(60, 10, -1)]
     assert rows[0][3:] == [
-        "▲ plain", "1,234,567", "2026-11-29 15:00:00 UTC", "2026-11-29 15:00:00 UTC", str(Digest.of(b"60"))[:12],
+        "▲ plain", "1,234,567", "2026-11-29 15:00:00 UTC", "2026-11-29 15:00:00 UTC", "✓ yes",
+        str(Digest.of(b"60"))[:12],
     ]  # fmt: skip
-    assert rows[1][6] == "▲ no: part of it may have left"
+    assert rows[1][6] == "▲ no: part of it may have"
+    assert rows[2][6:8] == ["2026-11-29 15:00:00 UTC", f"{NOTHING} not heard"]
 
 
 def test_what_is_allowed(show: Callable[..., Shown]) -> None:
