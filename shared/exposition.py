@@ -8,6 +8,9 @@ from prometheus_client.exposition import choose_encoder
 from shared.http_answer import Handler, Query, Reply, Routes
 
 METRICS_PATH = "/metrics"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+
+_OPEN_METRICS = "application/openmetrics-text"
 
 
 def metrics_routes(registry: CollectorRegistry) -> Routes:
@@ -17,10 +20,8 @@ def metrics_routes(registry: CollectorRegistry) -> Routes:
 
 def _scraped(registry: CollectorRegistry) -> Handler:
     def handler(query: Query) -> Reply:
-        try:
-            encode, content_type = choose_encoder(query.accept)
-        except ValueError:  # a version that is none
-            encode, content_type = choose_encoder("")
+        # Of what was sent only this much is looked at: the library takes a header apart that it believes to be in order.
+        encode, content_type = choose_encoder(OPEN_METRICS if _OPEN_METRICS in query.accept else "")
         return Reply(content_type=content_type, body=encode(registry))
 
     return handler

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.certificates import fingerprint_of, read_authorities, read_private_key
-from shared.errors import ConfigError
+from shared.certificates import read_authorities, read_der, read_private_key
+from shared.errors import ConfigError, IdentityError
 from shared.tls import file_stamp, require_private
 
 _log = structlog.get_logger(__name__)
@@ -67,9 +67,8 @@ class HttpContexts:
         leaf = self._leaf()
         key = read_private_key(self._read("key", tls.key), path=tls.key)
         require_private(tls.key)
-        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if key.public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
-            raise ConfigError(f"{self._what}.key: {tls.key} is not the key of {tls.certificate}: take both of one kind")
+        if key.public_key() != leaf.public_key():
+            raise ConfigError(f"{self._what}.key: {tls.key} is not the key of {tls.certificate}: they were made apart")
         try:
             authorities = read_authorities(self._read("clients_ca", tls.clients_ca))
         except ConfigError as error:
@@ -92,13 +91,11 @@ class HttpContexts:
     def _leaf(self) -> x509.Certificate:
         path = self._tls.certificate
         try:
-            leaf = x509.load_pem_x509_certificate(self._read("certificate", path))
-            fingerprint_of(leaf)
-        except ValueError:
+            return read_der(x509.load_pem_x509_certificate(self._read("certificate", path)).public_bytes(Encoding.DER))
+        except (ValueError, IdentityError):
             raise ConfigError(
                 f"{self._what}.certificate: {path}: expected a certificate in PEM form, got something else"
             ) from None
-        return leaf
 
     def _read(self, key: str, path: Path) -> bytes:
         try:
