@@ -20,7 +20,7 @@ def metrics_routes(registry: CollectorRegistry) -> Routes:
 
 def _scraped(registry: CollectorRegistry) -> Handler:
     def handler(query: Query) -> Reply:
-        # Of what was sent only this much is looked at: the library takes a header apart that it believes to be in order.
+        # No more of what was sent is looked at: the library takes apart what it believes to be in order.
         encode, content_type = choose_encoder(OPEN_METRICS if _OPEN_METRICS in query.accept else "")
         return Reply(content_type=content_type, body=encode(registry))
 

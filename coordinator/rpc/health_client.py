@@ -40,6 +40,7 @@ def ask_health(listen: str, tls: TlsPaths) -> Answered:
         ("grpc.ssl_target_name_override", name),
         ("grpc.enable_http_proxy", 0),  # whatever the environment says: this never leaves the machine
         ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),  # each question means the process that is there now
     ]
     with grpc.secure_channel(address, channel_credentials(tls), options=options) as channel:
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)

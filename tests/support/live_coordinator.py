@@ -64,6 +64,7 @@ class LiveCoordinator:
     session: SessionService
     operations: OperationsService
     health: Health
+    health_service: HealthService
     unknown: list[DurabilityUnknown] = field(default_factory=list)
 
     def count(self, name: str, **labels: str) -> float:
@@ -209,6 +210,7 @@ async def live_coordinator(
                 session,
                 operations,
                 health,
+                health_service,
                 unknown,
             )
         finally:

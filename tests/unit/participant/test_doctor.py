@@ -253,8 +253,8 @@ def test_the_command_ends_with_1_and_says_each_row(consortium: Consortium, tmp_p
     done = CliRunner().invoke(participant, ["doctor", "--config", str(config), "--json"])
     rows = {row["check"]: row for row in json.loads(done.stdout)}
     assert done.exit_code == 1
-    assert list(rows)[:7] == [
-        "credentials", "clock", "consortium", "data folder", "journal", "journal marker", "device",
+    assert list(rows)[:9] == [
+        "credentials", "clock", "consortium", "data folder", "journal", "journal marker", "metrics", "status", "device",
     ]  # fmt: skip
     assert [name for name, row in rows.items() if not row["ok"]] == [f"connection {address}"]
     assert rows[f"session {address}"]["skipped"]
