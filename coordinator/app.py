@@ -72,7 +72,7 @@ from shared.heartbeat import keep_beating
 from shared.http_answer import Routes
 from shared.identity import AllowlistFile, Identity, Role
 from shared.ids import ParticipantId
-from shared.listeners import serve_metrics, serve_status
+from shared.listeners import check_metrics, serve_metrics, serve_status
 from shared.log import SecretGuard, configure_logging
 from shared.pages.facts import About, own_certificates
 from shared.protocol.messages import Sealed
@@ -146,6 +146,7 @@ def run(
     raise_open_files()
     credentials = check_identity(settings, clock)
     consortium = check_consortium(settings, credentials.signing)
+    check_metrics(settings.metrics, consortium_ca=settings.tls.ca)
     allowlist = open_allowlist(settings, credentials)
     with open_records(settings.coordinator.data_dir, signing_key=credentials.signing.key, clock=clock) as records:
         process = _Process(

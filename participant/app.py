@@ -58,7 +58,7 @@ from shared.health_report import HEALTH_PATH, health_route
 from shared.heartbeat import keep_beating
 from shared.http_answer import Routes
 from shared.ids import RoundKey, TaskName
-from shared.listeners import serve_metrics, serve_status
+from shared.listeners import check_metrics, serve_metrics, serve_status
 from shared.pages.facts import About, own_certificates
 from shared.signals import when_told_to_end
 
@@ -351,6 +351,7 @@ async def run_daemon(
     os.umask(0o077)  # whatever is written from here on, by tasks too, is for this user alone
     checked = check_identity(settings, clock)
     consortium = check_consortium(settings, checked.signing)
+    check_metrics(settings.metrics, consortium_ca=settings.tls.ca)
     for address, proxy in proxies_to(settings, environment).items():
         log.info("proxy_in_use", coordinator=address, proxy=str(proxy))
     with lock_folder(settings.participant.data_dir):

@@ -58,7 +58,7 @@ class MetricsTable(Table):
         given = [name for name in _TLS_KEYS if getattr(self, name) is not None]
         if given and len(given) < len(_TLS_KEYS):
             missing = " and ".join(name for name in _TLS_KEYS if name not in given)
-            raise ValueError(f"expected all of certificate, key and clients_ca, or none of them: {missing} is missing")
+            raise ValueError(f"expected all of certificate, key and clients_ca, or none of them; not given: {missing}")
         if given and self.internal_network:
             raise ValueError(
                 "internal_network = true means plain HTTP, and certificate, key and clients_ca mean TLS: "
