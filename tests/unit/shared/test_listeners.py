@@ -67,7 +67,7 @@ def test_a_status_page_away_from_loopback_is_refused_always(tmp_path: Path, host
 @pytest.mark.parametrize("left_out", TLS.splitlines())
 def test_the_three_keys_of_tls_come_together(tmp_path: Path, left_out: str) -> None:
     some = TLS.replace(f"{left_out}\n", "")
-    with pytest.raises(ConfigError, match=rf"or none of them: {left_out.split(maxsplit=1)[0]} is missing"):
+    with pytest.raises(ConfigError, match=rf"or none of them; not given: {left_out.split(maxsplit=1)[0]}"):
         _settings(tmp_path, f'[metrics]\nlisten = "127.0.0.1:9464"\n{some}')
 
 

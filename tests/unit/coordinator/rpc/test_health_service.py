@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import grpc
 import pytest
+from click.testing import CliRunner
 from grpc import aio
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped] # its stubs are not marked as such
 
+from consilo.cli import main
 from coordinator.rpc import health as service
 from coordinator.rpc import health_client
 from coordinator.rpc.health_client import Answered, ask_health
@@ -25,6 +29,7 @@ from shared.identity import Role
 from shared.tls import TlsPaths, channel_credentials
 from tests.support.credentials import LOCAL_HOSTS, Consortium
 from tests.support.fake_participant import fake_participant
+from tests.support.federation import write_toml
 from tests.support.live_coordinator import LiveCoordinator, live_coordinator
 
 HEALTH = "/grpc.health.v1.Health/"
@@ -257,3 +262,39 @@ def test_an_older_coordinator_knows_no_health(consortium: Consortium) -> None:
     meant: FederationError = health_client._meant(Failed(), "127.0.0.1:8443")
     assert isinstance(meant, RefusedError)
     assert "it has another version" in str(meant)
+
+
+@pytest.fixture
+def configuration(tmp_path: Path, consortium: Consortium) -> Path:
+    path, own = tmp_path / "coordinator.toml", consortium.coordinator().folder
+    write_toml(
+        path,
+        {
+            "coordinator": {"id": "coordinator", "data_dir": "data"},
+            "tls": {"certificate": str(own / "tls.crt"), "key": str(own / "tls.key"), "ca": str(own / "ca.crt")},
+            "signing": {"certificate": str(own / "signing.crt"), "key": str(own / "signing.key")},
+            "access": {"allowlist": "allowlist.toml"},
+        },
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("answered", "line", "codes"),
+    [
+        (Answered(live=True, ready=True), "live, ready", (0, 0)),
+        (Answered(live=True, ready=False), "live, not ready", (0, 1)),
+        (Answered(live=False, ready=True), "not live, ready", (1, 1)),
+    ],
+)
+def test_the_command_says_one_line(
+    configuration: Path, monkeypatch: pytest.MonkeyPatch, answered: Answered, line: str, codes: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(health_client, "ask_health", lambda _listen, _tls: answered)  # the question is asked above
+    plain, ready, as_json = (
+        CliRunner().invoke(main, ["coordinator", "health", "--config", str(configuration), *options])
+        for options in ([], ["--ready"], ["--json"])
+    )
+    assert (plain.output, ready.output) == (f"{line}\n", f"{line}\n")
+    assert (plain.exit_code, ready.exit_code) == codes
+    assert Answered(**json.loads(as_json.output)) == answered
