@@ -49,18 +49,20 @@ class HealthService:
         return encode_health(status)
 
     async def watch(self, call: Call, request: bytes) -> AsyncIterator[bytes]:
-        """The status now, and each that it changes to, until this process ends."""
+        """The status now, and each that it changes to; the last one is that with which this process ends."""
         service, said = decode_health_check(request), None
         woken = asyncio.Event()
         self._watches.add(woken)
         try:
-            while not self._ended:
+            while True:
                 woken.clear()
                 call.recheck()
                 status = self._status(service)
                 if status != said:
                     said = status
                     yield encode_health(status)
+                if self._ended:
+                    return
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await woken.wait()

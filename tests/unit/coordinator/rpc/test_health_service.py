@@ -15,7 +15,6 @@ import grpc
 import pytest
 from click.testing import CliRunner
 from grpc import aio
-from grpc_health.v1 import health_pb2  # type: ignore[import-untyped] # its stubs are not marked as such
 
 from consilo.cli import main
 from coordinator.rpc import health as service
@@ -27,12 +26,12 @@ from shared.errors import ConfigError, FederationError, IdentityError, RefusedEr
 from shared.heartbeat import ALIVE_S, Heartbeat
 from shared.identity import Role
 from shared.tls import TlsPaths, channel_credentials
+from tests.support.asking_health import HEALTH, check, request, told, watch
 from tests.support.credentials import LOCAL_HOSTS, Consortium
 from tests.support.fake_participant import fake_participant
 from tests.support.federation import write_toml
 from tests.support.live_coordinator import LiveCoordinator, live_coordinator
 
-HEALTH = "/grpc.health.v1.Health/"
 Body = Callable[[LiveCoordinator, aio.Channel], Awaitable[None]]
 
 
@@ -56,29 +55,6 @@ def run(consortium: Consortium, body: Body) -> None:
             await body(live, channel)
 
     asyncio.run(running())
-
-
-async def check(channel: aio.Channel, name: str) -> int:
-    call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"{HEALTH}Check")
-    return status_in(await call(health_pb2.HealthCheckRequest(service=name).SerializeToString()))
-
-
-def status_in(answer: bytes) -> int:
-    return int(health_pb2.HealthCheckResponse.FromString(answer).status)
-
-
-Watch = aio.UnaryStreamCall[bytes, bytes]
-
-
-def watch(channel: aio.Channel, name: str) -> Watch:
-    call: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(f"{HEALTH}Watch")
-    return call(health_pb2.HealthCheckRequest(service=name).SerializeToString())
-
-
-async def told(stream: Watch) -> int:
-    frame: object = await stream.read()
-    assert isinstance(frame, bytes)
-    return status_in(frame)
 
 
 @asynccontextmanager
@@ -171,9 +147,9 @@ def test_an_unknown_service_and_what_is_no_request(consortium: Consortium) -> No
         assert await told(stream) == SERVICE_UNKNOWN
         stream.cancel()
         call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"{HEALTH}Check")
-        for request in (b"\xff\xff", health_pb2.HealthCheckRequest(service="x" * 101).SerializeToString()):
+        for sent in (b"\xff\xff", request("x" * 101)):
             with pytest.raises(aio.AioRpcError) as caught:
-                await call(request)
+                await call(sent)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
     run(consortium, body)
