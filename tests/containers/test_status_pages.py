@@ -23,7 +23,7 @@ from tests.support.federation import Federation, free_port
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
-RECOGNISABLE_CHARS = 12  # of a loss; an accuracy is one of few fractions
+RECOGNISABLE_CHARS = 12  # of a loss, which no total has by chance
 WIDTHS = {"wide": 1280, "phone": 360}
 SCHEMES = ("light", "dark")
 OF_COORDINATOR = (
@@ -46,7 +46,7 @@ class Shown:
     browser: Browser
 
     def url(self, name: str, path: str) -> str:
-        return f"http://127.0.0.1:{self.federation.status_ports[name]}{path}"
+        return f"http://127.0.0.1:{self.federation.status_port(name)}{path}"
 
     @property
     def urls(self) -> list[str]:

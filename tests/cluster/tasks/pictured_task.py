@@ -1,4 +1,4 @@
-"""The task of the federation whose pages are looked at: curves that fall and rise, and a ledger of each figure."""
+"""The task of the federation whose pages are looked at: curves that fall and rise, and a ledger of each loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEAR = 0.5
 
 
 class PicturedTask(RegressionTask):
-    """Option `measured`: a file to which each figure of this silo is written, one a line."""
+    """Option `measured`: a file to which each loss of this silo is written, one a line."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -26,12 +26,12 @@ class PicturedTask(RegressionTask):
     def train(self, model: nn.Module, round: Round) -> TrainResult:  # noqa: A002 - what it is
         trained = super().train(model, round)
         figures = {**trained.metrics, "accuracy": self._figures(model)["accuracy"]}
-        self._write(figures)
+        self._write(figures["loss"])
         return TrainResult(weight=trained.weight, metrics=figures)
 
     def evaluate(self, model: nn.Module, round: Round) -> EvaluateResult:  # noqa: A002 - what it is
         figures = self._figures(model)
-        self._write(figures)
+        self._write(figures["loss"])
         return EvaluateResult(weight=len(self.x), metrics=figures)
 
     def _figures(self, model: nn.Module) -> dict[str, float]:
@@ -41,6 +41,6 @@ class PicturedTask(RegressionTask):
             near = (guess - self.y).abs() < NEAR
             return {"loss": functional.mse_loss(guess, self.y).item(), "accuracy": near.double().mean().item()}
 
-    def _write(self, figures: Mapping[str, float]) -> None:
+    def _write(self, loss: float) -> None:
         with self.measured.open("a") as file:
-            file.writelines(f"{value!r}\n" for value in figures.values())
+            file.write(f"{loss!r}\n")
