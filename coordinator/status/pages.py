@@ -118,10 +118,8 @@ class StatusPages:
         )
 
     def _job_page(self, query: Query) -> Reply:
-        name = query.rest.removesuffix(_JSON_SUFFIX)
-        try:
-            job = self._jobs.get(parse_job_id(name))
-        except (ValueError, UnknownError):
+        job = self._find(query.rest.removesuffix(_JSON_SUFFIX))
+        if job is None:
             return self._page(
                 "trouble.html",
                 "No such job",
@@ -144,6 +142,16 @@ class StatusPages:
             versions=job.versions[:JOB_VERSIONS_SHOWN],
             more_versions=max(0, len(job.versions) - JOB_VERSIONS_SHOWN),
         )
+
+    def _find(self, name: str) -> snapshot.Job | None:
+        try:
+            job = parse_job_id(name)
+        except ValueError:
+            return None
+        try:
+            return self._jobs.get(job)
+        except UnknownError:
+            return None
 
     def _page(self, template: str, title: str, query: Query, *, status: int = HTTPStatus.OK, **values: object) -> Reply:
         about = self._sources.about

@@ -18,6 +18,7 @@ from shared.clock import Clock
 from shared.ids import JobId, TaskName
 
 JOBS_SHOWN = 20
+APPROVED_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ class Silo:
     jobs: tuple[JobOnRecord, ...]
     jobs_in_all: int
     approved: tuple[Approved, ...]
+    """`APPROVED_SHOWN` at most: each is looked for in the journal."""
+    approved_in_all: int
     allowed_repeats: tuple[str, ...]
     """Said with `consilo participant allow`."""
 
@@ -150,7 +153,10 @@ class Look:
             alarms=tuple(reversed(self._noted.alarms)),
             jobs=tuple(_on_record(job, history) for job, history in self._journal.newest_jobs(JOBS_SHOWN)),
             jobs_in_all=self._journal.jobs_on_record(),
-            approved=tuple(Approved(str(each), tuple(self._journal.jobs_with(each))) for each in policy.approved),
+            approved=tuple(
+                Approved(str(each), tuple(self._journal.jobs_with(each))) for each in policy.approved[:APPROVED_SHOWN]
+            ),
+            approved_in_all=len(policy.approved),
             allowed_repeats=tuple(self._journal.allowances()),
         )
 

@@ -37,7 +37,7 @@ OPEN = Session(
 )
 QUIET = Silo(
     at=NOW, session=OPEN, running=(), tasks=(), left=(), ended=(), alarms=(), jobs=(), jobs_in_all=0, approved=(),
-    allowed_repeats=(),
+    approved_in_all=0,    allowed_repeats=(),
 )  # fmt: skip
 TRAINING = Running(
     job="heart-1", name="heart", task="study", round=3, purpose="train", phase="training",
@@ -194,10 +194,10 @@ def test_what_left(show: Callable[..., Shown]) -> None:
     rows = shown.page("/sent").table("Job")
     assert [row[1] for row in rows] == [str(number) for number in range(60, 10, -1)]
     assert rows[0][3:] == [
-        "▲ plain", "1,234,567", "2026-11-29 15:00:00 UTC", "2026-11-29 15:00:00 UTC", "✓ yes",
-        str(Digest.of(b"60"))[:12],
+        "▲ plain", "1,234,567", str(Digest.of(b"60"))[:12], "2026-11-29 15:00:00 UTC", "✓ yes",
+        "2026-11-29 15:00:00 UTC",
     ]  # fmt: skip
-    assert rows[1][6] == "▲ no: part of it may have"
+    assert rows[1][5:8] == [NOTHING, "▲ no: part of it may have", NOTHING]
     assert rows[2][6:8] == ["2026-11-29 15:00:00 UTC", f"{NOTHING} not heard"]
 
 
@@ -206,11 +206,13 @@ def test_what_is_allowed(show: Callable[..., Shown]) -> None:
         QUIET,
         tasks=(Task("study", "m:Study", "loaded", "cpu", "no GPU here", 193),),
         approved=(Approved("ef" * 32, ("heart-1",)), Approved("12" * 32, ())),
+        approved_in_all=52,
         allowed_repeats=("knee-1",),
     )
     page = show(silo).page("/allowed")
     assert page.table("Task") == [["study", "✓ loaded", "m:Study", "cpu no GPU here", "193"]]
     assert [row[1] for row in page.table("Specification")] == ["heart-1", "not yet"]
+    assert "50 more are in participant.toml" in page.text
     assert "a person lets knee-1 open another total" in page.text
 
 
