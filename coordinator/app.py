@@ -27,7 +27,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +37,7 @@ import structlog
 
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
-from coordinator.disk_use import disk_use
+from coordinator.disk_use import DiskKind, disk_use
 from coordinator.fold_thread import FoldThread
 from coordinator.health import Health
 from coordinator.intake import Intake
@@ -55,12 +55,13 @@ from coordinator.rpc.sessions import Sessions
 from coordinator.rpc.transfer import Frames, TransferService
 from coordinator.settings import CoordinatorSettings
 from coordinator.startup import Credentials, Records, check_consortium, check_identity, open_allowlist, open_records
+from coordinator.status.pages import Sources, StatusPages
 from shared.allocator import keep_memory
 from shared.build import BuildInfo, build_info
 from shared.busy import CountedThreads
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
-from shared.disk_use import keep_looking
+from shared.disk_use import DiskUse, keep_looking
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
 from shared.expiry import SIGNING, tls_ends
@@ -73,6 +74,7 @@ from shared.ids import ParticipantId
 from shared.listeners import check_metrics, serve_metrics, serve_status
 from shared.log import SecretGuard, configure_logging
 from shared.log_sink import keep_stderr_going
+from shared.pages.facts import About, own_certificates
 from shared.protocol.messages import Sealed
 from shared.signals import when_told_to_end
 from shared.wire.sealed import seal
@@ -195,6 +197,7 @@ class _Process:
         self._build: BuildInfo = build_info(environment=os.environ)
         self._metrics = metrics(build=self._build)
         self._health = Health()
+        self._disk_sizes: Mapping[DiskKind, int] = {}
         self._times = times
         self._wall = Wall(allowlist=allowlist, counter=self._metrics, on_unknown=end_at_once)
         self._metrics.log_values_refused(lambda: guard.refused)
@@ -240,7 +243,7 @@ class _Process:
             server = self._server(services)
             with ExitStack() as serving:
                 self._health.begin()
-                await self._listen(server, serving)
+                await self._listen(server, serving, self._status_routes(conductor, thread))
                 watching = asyncio.create_task(services.session.watch_allowlist())
                 looking = asyncio.create_task(self._look_around(threads))
                 beating = asyncio.create_task(keep_beating(self._health.loop, self._metrics.loop_lag))
@@ -357,12 +360,10 @@ class _Process:
             addresses=self._settings.coordinator.listen,
         )
 
-    async def _listen(self, server: CoordinatorServer, serving: ExitStack) -> None:
+    async def _listen(self, server: CoordinatorServer, serving: ExitStack, pages: Routes) -> None:
         settings, metrics = self._settings, metrics_routes(self._metrics.registry)
         metrics_at = serving.enter_context(serve_metrics(settings.metrics, metrics, consortium_ca=settings.tls.ca))
-        status_at = serving.enter_context(
-            serve_status(settings.status, self._status_routes(), wanted=settings.status_wanted)
-        )
+        status_at = serving.enter_context(serve_status(settings.status, pages, wanted=settings.status_wanted))
         bound = await server.start()
         _log.info(
             "coordinator_ready",
@@ -391,18 +392,44 @@ class _Process:
         disk = partial(disk_use, self._settings.coordinator.data_dir)
         certificates = partial(tls_ends, certificate=tls.certificate, ca=tls.ca)
         await asyncio.gather(
-            keep_looking(disk, self._metrics.disk, threads=threads),
+            keep_looking(disk, self._seen_on_disk, threads=threads),
             keep_looking(certificates, self._metrics.certificates, threads=threads),
             keep_looking(self._allowlist.participants, self._show_allowed, threads=threads, every_s=ALLOWLIST_S),
         )
+
+    def _seen_on_disk(self, use: DiskUse[DiskKind]) -> None:
+        self._disk_sizes = use.sizes
+        self._metrics.disk(use)
 
     def _show_allowed(self, participants: Sequence[str]) -> None:
         if self._allowlist.problem is None:  # a list that cannot be used now takes nobody off
             self._metrics.allowed([ParticipantId(participant) for participant in participants])
 
-    def _status_routes(self) -> Routes:
+    def _status_routes(self, conductor: Conductor, thread: ConductorThread) -> Routes:
         """What the status listener answers. Called on its threads."""
-        return {HEALTH_PATH: health_route(self._report)}
+        settings, credentials = self._settings, self._credentials
+        about = About(
+            who=settings.coordinator.id,
+            consortium=credentials.tls.identity.consortium,
+            manifest=str(self._consortium.digest) if self._consortium is not None else "",
+            version=self._build.version,
+            revision=self._build.revision,
+            started_at=self._clock.now(),
+        )
+        pages = StatusPages(
+            Sources(
+                about=about,
+                look=conductor.look,
+                thread=thread,
+                clock=self._clock,
+                health=self._report,
+                allowlist=self._allowlist,
+                certificates=own_certificates(settings.tls.paths, settings.signing.certificate),
+                data_dir=settings.coordinator.data_dir,
+                disk_sizes=lambda: self._disk_sizes,
+            )
+        )
+        return {**pages.routes, HEALTH_PATH: health_route(self._report)}
 
     def _report(self) -> HealthReport:
         health = self._health

@@ -89,6 +89,10 @@ class ConductorThread:
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` here and return what it returns. Whoever stops waiting before its turn takes it back."""
+        return await asyncio.wrap_future(self.ask(work, *args, **kwargs))
+
+    def ask(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """`call` for a thread that has no event loop. Whoever gives up cancels what is returned."""
         answer: Future[T] = Future()
 
         def run() -> None:
@@ -105,7 +109,7 @@ class ConductorThread:
                 answer.set_result(result)
 
         self._queue.put(_Work(run, 0.0))
-        return await asyncio.wrap_future(answer)
+        return answer
 
     def post(self, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run `work` here, again after each StorageError. From any thread; never raises."""

@@ -49,6 +49,7 @@ from coordinator.round.surroundings import Surroundings
 from coordinator.round_log import log_who_leaves
 from coordinator.scheduler import Candidate, EndJob, next_step, startable
 from coordinator.standings import Standings, standings
+from coordinator.status.look import Look
 from coordinator.storage.interface import AuditEntry, Blobs, JobRecord, Store
 from shared.consortium import Consortium
 from shared.control import Pause
@@ -97,6 +98,8 @@ class Conductor:
             kept_out=kept_out,
         )
         """What operators may ask; on this conductor's thread too."""
+        self.look = Look(jobs=self._jobs, registry=self._registry, around=around, desk=self.desk)
+        """What the status page shows; the same."""
         self._pruning = Pruning(store=around.store, audit=around.audit, blobs=blobs, keep_versions=keep_versions)
         self._older = OlderCopy(
             store=around.store,
@@ -174,7 +177,7 @@ class Conductor:
         self, participant: ParticipantId, enrolled: Enrolled, key: VerifyingKey, open_rounds: Sequence[RoundKey]
     ) -> None:
         """A participant is here; tell it how the rounds that it still holds ended, and what is going on."""
-        self._registry.connect(participant, enrolled, key)
+        self._registry.connect(participant, enrolled, key, at=self._around.clock.now())
         for round_key in open_rounds:
             outcome = self._jobs.outcome_of(participant, round_key)
             if outcome is not None:
@@ -186,7 +189,8 @@ class Conductor:
         """A session ended. One that was superseded before changes nothing."""
         if self._registry.is_newest(participant, session):
             self._each_round_of(participant, Disconnected(participant))
-            self._registry.disconnect(participant, session)  # last: a failed write is repeated with all of this
+            # Last: a failed write is repeated with all of this.
+            self._registry.disconnect(participant, session, at=self._around.clock.now())
             self._go_on()
 
     def received(self, participant: ParticipantId, session: str, message: RoundReply) -> None:

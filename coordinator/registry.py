@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from coordinator.cohort import Offers
 from shared.errors import UnreachableError
@@ -29,18 +30,26 @@ class Registry:
     def __init__(self) -> None:
         self._connected: dict[ParticipantId, Enrolled] = {}
         self._keys: dict[ParticipantId, VerifyingKey] = {}
+        self._changed: dict[ParticipantId, datetime] = {}
 
-    def connect(self, participant: ParticipantId, enrolled: Enrolled, key: VerifyingKey) -> None:
+    def connect(self, participant: ParticipantId, enrolled: Enrolled, key: VerifyingKey, *, at: datetime) -> None:
         self._connected[participant] = enrolled
         self._keys[participant] = key
+        self._changed[participant] = at
 
-    def disconnect(self, participant: ParticipantId, session: str) -> bool:
+    def disconnect(self, participant: ParticipantId, session: str, *, at: datetime) -> bool:
         """Whether this was the participant's newest session, and it is gone now."""
         current = self._connected.get(participant)
         if current is None or current.session != session:
             return False
         del self._connected[participant]
+        self._changed[participant] = at
         return True
+
+    @property
+    def changed(self) -> Mapping[ParticipantId, datetime]:
+        """Since when each participant is connected, or away; of those who had a session with this process."""
+        return self._changed
 
     def is_newest(self, participant: ParticipantId, session: str) -> bool:
         current = self._connected.get(participant)

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import structlog
 
 from participant.consent import Policy
-from participant.disk_use import TASK_LOGS, disk_use
+from participant.disk_use import TASK_LOGS, DiskKind, disk_use
 from participant.health import DaemonHealth
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE
@@ -36,9 +36,13 @@ from participant.round.effects import Event
 from participant.round.surroundings import Surroundings
 from participant.rpc.session import SessionLoop
 from participant.rpc.transfer import BulkChannels, Transfers
+from participant.sent import SentRecord
 from participant.settings import ParticipantSettings
 from participant.spool import Spool
 from participant.startup import Checked, check_identity, guest_of, lock_folder, proxies_to
+from participant.status.noting import Noted
+from participant.status.pages import Sources, StatusPages
+from participant.status.snapshot import Look
 from participant.tasks.catalogue import task_definitions
 from participant.tasks.contract import TaskFailed
 from participant.tasks.runner import TaskRunner
@@ -46,7 +50,7 @@ from participant.work import AsyncWork, Means
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
-from shared.disk_use import keep_looking
+from shared.disk_use import DiskUse, keep_looking
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, StorageError
 from shared.expiry import SIGNING, tls_ends
@@ -56,6 +60,7 @@ from shared.heartbeat import keep_beating
 from shared.http_answer import Routes
 from shared.ids import RoundKey, TaskName
 from shared.listeners import check_metrics, serve_metrics, serve_status
+from shared.pages.facts import About, own_certificates
 from shared.signals import when_told_to_end
 
 log = structlog.get_logger()
@@ -108,13 +113,16 @@ class Daemon:
         key = settings.signing.key
         self._journal = SqliteJournal(folder / JOURNAL_FILE, on_opening=lambda journal: advance(journal, key))
         self._doubt = take_into_use(self._journal, key)
+        self._sent = SentRecord(folder, clock=clock)
+        self._noted = Noted(following=self._metrics, clock=clock)
+        self._disk_sizes: Mapping[DiskKind, int] = {}
         self._work = AsyncWork(means=self._means(Spool(folder)), report=self._report, on_fatal=self._end_with)
         self._driver = Driver(
             around=Surroundings(
                 policy=self._policy(),
                 journal=self._journal,
                 work=self._work,
-                observer=self._metrics,
+                observer=self._noted,
                 own_key=self._checked.signing.key.verifying_key,
                 signer=self._checked.signing.key,
                 entropy=SystemEntropy(),
@@ -188,7 +196,40 @@ class Daemon:
 
     def _status_routes(self) -> Routes:
         """What the status listener answers. Called on its threads."""
-        return {HEALTH_PATH: health_route(self._health.report)}
+        settings = self._settings
+        look = Look(
+            settings=settings,
+            driver=self._driver,
+            work=self._work,
+            session=self._session,
+            journal=self._journal,
+            noted=self._noted,
+            clock=self._clock,
+        )
+        about = About(
+            who=settings.participant.id,
+            consortium=self._checked.tls.identity.consortium,
+            manifest=str(self._consortium.digest) if self._consortium is not None else "",
+            version=self._build.version,
+            revision=self._build.revision,
+            started_at=self._clock.now(),
+        )
+        pages = StatusPages(
+            Sources(
+                about=about,
+                look=look,
+                loop=asyncio.get_running_loop(),
+                clock=self._clock,
+                policy=settings.policy,
+                consortium=self._consortium,
+                journal_doubt=self._doubt.detail if self._doubt is not None else "",
+                sent=self._sent,
+                certificates=own_certificates(settings.tls.paths, settings.signing.certificate),
+                data_dir=settings.participant.data_dir,
+                disk_sizes=lambda: self._disk_sizes,
+            )
+        )
+        return {**pages.routes, HEALTH_PATH: health_route(self._health.report)}
 
     async def _finish(self, session: asyncio.Task[None]) -> None:
         """From the first signal to the end of the session."""
@@ -239,9 +280,13 @@ class Daemon:
         tls = self._settings.tls
         certificates = partial(tls_ends, certificate=tls.certificate, ca=tls.ca)
         await asyncio.gather(
-            keep_looking(partial(disk_use, self._settings.participant.data_dir), self._metrics.disk),
+            keep_looking(partial(disk_use, self._settings.participant.data_dir), self._seen_on_disk),
             keep_looking(certificates, self._metrics.certificates),
         )
+
+    def _seen_on_disk(self, use: DiskUse[DiskKind]) -> None:
+        self._disk_sizes = use.sizes
+        self._metrics.disk(use)
 
     def _report(self, key: RoundKey, event: Event, quiet_until: float = 0.0) -> None:
         try:
@@ -274,6 +319,7 @@ class Daemon:
             clock=self._clock,
             share_progress=self._settings.policy.share_progress,
             observer=self._metrics,
+            sent=self._sent,
         )
 
     def _policy(self) -> Policy:

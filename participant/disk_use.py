@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from participant.journal_file import COPY_MARK, JOURNAL_FILE
+from participant.sent import BEFORE_SUFFIX, SENT_FILE
 from participant.spool import MODELS, ROUNDS, STATES
 from shared.disk_use import DiskUse, look_at
 
@@ -23,6 +24,8 @@ class DiskKind(StrEnum):
     SPOOL = "spool"
     STATES = "states"
     TASK_LOGS = "task_logs"
+    SENT = "sent"
+    """The record of what left the silo."""
     COPIES = "copies"
     """Journals as they were before a newer version brought them up to date."""
     OTHER = "other"
@@ -42,6 +45,8 @@ def kind_of(name: str) -> DiskKind:
         return DiskKind.JOURNAL
     if name in {f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-shm"}:
         return DiskKind.JOURNAL_LOG
+    if name in {SENT_FILE, SENT_FILE + BEFORE_SUFFIX}:
+        return DiskKind.SENT
     if name.startswith(COPY_PREFIX):
         return DiskKind.COPIES
     return _FOLDERS.get(name, DiskKind.OTHER)

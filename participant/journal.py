@@ -187,6 +187,12 @@ class SqliteJournal:
         with self._file.transaction() as database:
             return database.execute("DELETE FROM allowances WHERE job = ?", (job,)).rowcount == 1
 
+    def newest_jobs(self, limit: int) -> Sequence[tuple[JobId, JobHistory]]:
+        """Jobs that this silo consented to, the last one first. Raises StorageError."""
+        rows = self._file.read("SELECT job FROM jobs ORDER BY rowid DESC LIMIT ?", limit)
+        found = [(JobId(job), self.history(JobId(job))) for (job,) in rows]
+        return [(job, history) for job, history in found if history is not None]
+
     def close(self) -> None:
         self._file.close()
 

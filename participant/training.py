@@ -27,7 +27,6 @@ from participant.tasks.contract import (
     TaskFailed,
     TaskHandle,
     TrainingDone,
-    ignore_progress,
 )
 from shared.clock import Clock
 from shared.errors import WireError
@@ -62,6 +61,8 @@ class Training:
         self._journal = journal
         self._clock = clock
         self._report_progress = progress
+        self.percents: dict[RoundKey, int] = {}
+        """How far each training is, for the silo itself, whatever it shares."""
 
     def drop_older_states(self, job: JobId) -> None:
         """What the task kept before the job's last committed round. Raises StorageError."""
@@ -132,9 +133,13 @@ class Training:
 
     def _progress(self, key: RoundKey) -> Callable[[float], None]:
         report = self._report_progress
-        if report is None:
-            return ignore_progress
-        return lambda fraction: report(key, WorkProgressed(int(100 * fraction)))
+
+        def progressed(fraction: float) -> None:
+            percent = self.percents[key] = int(100 * fraction)
+            if report is not None:
+                report(key, WorkProgressed(percent))
+
+        return progressed
 
 
 class _Notes:

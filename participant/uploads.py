@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +48,15 @@ class Outgoing:
     layout: UpdateLayout
     header: bytes
     commit: Callable[[Digest], Envelope]
+
+    def noted(self, left: Callable[[Digest], None]) -> Outgoing:
+        """The same, with `left` told the digest of what left, before the word for it is signed."""
+
+        def commit(update: Digest) -> Envelope:
+            left(update)
+            return self.commit(update)
+
+        return replace(self, commit=commit)
 
     async def send(self, calls: TransferCalls) -> Envelope:
         """The word for it, once it is durable at the coordinator."""

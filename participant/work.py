@@ -33,8 +33,9 @@ from participant.round.effects import (
     WorkDone,
     WorkFailed,
 )
-from participant.round.phases import Measured, Offer, Protection, SpooledUpdate
+from participant.round.phases import Masked, Measured, Offer, Protection, SpooledUpdate
 from participant.round_log import log_sent
+from participant.sent import SentRecord
 from participant.spool import Spool
 from participant.tasks.contract import (
     TaskFailed,
@@ -94,6 +95,7 @@ class Means:
     clock: Clock
     share_progress: bool
     observer: WorkObserver
+    sent: SentRecord
     disk_retry_s: float = DISK_RETRY_S
 
 
@@ -142,7 +144,17 @@ class AsyncWork:
     def keep_state(self, offer: Offer) -> bool:
         return self._means.spool.keep_state(offer.key)
 
+    def percent(self, key: RoundKey) -> int | None:
+        """How far a round's training is; None before it began."""
+        return self._training.percents.get(key)
+
+    def loaded(self, name: TaskName) -> TaskReady | TaskFailed | None:
+        """What came of loading a task; None while it is being loaded."""
+        loading = self._loading.get(name)
+        return loading.result() if loading is not None and loading.done() and not loading.cancelled() else None
+
     def erase(self, offer: Offer) -> None:
+        self._training.percents.pop(offer.key, None)
         self._uploads.forget(offer.key)
         self._means.spool.erase(offer.key)
 
@@ -280,9 +292,12 @@ class AsyncWork:
     async def _upload(
         self, offer: Offer, update: SpooledUpdate, attempt: Sealed[AttemptStart], protection: Protection
     ) -> None:
-        key, start = offer.key, attempt_digest(attempt)
+        key, start, sent = offer.key, attempt_digest(attempt), self._means.sent
         try:
             outgoing = await self._uploads.prepare(offer, update, attempt, protection)
+            how = "masked" if isinstance(protection, Masked) else "plain"
+            sent.began(attempt.value.key, outgoing.layout.total_bytes, protection=how)
+            outgoing = outgoing.noted(lambda update: sent.left(attempt.value.key, update))
 
             async def send() -> Envelope:
                 return await outgoing.send(self._means.transfers())
@@ -296,6 +311,7 @@ class AsyncWork:
             self._report(key, UploadImpossible(start, reason))
         else:
             said = reopen(UploadCommit, commit).value
+            sent.acknowledged(attempt.value.key)
             log_sent(attempt.value.key, said.update, outgoing.layout.total_bytes, protection)
             self._report(key, UploadAcknowledged(start, commit))
 

@@ -62,6 +62,21 @@ def tls_ends(*, certificate: Path, ca: Path) -> dict[str, datetime]:
     return {TLS: leaf.not_valid_after_utc, CA: authority.not_valid_after_utc}
 
 
+def endings(files: Mapping[str, Path]) -> dict[str, datetime]:
+    """When the first of the certificates in each file ends, by the name under which the file is given. A file that
+    cannot be read is left out, as one is that is half replaced.
+    """
+    found: dict[str, datetime] = {}
+    for name, path in files.items():
+        try:
+            found[name] = min(
+                certificate.not_valid_after_utc for certificate in x509.load_pem_x509_certificates(path.read_bytes())
+            )
+        except (OSError, ValueError):
+            continue
+    return found
+
+
 def plausible(now: datetime, past: Mapping[str, datetime]) -> str:
     """The time, when it is later than all that must be past. Raises ConfigError."""
     if not past:

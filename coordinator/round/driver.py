@@ -12,7 +12,7 @@ Everything runs on one thread. A fold is handed to `Folds` and comes back as an 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -60,6 +60,18 @@ class _Timing:
         if phase != self.phase:
             self.spent_s[self.phase] = self.spent_s.get(self.phase, 0.0) + now - self.since
             self.phase, self.since = phase, now
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTimes:
+    """When a round came to where it is (monotonic seconds); after a restart, since that."""
+
+    started: float
+    phase_since: float
+    deadline: float
+    """When it goes on at the latest; infinity for never."""
+    spent_s: Mapping[str, float]
+    """In the phases before."""
 
 
 class RoundDriver:
@@ -136,6 +148,11 @@ class RoundDriver:
     def deadline(self) -> float:
         """When the round goes on at the latest, whatever comes (monotonic seconds; infinity for never)."""
         return next_deadline(self.state)
+
+    @property
+    def times(self) -> RoundTimes:
+        timing = self._timing
+        return RoundTimes(timing.started, timing.since, self.deadline, dict(timing.spent_s))
 
     @property
     def next_tick(self) -> float:

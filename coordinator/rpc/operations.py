@@ -8,33 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import closing
 
 from coordinator.checkpoints import accept_initial_model
 from coordinator.conducting import ConductorThread
-from coordinator.desk import Desk, JobView, SteeredView
+from coordinator.desk import Desk, SteeredView
 from coordinator.retention import pruned
-from coordinator.round.phases import Aborted, Committed, Present, RoundState, phase_name
 from coordinator.rpc.authorization import Call, TooMuch
 from coordinator.rpc.bulk import Bulk, next_frame
 from coordinator.rpc.server import Handlers, Incoming
 from coordinator.rpc.transfer import Frames
-from coordinator.storage.interface import Blobs, JobRecord, ModelRecord, RoundRecord, Staged, Store
+from coordinator.storage.interface import Blobs, Staged, Store
+from coordinator.telling import job_detail, job_status, model_status, record_status
 from shared.errors import ConflictError, LateError, UnknownError, UnreachableError, WireError
-from shared.ids import Digest, ParticipantId
+from shared.ids import Digest
 from shared.tensors import ModelIndex
 from shared.wire.operations import (
     AUDIT_LINES_MAX_BYTES,
-    JobDetail,
-    JobStatus,
-    LiveMember,
-    LiveRound,
-    ModelStatus,
     PutModelFrame,
     PutModelOpen,
-    RoundStatus,
     decode_abort_job,
     decode_export_model,
     decode_get_job,
@@ -119,16 +113,16 @@ class OperationsService:
     async def submit_job(self, call: Call, request: bytes) -> bytes:
         wanted = decode_submit_job(request)
         view = await self._thread.call(self._desk.submit_job, wanted.job, wanted.spec, call.identity)
-        return encode_submit_job_response(_job_status(view))
+        return encode_submit_job_response(job_status(view))
 
     async def list_jobs(self, _call: Call, request: bytes) -> bytes:
         decode_list_jobs(request)
         jobs = await self._thread.call(self._desk.jobs)
-        return encode_list_jobs_response([_record_status(record, record.reason or why) for record, why in jobs])
+        return encode_list_jobs_response([record_status(record, record.reason or why) for record, why in jobs])
 
     async def get_job(self, _call: Call, request: bytes) -> bytes:
         view = await self._thread.call(self._desk.job_view, decode_get_job(request))
-        return encode_get_job_response(_detail(view, already_said=0))
+        return encode_get_job_response(job_detail(view, already_said=0))
 
     async def watch_job(self, call: Call, request: bytes) -> AsyncIterator[bytes]:
         job = decode_watch_job(request)
@@ -139,12 +133,12 @@ class OperationsService:
             while True:
                 woken.clear()
                 view = await self._thread.call(self._desk.job_view, job)
-                detail = _detail(view, already_said=rounds_said)
+                detail = job_detail(view, already_said=rounds_said)
                 message = encode_watch_job_response(detail)
                 if message != said:
                     yield message
                     rounds_said += len(detail.rounds)
-                    said = encode_watch_job_response(_detail(view, already_said=rounds_said))
+                    said = encode_watch_job_response(job_detail(view, already_said=rounds_said))
                 if view.record.state.over:
                     return
                 await asyncio.sleep(WATCH_LEAST_S)
@@ -158,7 +152,7 @@ class OperationsService:
     async def abort_job(self, call: Call, request: bytes) -> bytes:
         wanted = decode_abort_job(request)
         view = await self._thread.call(self._desk.abort_job, wanted.job, wanted.reason, call.identity)
-        return encode_abort_job_response(_job_status(view))
+        return encode_abort_job_response(job_status(view))
 
     async def pause_job(self, call: Call, request: bytes) -> bytes:
         wanted = decode_pause_job(request)
@@ -219,7 +213,7 @@ class OperationsService:
     async def list_models(self, _call: Call, request: bytes) -> bytes:
         decode_list_models(request)
         models = await self._thread.call(self._store.models)
-        return encode_list_models_response(map(_model_status, models))
+        return encode_list_models_response(map(model_status, models))
 
     async def promote_model(self, call: Call, request: bytes) -> bytes:
         wanted = decode_promote_model(request)
@@ -280,67 +274,11 @@ def _write(staged: Staged, offset: int, data: memoryview, sha256: hashlib._Hash)
     staged.write_at(offset, data)
 
 
-def _job_status(view: JobView) -> JobStatus:
-    return _record_status(view.record, view.record.reason or view.waits_for)
-
-
 def _steered(made: SteeredView) -> Steered:
-    return Steered(_job_status(made.view), made.changed)
-
-
-def _record_status(record: JobRecord, reason: str) -> JobStatus:
-    return JobStatus(
-        job=record.job,
-        spec=record.spec,
-        state=record.standing,
-        reason=reason,
-        submitted_by=record.submitted_by,
-        submitted_at=record.submitted_at,
-        control=record.control,
-        pause=None if record.state.over else record.pause,
-    )
+    return Steered(job_status(made.view), made.changed)
 
 
 def _accepted(staged: Staged) -> ModelIndex:
     """Read the whole model once, off the conductor's thread. Raises ModelError."""
     with closing(staged.reader()) as reader:
         return accept_initial_model(reader)
-
-
-def _detail(view: JobView, *, already_said: int) -> JobDetail:
-    finished = [record for record in view.rounds if record.outcome]
-    return JobDetail(
-        job=_job_status(view),
-        rounds=tuple(map(_round_status, finished[already_said:])),
-        live=_live(view.live, view.progress) if view.live is not None else None,
-    )
-
-
-def _model_status(model: ModelRecord) -> ModelStatus:
-    return ModelStatus(model.digest, model.manifest, model.promoted, model.pruned)
-
-
-def _round_status(record: RoundRecord) -> RoundStatus:
-    return RoundStatus(key=record.key, purpose=record.purpose, outcome=record.outcome, summary=record.summary)
-
-
-def _live(state: RoundState, progress: Mapping[ParticipantId, int]) -> LiveRound | None:
-    if isinstance(state, Committed | Aborted):
-        return None
-    plan = state.frame.plan.value
-    members = (
-        LiveMember(
-            participant=member,
-            phase=conversation.phase,
-            connected=isinstance(conversation.link, Present),
-            percent=progress.get(member),
-        )
-        for member, conversation in state.conversations.items()
-    )
-    return LiveRound(
-        key=plan.key,
-        purpose=plan.purpose,
-        phase=phase_name(state),
-        members=tuple(members),
-        control_revision=plan.control.revision,
-    )

@@ -116,6 +116,11 @@ class Driver:
         return tuple(key for key, state in self._rounds.items() if not isinstance(state, Out | Finished))
 
     @property
+    def states(self) -> tuple[RoundState, ...]:
+        """All rounds at hand, those among them that this silo left; for the silo's own eyes."""
+        return tuple(self._rounds.values())
+
+    @property
     def heads(self) -> tuple[Envelope, ...]:
         """The last result that was verified in each of the newest jobs; said in each Hello. Raises StorageError."""
         kept = self._around.journal.heads(HEADS_MAX)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 import grpc.aio
@@ -94,6 +96,21 @@ class Observer(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Standing:
+    """How the session stands, for the silo's own eyes."""
+
+    open_since: datetime | None = None
+    """None without one."""
+    coordinator: str = ""
+    """The software of the last one that welcomed us, as it says."""
+    failed_at: datetime | None = None
+    failure: str = ""
+    """Why the last session ended, or the last attempt at one failed."""
+    tries: int = 0
+    """Attempts since a session was open."""
+
+
 class SessionLoop:
     """Keeps one session open for as long as the daemon lives."""
 
@@ -116,6 +133,7 @@ class SessionLoop:
         """Where the last session was, or is."""
         self.trouble = "no session with the coordinator is open yet"
         """Why no session is open; empty while one is. Other threads read it."""
+        self.standing = Standing()
 
     def leave(self) -> None:
         """End the session well; `run` returns then."""
@@ -133,10 +151,12 @@ class SessionLoop:
                 await self._session(self.address)
             except RefusedError as error:
                 delay_s = STUBBORN_DELAY_S
+                self._failed(error)
                 self.trouble = str(error)
                 log.warning("session_refused", address=self.address, detail=str(error))
             except IdentityError as error:
                 delay_s = STUBBORN_DELAY_S
+                self._failed(error)
                 log.warning("session_refused", address=self.address, detail=f"{error}; {_IDENTITY_ADVICE}")
                 self.trouble = str(error)
             except (UnreachableError, PeerError) as error:
@@ -144,8 +164,10 @@ class SessionLoop:
                 if self._leaving.is_set():
                     log.info("session_left", address=self.address)
                     return
+                self._failed(error)
                 log.warning("session_ended", address=self.address, detail=str(error))
             except (ConfigError, StorageError) as error:
+                self._failed(error)
                 # A certificate that is half replaced, a journal on a full disk: both heal, and nothing was lost. What
                 # the coordinator said meanwhile it says again on the next session.
                 self.trouble = str(error)
@@ -156,6 +178,10 @@ class SessionLoop:
             turn += 1
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._leaving.wait(), delay_s)
+
+    def _failed(self, error: FederationError) -> None:
+        standing = self.standing
+        standing.failed_at, standing.failure, standing.tries = self._guest.clock.now(), str(error), standing.tries + 1
 
     async def _session(self, address: str) -> None:
         """One session from dial to end; always ends in an error that says why."""
@@ -188,6 +214,8 @@ class SessionLoop:
         self.trouble = ""
         log.info("session_open", address=self.address, session=opened.welcome.session, software=opened.welcome.software)
         self._observer.session(open_now=True)
+        standing = self.standing
+        standing.open_since, standing.coordinator, standing.tries = self._guest.clock.now(), opened.welcome.software, 0
         self._rounds.connected(say)
         try:
             async with asyncio.TaskGroup() as group:
@@ -200,6 +228,7 @@ class SessionLoop:
             # Not `except*`: before Python 3.11.4 what is raised inside one comes out wrapped in a group again.
             raise ended.exceptions[0] from None
         finally:
+            standing.open_since = None
             self.trouble = "the session with the coordinator ended"
             self._rounds.disconnected()
             self._observer.session(open_now=False)

@@ -32,6 +32,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "shared.pb": ("shared.pb", "shared.wire", "*.rpc"),
     "grpc": ("*.rpc", "shared.tls", "shared.pb"),
     "grpc_health": ("*.rpc",),
+    "jinja2": ("shared.pages.rendering",),  # one place decides that everything is escaped
+    "markupsafe": ("shared.pages.rendering",),
     "torch": ("participant.tasks", "consilo.demo.task", "consilo.demo.baselines"),  # the demo's are a user's code
     "prometheus_client": ("*.metrics", "*.app", "shared.exposition"),
     # Some rooms know SQL: the tables, how an older file gets them, the one connection, the verbs over it, copies of the
@@ -268,6 +270,8 @@ PLANTED = {
     ),
     "torch by name": ("coordinator.app", "import importlib\nimportlib.import_module('torch')", "torch only in"),
     "metrics outside metrics": ("coordinator.conductor", "import prometheus_client", "prometheus_client only in"),
+    "a page of its own": ("coordinator.status.pages", "from jinja2 import Template", "jinja2 only in"),
+    "text that is said to be safe": ("participant.status.pages", "from markupsafe import Markup", "markupsafe only in"),
     "SQLAlchemy outside storage": ("coordinator.audit", "import sqlalchemy as sa", "sqlalchemy only in"),
     "SQLite in what it keeps": ("participant.journal_records", "import sqlite3", "sqlite3 only in"),
     "SQLite outside storage": ("participant.spool", "import sqlite3", "sqlite3 only in"),

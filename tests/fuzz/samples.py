@@ -237,6 +237,10 @@ def _records() -> dict[str, list[bytes]]:
         "backup": [json.dumps(backup).encode()],
         "spooled": [encode_spooled(update) for update in spooled],
         "names": [encode_names(names).encode(), b"[]"],
+        "sent": [
+            b'{"attempt":1,"began_at":"2026-11-29T15:00:00Z","job":"heart-1","protection":"masked","round":1,"size":9}\n',
+            b'{"attempt":1,"job":"heart-1","left_at":"2026-11-29T15:00:01Z","round":1,"update":"ab"}\n',
+        ],
         "marker": [b'{"about": "", "journal": "0123456789abcdef", "generation": 3}'],
     }
 

@@ -29,8 +29,10 @@ from coordinator.storage.interface import AuditEntry, JournalEntry
 from participant.journal_file import JournalName
 from participant.journal_records import decode_names, decode_spooled, encode_names, encode_spooled
 from participant.marker import doubt_about, marker_path
+from participant.sent import SENT_FILE, SentRecord
 from participant.settings import ParticipantSettings
 from shared.certificates import read_authorities, read_der
+from shared.clock import SystemClock
 from shared.config import load_config
 from shared.consortium import Consortium
 from shared.errors import (
@@ -360,7 +362,16 @@ def _records() -> dict[str, Target]:
             (),
             ("participant.marker._read",),
         ),
+        "sent": Target(
+            _in_file(lambda path: _sent_record(path.parent).last(50), called=SENT_FILE),
+            (),
+            ("participant.sent._lines",),
+        ),
     }
+
+
+def _sent_record(folder: Path) -> SentRecord:
+    return SentRecord(folder, clock=SystemClock())
 
 
 def _record(data: bytes) -> Any:

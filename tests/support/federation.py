@@ -283,6 +283,10 @@ class Federation:
     def _environment_of(self, _name: str) -> Mapping[str, str]:
         return self._environment
 
+    def status_port(self, name: str) -> int:
+        """Where a daemon's status page is."""
+        return self._status_ports[name]
+
     def health(self, name: str) -> HealthReport:
         """What a daemon's status listener says of it."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._status_ports[name]}{HEALTH_PATH}") as page:

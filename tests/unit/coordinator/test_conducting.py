@@ -107,6 +107,22 @@ def test_errors_go_to_whoever_asked() -> None:
         assert len(heard.unknown) == 1
 
 
+def test_a_thread_without_an_event_loop_asks_too() -> None:
+    gate = threading.Event()
+    with _running() as thread:
+        assert thread.ask(lambda: threading.current_thread().name).result() == "conductor"
+        with pytest.raises(UnknownError):
+            thread.ask(_raise, UnknownError("no")).result()
+        thread.post(gate.wait)
+        late = thread.ask(lambda: 7)
+        with pytest.raises(TimeoutError):
+            late.result(0.001)
+        late.cancel()
+        gate.set()
+        assert thread.ask(lambda: 8).result() == 8
+        assert late.cancelled(), "what nobody waits for is not done"
+
+
 def test_what_is_no_longer_wanted_is_not_done() -> None:
     gate, done = threading.Event(), threading.Event()
 

@@ -141,6 +141,18 @@ def test_jobs_are_found_by_their_specification(reopen: Reopen) -> None:
     assert sorted(reopen().jobs_with(JOBSPEC)) == [OTHER, JOB]
 
 
+def test_the_newest_jobs_come_first(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    for job in ("zebra-1", "brain-1", "heart-1"):
+        journal.record_plan(make_plan(SPEC, job=JobId(job)), JOBSPEC)
+    journal.stop_job(OTHER, "false result")
+    found = journal.newest_jobs(2)
+    assert [job for job, _ in found] == ["heart-1", "brain-1"]
+    assert found[1][1] == JobHistory(JOBSPEC, 0, stopped="false result")
+    assert [job for job, _ in journal.newest_jobs(9)] == ["heart-1", "brain-1", "zebra-1"]
+    journal.close()
+
+
 def test_records_about_a_round_that_is_not_open_are_a_bug(reopen: Reopen) -> None:
     journal = reopen()
     with pytest.raises(RuntimeError, match="not open in the journal"):

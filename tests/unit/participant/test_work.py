@@ -18,6 +18,7 @@ from participant.protect import ResendDiffers, UpdateChunks
 from participant.round.checks import verified_result
 from participant.round.effects import Event, UploadAcknowledged, UploadImpossible, WorkDone, WorkFailed, WorkProgressed
 from participant.round.phases import Masked, Measured, Offer, Plain, SpooledUpdate
+from participant.sent import SENT_FILE, SentRecord
 from participant.spool import Spool
 from participant.spooled import digests_beside
 from participant.tasks.contract import (
@@ -215,6 +216,7 @@ class Workshop:
                 clock=SystemClock(),
                 share_progress=True,
                 observer=self,
+                sent=SentRecord(folder, clock=SystemClock()),
                 disk_retry_s=0.01,
             ),
             report=lambda key, event: self.events.put_nowait((key, event)),
@@ -544,6 +546,24 @@ def test_an_upload_that_was_not_acknowledged_is_not_told(tmp_path: Path) -> None
     with capture_logs() as logged:
         uploaded(tmp_path, [ConflictError("other bytes")])
     assert [entry["event"] for entry in logged] == ["upload_impossible"]
+
+
+def test_an_upload_is_on_this_silos_own_record(tmp_path: Path) -> None:
+    _, transfers, attempt = uploaded(tmp_path, [UnreachableError("down")])
+    (record,) = tmp_path.rglob(SENT_FILE)
+    (sent,) = SentRecord(record.parent, clock=SystemClock()).last(50)
+    key = attempt.value.key
+    assert (sent.job, sent.round, sent.attempt) == (key.round.job, key.round.number, key.attempt)
+    assert (sent.size, sent.protection) == (sum(map(len, transfers.sent)), "plain")
+    assert sent.update == str(update_digest(transfers.header, map(Digest.of, transfers.sent)))
+    assert sent.began_at <= sent.left_at <= sent.acknowledged_at
+
+
+def test_an_upload_that_was_cut_off_stays_on_record_without_an_acknowledgement(tmp_path: Path) -> None:
+    uploaded(tmp_path, [ConflictError("other bytes")])
+    (record,) = tmp_path.rglob(SENT_FILE)
+    (sent,) = SentRecord(record.parent, clock=SystemClock()).last(50)
+    assert (sent.left_at, sent.update, sent.acknowledged_at) == ("", "", "")
 
 
 def test_a_masked_upload_is_told_as_masked(tmp_path: Path) -> None:

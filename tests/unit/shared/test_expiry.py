@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ConfigError
-from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
+from shared.expiry import AUTHORITY, beginnings, endings, lifetimes, plausible
 from shared.findings import Caution
 from tests.support.credentials import Consortium
 
@@ -52,3 +52,13 @@ def test_certificates_say_when_they_begin(tmp_path: Path) -> None:
     found = beginnings((tls.certificate, tls.ca, tmp_path / "none", tls.key))
     assert list(found) == [f"the certificate in {tls.certificate}", f"the certificate in {tls.ca}"]
     assert all(NOW - timedelta(hours=1) < begins <= NOW for begins in found.values())
+
+
+def test_certificates_say_when_they_end_and_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    tls = Consortium(tmp_path, now=NOW).participant("hospital-a").tls
+    found = endings({"TLS": tls.certificate, "authority": tls.ca, "gone": tmp_path / "none", "no certificate": tls.key})
+    assert list(found) == ["TLS", "authority"]
+    assert NOW < found["TLS"] < found["authority"]
+    both = tmp_path / "both.pem"
+    both.write_bytes(tls.ca.read_bytes() + tls.certificate.read_bytes())
+    assert endings({"both": both})["both"] == found["TLS"], "the first that ends"

@@ -317,6 +317,7 @@ def test_the_allow_list_file_is_followed(tmp_path: Path) -> None:
     assert "['participant']" in str(followed.problem)
     stranger = Identity(CONSORTIUM, Role.PARTICIPANT, "hospital-b")
     assert followed.lacking([HOSPITAL, stranger]) == [], "one that cannot be used takes nobody off"
+    assert followed.participants() == []
 
     path.write_text(HEAD)
     with pytest.raises(IdentityError, match="not on"):
@@ -326,6 +327,7 @@ def test_the_allow_list_file_is_followed(tmp_path: Path) -> None:
     path.write_text(HEAD + ENTRY)
     followed.check(HOSPITAL, TLS)
     assert followed.lacking([HOSPITAL, stranger]) == [stranger]
+    assert followed.participants() == [HOSPITAL.name]
     path.unlink()
     with pytest.raises(IdentityError):
         followed.check(HOSPITAL, TLS)

@@ -180,6 +180,35 @@ def test_words_go_both_ways_and_heartbeats_keep_it_open(consortium: Consortium) 
     assert heard.say is None
 
 
+def test_how_a_session_stands_is_seen_while_it_is_open_and_after(consortium: Consortium) -> None:
+    async def scenario() -> None:
+        heard, enough = Heard(), asyncio.Event()
+
+        async def handler(stream: Stream) -> None:
+            await stream.send(stream.welcome())
+            await enough.wait()
+
+        async with fake_coordinator(consortium.coordinator(), handler) as address:
+            loop = loop_for(consortium, heard, address)
+
+            def seen() -> tuple[bool, int, bool]:
+                standing = loop.standing
+                return standing.open_since is not None, standing.tries, bool(standing.failure)
+
+            assert seen() == (False, 0, False)
+            running = asyncio.create_task(loop.run())
+            await asyncio.wait_for(heard.opened.wait(), LIMIT_S)
+            assert seen() == (True, 0, False)
+            assert loop.standing.coordinator != ""
+            enough.set()
+            while seen() == (True, 0, False):  # noqa: ASYNC110 - the loop tells nobody, and the test has a limit
+                await asyncio.sleep(0.002)
+            assert not seen()[0]
+            running.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), LIMIT_S))
+
+
 ATTEMPT = AttemptKey(KEY, AttemptNumber(1))
 ENVELOPE = Envelope(b"a participant's own word", bytes(64), 1)
 SHARE = SealedShare(1, bytes(160), Digest.of(b"self"), Digest.of(b"mask"))
@@ -409,6 +438,10 @@ def test_credentials_that_are_half_replaced_are_waited_for(consortium: Consortiu
         await asyncio.wait_for(waiting.wait(), LIMIT_S)
         await asyncio.sleep(0)
         assert not running.done()
+        standing = loop.standing
+        assert (standing.open_since, standing.tries) == (None, 1)
+        assert standing.failed_at is not None
+        assert str(half) in standing.failure
         running.cancel()
 
     asyncio.run(scenario())
