@@ -17,13 +17,22 @@ from enum import StrEnum
 from itertools import product
 from typing import assert_never
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from prometheus_client import disable_created_metrics as leave_out_creation_times
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from shared.ids import JobId
+
+_leave_out_creation_times: Callable[[], None] = disable_created_metrics  # the library forgot to say its type
 
 LAG_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Buckets for how late an event loop is: from what is always so to what ends sessions."""
@@ -96,7 +105,7 @@ class Registered:
     def __init__(self, metrics: Iterable[Metric], *, prefix: str) -> None:
         # A second series for each counter, with the time at which it began: nothing here asks for it, and it doubles
         # what is scraped.
-        leave_out_creation_times()  # type: ignore[no-untyped-call] # the library forgot to say that it returns None
+        _leave_out_creation_times()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._prefix = prefix
