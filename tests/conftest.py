@@ -1,5 +1,5 @@
-"""What holds for every test: how hypothesis draws, which tests are long, that no secret reaches a log, and that this
-machine's proxy is nobody's.
+"""What holds for every test: how hypothesis draws, which tests are long or need an engine, that no secret reaches a
+log, and that this machine's proxy is nobody's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from io import TextIOBase
+from pathlib import Path
 from typing import TextIO, cast
 
 import pytest
@@ -17,6 +18,9 @@ from hypothesis import settings
 
 from shared.log import configure_logging
 from shared.proxies import ADDRESS_VARIABLE, EXCEPTION_VARIABLES, PROXY_VARIABLES
+from tests.containers.engine import require_engine
+
+CONTAINERS = Path(__file__).resolve().parent / "containers"
 
 # No deadline, because a shared machine has slow moments and these are no failures; no database of failures, because
 # what was found is kept as a literal example in the test.
@@ -27,6 +31,19 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked `long` as well")
+    parser.addoption(
+        "--containers", action="store_true", help="collect tests/containers, which needs a container engine"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--containers"):
+        require_engine()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without the option the folder is not there at all: a list of skipped tests would read like one that passed."""
+    return True if collection_path == CONTAINERS and not config.getoption("--containers") else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
