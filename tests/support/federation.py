@@ -148,15 +148,16 @@ class Federation:
         policy: Mapping[str, object] | None = None,
         policies: Mapping[str, Mapping[str, object]] | None = None,
         metrics: bool = False,
+        status: bool = False,
         log_level: str = "info",
         port: int | None = None,
         links: Mapping[str, str] | None = None,
         now: datetime | None = None,
     ) -> None:
         """`options`: for each participant, the options of its one task, which is called `study`. `policy`: what silos
-        say beside that they take plain jobs; `policies`: what single ones say besides. `port`: where the coordinator
-        listens. `links`: which addresses members dial who do not dial it directly. `now`: the first day of the
-        certificates.
+        say beside that they take plain jobs; `policies`: what single ones say besides. `status`: whether each has a
+        status page. `port`: where the coordinator listens. `links`: which addresses members dial who do not dial it
+        directly. `now`: the first day of the certificates.
         """
         self.folder = folder
         self.members = sorted(options)
@@ -166,6 +167,7 @@ class Federation:
         self.address = f"localhost:{port or free_port()}"
         self._links = links or {}
         self.metrics_port = free_port() if metrics else None
+        self._status = status
         self._log_level = log_level
         two = {"minimum_survivors": 2, "allow_two_party": True} if len(self.members) == TWO_PARTY else {}
         self._policies = policies or {}
@@ -299,6 +301,7 @@ class Federation:
                 "access": {"allowlist": str(self.consortium.allowlist)},
                 "consortium": {"manifest": str(self._manifest.path)},
                 "metrics": {"listen": "off" if self.metrics_port is None else f"127.0.0.1:{self.metrics_port}"},
+                **self._status_table(),
                 "log": {"level": self._log_level},
             },
         )
@@ -324,8 +327,12 @@ class Federation:
                 },
                 "policy": {**self._policy, **self._policies.get(member, {})},
                 "metrics": {"listen": "off"},
+                **self._status_table(),
             },
         )
+
+    def _status_table(self) -> dict[str, dict[str, str]]:
+        return {"status": {"listen": f"127.0.0.1:{free_port()}" if self._status else "off"}}
 
 
 def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]:

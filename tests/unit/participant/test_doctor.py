@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from participant.app import check_identity, lock_folder
 from participant.cli import participant
 from participant.doctor.device import device_found
 from participant.doctor.dialling import Caller, Dialling
 from participant.doctor.rows import NEXT, findings, in_reserve
 from participant.membership import check_consortium
 from participant.settings import ParticipantSettings
+from participant.startup import check_identity, lock_folder
 from participant.tasks.accelerators import Accelerators, Device
 from participant.tasks.contract import DeviceRequest
 from shared.clock import SystemClock
