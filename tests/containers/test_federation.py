@@ -80,10 +80,10 @@ class Federation:
             count = self.committed()
             return count if count >= since + more else None
 
-        return awaited(f"{more} rounds after {since}", look, limit_s=300)
+        return awaited(f"{more} rounds after {since}", look, limit_s=600)
 
     def await_health(self, service: str) -> None:
-        awaited(f"{service} is healthy", lambda: self.container(service).health == "healthy", limit_s=240)
+        awaited(f"{service} is healthy", lambda: self.container(service).health == "healthy", limit_s=600)
 
     @staticmethod
     def _filters(service: str) -> list[str]:
@@ -146,7 +146,7 @@ def test_a_participant_leaves_and_comes_back(federation: Federation) -> None:
         last = federation.operator("job", "show", "tumour-demo")["finished"][-1]
         return "hospital-d" in last.get("survivors", ())
 
-    awaited("it is in a round again", in_again, limit_s=300)
+    awaited("it is in a round again", in_again, limit_s=600)
 
 
 def test_the_coordinator_is_killed_and_goes_on(federation: Federation) -> None:
@@ -293,12 +293,6 @@ def test_an_image_that_says_gpu_and_is_none_is_not_built(federation: Federation)
         docker(
             "build", "--file", "Dockerfile.participant", "--build-arg", "TORCH=gpu", str(ROOT), limit_s=BUILD_LIMIT_S
         )  # fmt: skip
-
-
-def test_what_is_not_named_stays_out_of_a_build() -> None:
-    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
-    rules = [line for line in lines if line and not line.startswith("#")]
-    assert rules[0] == "*"
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
