@@ -121,12 +121,12 @@ def federation() -> Iterator[Federation]:
 def test_it_comes_up_from_nothing_and_trains(federation: Federation) -> None:
     for service in DAEMONS:
         federation.await_health(service)
-    federation.await_more_rounds(0)
     # The one-shots have ended, and well.
     for service in ("certificates", "job"):
         done = federation.container(service)
-        awaited(f"{service} ended", lambda done=done: not done.running)  # type: ignore[misc]
+        awaited(f"{service} ended", lambda done=done: not done.running, limit_s=600)  # type: ignore[misc]
         assert done.exit_code == 0, done.logs()
+    federation.await_more_rounds(0)
 
 
 def test_prometheus_scrapes_both_sides(federation: Federation) -> None:
