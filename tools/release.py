@@ -82,6 +82,11 @@ def finish(root: Path, following: str) -> str:
     changelog.write_text(noted(read_changelog(root), commit), encoding="utf-8")
     text = pyproject.read_text(encoding="utf-8")
     pyproject.write_text(text.replace(f'\nversion = "{version}"', f'\nversion = "{following}.dev0"'), encoding="utf-8")
+    for dockerfile in root.glob("Dockerfile.*"):  # their labels say it: a Dockerfile cannot look it up
+        text = dockerfile.read_text(encoding="utf-8")
+        dockerfile.write_text(
+            text.replace(f"ARG VERSION={version}\n", f"ARG VERSION={following}.dev0\n"), encoding="utf-8"
+        )
     return (
         f"noted: {version} is {commit}; the version is {following}.dev0\n"
         "next:\n"

@@ -75,6 +75,7 @@ def make(tmp_path: Path) -> Callable[..., Repository]:
             made.write(f"tools/{tool}", (REPOSITORY / "tools" / tool).read_text("utf-8"))
         made.write(".gitignore", "__pycache__/\n")
         made.write("pyproject.toml", f'[project]\nname = "consilo"\nversion = "{version}"\n')
+        made.write("Dockerfile.coordinator", f"FROM scratch\nARG VERSION={version}\n")
         made.write("CHANGELOG.md", changelog)
         made.git("init", "--quiet")
         made.commit()
@@ -177,6 +178,7 @@ def test_a_finished_release_has_its_commit_on_record_and_the_next_version_begins
         "## 0.1.0 - 2026-12-01\n", f"## Unreleased\n\n## 0.1.0 - 2026-12-01\n\nCommit: {commit}\n"
     )
     assert 'version = "0.2.0.dev0"' in (repository.root / "pyproject.toml").read_text("utf-8")
+    assert (repository.root / "Dockerfile.coordinator").read_text("utf-8").endswith("\nARG VERSION=0.2.0.dev0\n")
 
 
 def test_the_version_stands_in_one_place() -> None:
