@@ -85,6 +85,7 @@ cd dana
 await sh -c 'consilo job show digits-1 | grep -q "state .* running"'
 @ watch
 @ scrape without-output
+curl -s "http://127.0.0.1:$P9464/metrics" | grep -q '^consilo_coordinator_rounds_committed_total{purpose="train"} 10.0'
 
 # --- A longer one, which a person looks after ---
 sed -e 's/^rounds = .*/rounds = 500/; s/initial.safetensors/second.safetensors/; s/^grace_s.*//' -e '/^quorum/a grace_s = 1' job.toml > long.toml
@@ -99,15 +100,14 @@ await sh -c 'consilo job show digits-2 | grep -q committed'
 await sh -c 'consilo job show digits-2 | grep -q "state .* paused"'
 @ pause 2
 consilo job resume digits-2
-@ abort
+@ abort 1
+@ abort 2 without-output fails
 ~ digits-1 => digits-1
 cd ../hospital-d
 begin 'consilo participant run'
 cd ../dana
 
 # --- The data scientist's last sections ---
-mkdir ../study
-cp job.toml ../dana/first.toml
 sed -i 's/^seed = .*/seed = 44/; s/^rounds = .*/rounds = 2/; s/initial.safetensors/third.safetensors/' job.toml
 consilo task init-model --entry digits_task:DigitsTask --seed 44 third.safetensors
 @ submit-and-watch
@@ -140,4 +140,68 @@ await sh -c "consilo model list | grep -q pruned"
 @ promote
 cd ../coordinator
 @ disk
+
+# --- What only a person can say may go ---
+stop coordinator
+head -n -2 coordinator.toml > every-version.toml
+mv every-version.toml coordinator.toml
+cp data/coordinator.db data/coordinator.db.before-v3
+touch -d "2 months ago" data/coordinator.db.before-v3
+cp "data/models/$model.safetensors" "data/models/$(printf 'f%.0s' {1..64}).safetensors"
+@ gc
+begin 'consilo coordinator run --config coordinator.toml' coordinator_ready > /dev/null
+
+# --- 11. Back up and restore, while a job runs ---
+cd ../dana
+sed -e 's/^seed = .*/seed = 45/; s/^rounds = .*/rounds = 500/; s/third.safetensors/fourth.safetensors/' job.toml > study.toml
+consilo task init-model --entry digits_task:DigitsTask --seed 45 fourth.safetensors
+consilo job submit study.toml --id study-1
+rounds_over() { consilo job show study-1 --json | grep -c '"committed"'; }
+await sh -c "consilo job show study-1 | grep -q 'committed'"
+cd ../coordinator
+~ /backups/monday => $HOME/backups/monday
+mkdir "$HOME/backups"
 @ backup
+cd ../dana
+before=$(rounds_over)
+until (($(rounds_over) > before + 1)); do sleep 0.3; done
+stop coordinator
+cd ../coordinator
+mv data data.lost
+@ restore
+begin 'consilo coordinator run --config coordinator.toml' coordinator_ready job_ended older_records result_lost
+last=$(grep -o 'model:[0-9a-f]\{64\}' "$LOGS/coordinator.log" | tail -1)
+
+# --- When the coordinator was restored: the silos' side ---
+cd ../dana
+sed -e "s/^seed = .*/seed = 46/; s/^initial = .*/initial = \"$last\"/" study.toml > again.toml
+consilo job submit again.toml --id study-2
+said hospital-a '"job": "study-2", "round": 1, .*"event": "round_accepted"'
+cd ../hospital-a
+@ allow answer=y
+consilo participant allow study-2 --undo
+cd ../dana
+consilo job abort study-2
+cd ../hospital-a
+stop hospital-a
+mkdir -p data/states/tumour-1
+echo kept > data/states/tumour-1/state
+@ silo-gc without-output
+test ! -e data/states/tumour-1
+
+# --- A journal that was lost, and programs of an older version ---
+cp -r data data.before
+rm data/journal.sqlite*
+@ journal 1
+@ journal 2 answer=y
+rm -r data
+mv data.before data
+newer() { python3 -c 'import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as database:
+    database.execute(sys.argv[2])' "$@"; }
+newer data/journal.sqlite 'UPDATE meta SET schema_version = schema_version + 1'
+@ participant-back
+stop coordinator
+cd ../coordinator
+newer data/coordinator.db 'UPDATE schema_version SET version = version + 1'
+@ coordinator-back

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -114,6 +115,8 @@ def environment_in(home: Path, ports: Mapping[str, str]) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "COLUMNS": COLUMNS,
         "OMP_NUM_THREADS": "1",
+        # Where this machine's pip finds what it needs.
+        **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
         **{f"P{port}": free for port, free in ports.items()},
     }
 
