@@ -106,7 +106,9 @@ def test_the_shell_of_the_tool_says_which_step_failed(tmp_path: Path) -> None:
         kept = tutorial.Step(line=1, commands="kept=yes\necho from $(basename $PWD)\n", expected=(), image=None)
         assert tutorial.run(shell, kept) == "from folder\r\n"
         with pytest.raises(DiffersError, match="line 7: this failed"):
-            tutorial.run(shell, tutorial.Step(line=7, commands="test $kept = no\necho not here\n", expected=(), image=None))
+            tutorial.run(
+                shell, tutorial.Step(line=7, commands="test $kept = no\necho not here\n", expected=(), image=None)
+            )
 
 
 def test_images_fetch_nothing() -> None:

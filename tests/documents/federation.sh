@@ -139,7 +139,7 @@ old=$(consilo model list --json | json 2 digest)
 await sh -c "consilo model list | grep -q pruned"
 @ promote
 cd ../coordinator
-@ disk
+@ disk without-output
 
 # --- What only a person can say may go ---
 stop coordinator

@@ -3,7 +3,7 @@
 A mark is an HTML comment directly before the block, which no reader of the rendered page sees:
 
     <!-- run: SCRIPT LABEL -->        tests/documents/SCRIPT.sh runs it at `@ LABEL`
-    <!-- run: SCRIPT (all below) -->  so does the script, in order, with each block from here on that has no mark of its own
+    <!-- run: SCRIPT (all below) -->  in order, each block from here on without a mark of its own
     <!-- run by: PATH "TEXT" -->      that file runs it, and TEXT in it shows so
     <!-- example: REASON -->          for a system that is not at hand
     <!-- file: SCRIPT LABEL -->       no commands: a file, which the script writes at `< LABEL NAME`

@@ -50,7 +50,6 @@ listen = "127.0.0.1:$P9464"
 [status]
 listen = "127.0.0.1:$P9466"
 END_OF_FILE
-mkdir var
 mkdir -p "$HOME/var"
 seed=0
 for silo in $SILOS; do
@@ -96,13 +95,13 @@ job() {
 name = "$1"
 task = "heart"
 members = ["hospital-a", "hospital-b", "hospital-c", "hospital-d"]
-rounds = 100000
+rounds = 10000
 seed = $2
 initial = "$1.safetensors"
 metrics = ["loss", "accuracy"]
 [round]
 grace_s = 1
-aborted_rounds_allowed = 100000
+aborted_rounds_allowed = 1000
 [training]
 epochs = 1
 learning_rate = 0.01
@@ -146,8 +145,8 @@ cd "$HOME/work"
 ~ /etc/consilo => $COORDINATOR
 @ look
 @ look-jobs
-@ log without-output
-@ stuck without-output
+@ log
+@ stuck
 @ not-ready
 @ down
 @ control
@@ -170,10 +169,8 @@ await gone
 @ session-lost
 @ silo-expiry
 ~  LOG | tail =>  $LOGS/hospital-a.log | tail
-grep() { command grep "$@"; }
-@ alarm 1 without-output fails
-@ alarm 2 without-output fails
-@ leaving without-output fails
+@ alarm
+@ leaving
 ~  LOG | tail =>  $LOGS/coordinator.log | tail
 cd "$HOME/hospital-d"
 begin 'consilo participant run' session_open > /dev/null

@@ -75,7 +75,8 @@ class Shell:
         """Exit code and output of one command that may fail, and that sees no terminal."""
         step, answers = self._written("step.sh", f"{command}\n"), self._written("typed", typed)
         output = self._files / "output"
-        code, _ = self._until_its_end(f"set +e; source {step} < {answers} > {output} 2>&1; (exit $?)", "; set -e")
+        loosely, strictly = "set +e +o pipefail", "; set -e -o pipefail"  # as a reader's shell is, and as scripts are
+        code, _ = self._until_its_end(f"{loosely}; source {step} < {answers} > {output} 2>&1; (exit $?)", strictly)
         return code, output.read_text(encoding="utf-8", errors="replace")
 
     def _written(self, name: str, text: str) -> Path:

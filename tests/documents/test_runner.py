@@ -13,7 +13,10 @@ from tests.documents.shell import FailedError, Shell
 
 
 def test_a_script_is_bash_between_steps() -> None:
-    text = "# a comment\nmkdir a\ncd a\n\n@ first\n@ second 2-\n~ a b => $c\n< third a.toml\n@ second 1 without-output fails answer=y\n\n"
+    text = (
+        "# a comment\nmkdir a\ncd a\n\n@ first\n@ second 2-\n~ a b => $c\n< third a.toml\n"
+        "@ second 1 without-output fails answer=y\n\n"
+    )
     assert list(parsed(text)) == [
         Hidden(1, "# a comment\nmkdir a\ncd a\n\n"),
         Show(5, "first"),

@@ -136,7 +136,8 @@ def main() -> int:
                 compare(step, output)
                 if step.image and not check:
                     draw(step, output, step.image)
-                print(f"{time.monotonic() - started:6.1f} s  line {step.line}: {step.last_command}", flush=True)
+                sys.stdout.write(f"{time.monotonic() - started:6.1f} s  line {step.line}: {step.last_command}\n")
+                sys.stdout.flush()
     return 0
 
 
