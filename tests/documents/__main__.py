@@ -7,6 +7,7 @@ processes of their own.
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.documents.scripts import script_names
 
 TUTORIAL = "tutorial"
 AT_ONCE = 2
+NEEDED = ("bash", "curl", "git", "openssl")  # beside what every Linux has
 
 
 class Together:
@@ -51,6 +53,8 @@ def main() -> int:
     chosen = options.parse_args().script or names
     if unknown := sorted(set(chosen) - set(names)):
         options.error(f"expected scripts of {', '.join(names)}, got {', '.join(unknown)}")
+    if missing := [program for program in NEEDED if shutil.which(program) is None]:
+        options.error(f"expected {', '.join(NEEDED)} on this machine, as the documents use them; missing: {missing}")
     if len(chosen) == 1:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         return 0 if passes(chosen[0]) else 1

@@ -45,7 +45,7 @@ def _plain(line: str) -> str:
 
 def _pattern(line: str) -> re.Pattern[str] | None:
     """None for a line that says nothing by itself: a border, the rest of a long cell, something left out."""
-    plain = _plain(line)
+    plain = re.sub(r"(\[y/N\]:) \w+$", r"\1", _plain(line))  # what was typed is not echoed
     if not plain.replace(LEFT_OUT, "") or _BORDER.fullmatch(plain):
         return None
     if plain.startswith("{") and (events := events_of([plain])):

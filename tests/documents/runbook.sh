@@ -140,13 +140,12 @@ consilo job submit "$HOME/dana/heart-1.toml" --id heart-1
 committed() { consilo job show heart-1 --json | grep -q '"committed"'; }
 await committed
 
-# --- Look first ---
+# --- Look first, while all is well ---
 cd "$HOME/work"
 ~ /etc/consilo => $COORDINATOR
 @ look
 @ look-jobs
 @ log
-@ stuck
 @ not-ready
 @ down
 @ control
@@ -162,6 +161,9 @@ head=$(consilo audit verify --json | json head)
 stop hospital-d KILL
 gone() { curl -s "http://127.0.0.1:$P9464/metrics" | grep -q 'participant_connected{participant="hospital-d"} 0.0'; }
 await gone
+waits() { curl -s "http://127.0.0.1:$P9464/metrics" | grep -q 'round_phase{job="heart-1",phase="recruiting"} 1.0'; }
+await waits
+@ stuck
 @ lost
 ~ /etc/consilo => $SILO
 @ doctor
@@ -205,7 +207,7 @@ cp renewed/coordinator/* "$COORDINATOR/credentials/"
 cp renewed/dana/* "$HOME/dana/credentials/"
 cp authority/allowlist.toml "$HOME/allowlist.toml"
 @ take-over
-said hospital-a not_allowed
+said hospital-a signing_identity
 stop hospital-a
 cd "$SILO"
 begin 'consilo participant run' session_open > /dev/null

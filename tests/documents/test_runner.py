@@ -49,6 +49,7 @@ TABLE = """\
         (TABLE.splitlines(), TABLE.replace("4fe3", "77aa77").replace("━", "━━").replace("yes ", "no")),
         (["round 3 committed, 0.83 s", "[...]", "done"], "round 7 committed, 12.0 s\nround 8\ndone\n"),
         (['{"job": "a", [...] "event": "ready", [...]}'], '{"x": 1, "event": "ready", "level": "info"}\n'),
+        (["Sure? [y/N]: y", "yes"], "Sure? [y/N]: yes\nyes\n"),
         (["error: expected 64 digits, got [...]"], "error: expected 64 digits, got 'some of them'\n"),
     ],
 )
