@@ -191,8 +191,9 @@ mkdir "$HOME/backups"
 @ backup
 newer=$(consilo job show heart-1 --json | grep -c '"committed"')
 until (($(consilo job show heart-1 --json | grep -c '"committed"') > newer)); do sleep 0.3; done
-~ pkill -TERM -f 'consilo coordinator run' => stop coordinator
+~  PID =>  $(< $LOGS/coordinator.pid)
 @ stop
+wait "$(< "$LOGS/coordinator.pid")" || true
 @ restore
 begin 'consilo coordinator run --config coordinator.toml' older_records result_lost > /dev/null
 @ lost-records
