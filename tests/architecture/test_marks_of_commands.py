@@ -72,6 +72,11 @@ def test_scripts_are_bash(script: str) -> None:
     subprocess.run(["bash", "-n", str(FOLDER / f"{script}.sh")], check=True)
 
 
+def test_ci_runs_the_scripts() -> None:
+    assert "make documents" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "-m tests.documents $(ARGS)" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
 def test_only_the_tutorial_is_a_whole_page() -> None:
     whole = [block for block in BLOCKS if block.mark == Run(TUTORIAL, None)]
     shells = [block for block in BLOCKS if block.document == "docs/tutorial.md" and block.language == "sh"]
