@@ -6,8 +6,9 @@ names its consortium in its own certificate, so that a leaf for another consorti
 each member it issues two certificates with the same name and different keys:
 
 * `tls.crt`, P-256, for connections. Thirty days: gRPC in Python cannot check revocation lists, so the allow-list and a
-  short life stand in for them. Participants and operators may only dial (clientAuth), the coordinator may only be
-  dialled (serverAuth): a stolen silo key cannot pose as the coordinator to the other silos.
+  short life stand in for them. Participants and operators may only dial (clientAuth): a stolen silo key cannot pose as
+  the coordinator to the other silos. The coordinator is dialled (serverAuth), and dials itself to ask how it is
+  (clientAuth): it lets a coordinator in to that alone.
 * `signing.crt`, Ed25519, for messages. One year: signatures are read long after connections are gone.
 
 Its own certificate lives ten years: replacing an authority means visiting every silo, and the consortium's whole audit
@@ -202,7 +203,7 @@ class Authority:
         tls = self.sign_leaf(
             tls_key,
             uris=[identity.uri],
-            purpose=SERVER_AUTH if role is Role.COORDINATOR else CLIENT_AUTH,
+            purposes=[SERVER_AUTH, CLIENT_AUTH] if role is Role.COORDINATOR else [CLIENT_AUTH],
             hosts=hosts,
             start=now - CLOCK_SKEW,
             end=now + timedelta(days=tls_days),
@@ -210,7 +211,7 @@ class Authority:
         signing = self.sign_leaf(
             signing_key,
             uris=[identity.uri],
-            purpose=MESSAGE_SIGNING,
+            purposes=[MESSAGE_SIGNING],
             start=now - CLOCK_SKEW,
             end=now + timedelta(days=signing_days),
         )
@@ -248,7 +249,7 @@ class Authority:
         public_key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
         *,
         uris: Sequence[str],
-        purpose: x509.ObjectIdentifier,
+        purposes: Sequence[x509.ObjectIdentifier],
         start: datetime,
         end: datetime,
         hosts: Sequence[str] = (),
@@ -268,7 +269,7 @@ class Authority:
             .public_key(public_key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(authority_id, critical=False)
         )
         if names:

@@ -2,17 +2,18 @@
 
 Threads. The main thread runs the event loop (streams). The *conductor's* thread owns rounds, jobs and the store; all
 that touches them goes through it, in order. The *fold's* thread does the arithmetic of one round at a time. A few
-*transfer* threads read and write bulk bytes. The metrics answer on a thread of their own.
+*transfer* threads read and write bulk bytes. Metrics and the status page answer on threads of their own.
 
 Start: settings, credentials, data folder (locked), records, the audit file compared with them, the conductor (which
 takes up every open round), and only then the network, so that nobody is let in to a state that is not yet known. The
 last thing is the line `coordinator_ready`.
 
-End: on SIGTERM or SIGINT the sessions are told that the coordinator is draining, calls get a moment, the conductor
-finishes what it was given, the audit file catches up. A fold is not waited for: the next start folds again. Nothing
-depends on this going well: a start after `kill -9` reads the same truth. A second signal ends the process at once
-(`shared.signals`). The data folder is given back only when no thread works in it any more; where one does (a fold, a
-slow disk), the process ends with the folder still locked, so that the next one never meets it there.
+End: on SIGTERM or SIGINT the coordinator is no more ready, though live to its end. The sessions are told that it is
+draining, calls get a moment, the conductor finishes what it was given, the audit file catches up. A fold is not waited
+for: the next start folds again. Nothing depends on this going well: a start after `kill -9` reads the same truth. A
+second signal ends the process at once (`shared.signals`). The data folder is given back only when no thread works in it
+any more; where one does (a fold, a slow disk), the process ends with the folder still locked, so that the next one
+never meets it there.
 
 `end_at_once` is for DurabilityUnknown. A write may or may not be on disk, and a process that goes on, even to close its
 files, may acknowledge or write something that contradicts what the disk holds. So it ends without any of the above, by
@@ -30,6 +31,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -39,12 +41,14 @@ from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
 from coordinator.disk_use import disk_use
 from coordinator.fold_thread import FoldThread
+from coordinator.health import Health
 from coordinator.intake import Intake
-from coordinator.metrics import CoordinatorMetrics, serve_metrics
+from coordinator.metrics import CoordinatorMetrics
 from coordinator.round.surroundings import Surroundings
 from coordinator.round.transition import V
 from coordinator.round_log import RoundLog
 from coordinator.rpc.authorization import Wall
+from coordinator.rpc.health import HealthService
 from coordinator.rpc.opening import Host, SessionTimes
 from coordinator.rpc.operations import OperationsService
 from coordinator.rpc.server import CoordinatorServer
@@ -61,8 +65,13 @@ from shared.disk_use import keep_looking
 from shared.dumps import forbid_core_dumps
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, FederationError
+from shared.exposition import metrics_routes
+from shared.health_report import HEALTH_PATH, HealthReport, health_route
+from shared.heartbeat import keep_beating
+from shared.http_answer import Routes
 from shared.identity import AllowlistFile, Identity, Role
 from shared.ids import ParticipantId
+from shared.listeners import check_metrics, serve_metrics, serve_status
 from shared.log import SecretGuard, configure_logging
 from shared.protocol.messages import Sealed
 from shared.signals import when_told_to_end
@@ -73,6 +82,7 @@ DRAIN_S = 2.0
 GRACE_S = 1.5
 THREAD_END_S = 1.5
 FOLD_END_S = 0.25  # of one that has nothing to fold; one that has is not waited for
+CONDUCTOR_BEAT_S = 5.0  # each makes the conductor look at the database, as any work does
 TRANSFER_END_S = 1.0  # with those above: under 8 seconds from the signal to the end
 _CLOCK = SystemClock()
 _TIMES = SessionTimes()
@@ -134,6 +144,7 @@ def run(
     raise_open_files()
     credentials = check_identity(settings, clock)
     consortium = check_consortium(settings, credentials.signing)
+    check_metrics(settings.metrics, consortium_ca=settings.tls.ca)
     allowlist = open_allowlist(settings, credentials)
     with open_records(settings.coordinator.data_dir, signing_key=credentials.signing.key, clock=clock) as records:
         process = _Process(
@@ -149,6 +160,16 @@ def run(
         )
         if not asyncio.run(process.main()):
             end_with_threads()
+
+
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """What is served by gRPC."""
+
+    session: SessionService
+    transfer: TransferService
+    operations: OperationsService
+    health: HealthService
 
 
 class _Process:
@@ -175,6 +196,7 @@ class _Process:
         self._clock = clock
         self._build: BuildInfo = build_info(environment=os.environ)
         self._metrics = metrics(build=self._build)
+        self._health = Health()
         self._times = times
         self._metrics.log_values_refused(lambda: guard.refused)
 
@@ -185,6 +207,7 @@ class _Process:
 
         def asked(number: signal.Signals) -> None:
             _log.info("coordinator_draining", signal=number.name)
+            self._health.drain()
             if not ending.done():
                 ending.set_result(None)
 
@@ -205,21 +228,30 @@ class _Process:
         conductor, folds, intake = self._conductor(thread, sessions)
         self._record_start()
         conductor.start()
+        self._health.see(conductor.readiness)
+        thread.listen(lambda: self._health.see(conductor.readiness))
         thread.start(conductor)
         try:
-            server, session_service, operations = self._server(conductor, thread, intake, sessions, threads)
+            services = self._services(conductor, thread, intake, sessions, threads)
+            server = self._server(services)
             with ExitStack() as serving:
                 await self._listen(server, serving)
-                watching = asyncio.create_task(session_service.watch_allowlist())
+                watching = asyncio.create_task(services.session.watch_allowlist())
                 looking = asyncio.create_task(self._look_at_disk(threads))
+                beating = asyncio.create_task(keep_beating(self._health.loop, lambda _: None))
+                following = asyncio.create_task(self._follow_conductor(thread))
                 try:
                     await ending
                 finally:
                     watching.cancel()
                     looking.cancel()
-                    operations.drain()
+                    self._health.drain()
+                    services.operations.drain()
                     await sessions.drain(wait_s=DRAIN_S)
+                    services.health.end()
                     await server.stop(grace_s=GRACE_S)
+                    beating.cancel()
+                    following.cancel()
         finally:
             ended = [
                 thread.close(wait_s=THREAD_END_S),
@@ -268,14 +300,14 @@ class _Process:
         named = {Identity(consortium, Role.PARTICIPANT, participant): participant for participant in participants}
         return [named[identity] for identity in self._allowlist.lacking(named)]
 
-    def _server(
+    def _services(
         self,
         conductor: Conductor,
         thread: ConductorThread,
         intake: Intake,
         sessions: Sessions,
         threads: ThreadPoolExecutor,
-    ) -> tuple[CoordinatorServer, SessionService, OperationsService]:
+    ) -> _Services:
         signing = self._credentials.signing
         frames = Frames(blobs=self._records.blobs, threads=threads)
         session = SessionService(
@@ -305,24 +337,27 @@ class _Process:
             frames=frames,
             threads=threads,
         )
-        server = CoordinatorServer(
+        return _Services(session, transfer, operations, HealthService(self._health))
+
+    def _server(self, services: _Services) -> CoordinatorServer:
+        return CoordinatorServer(
             services={
-                "SessionService": session.handlers,
-                "TransferService": transfer.handlers,
-                "OperationsService": operations.handlers,
+                "SessionService": services.session.handlers,
+                "TransferService": services.transfer.handlers,
+                "OperationsService": services.operations.handlers,
+                "Health": services.health.handlers,
             },
             wall=Wall(allowlist=self._allowlist, counter=self._metrics, on_unknown=end_at_once),
             tls=self._settings.tls.paths,
             addresses=self._settings.coordinator.listen,
         )
-        return server, session, operations
 
     async def _listen(self, server: CoordinatorServer, serving: ExitStack) -> None:
-        metrics_at = "off"
-        address = self._settings.metrics.address
-        if address is not None:
-            port = serving.enter_context(serve_metrics(self._metrics, address))
-            metrics_at = f"{self._settings.metrics.listen.rpartition(':')[0]}:{port}"
+        settings, metrics = self._settings, metrics_routes(self._metrics.registry)
+        metrics_at = serving.enter_context(serve_metrics(settings.metrics, metrics, consortium_ca=settings.tls.ca))
+        status_at = serving.enter_context(
+            serve_status(settings.status, self._status_routes(), wanted=settings.status_wanted)
+        )
         bound = await server.start()
         _log.info(
             "coordinator_ready",
@@ -331,11 +366,32 @@ class _Process:
             manifest=str(self._consortium.digest) if self._consortium is not None else "none",
             listen=list(bound),
             metrics=metrics_at,
+            status=status_at,
             data_dir=str(self._settings.coordinator.data_dir),
             version=self._build.version,
             tls_expires=self._credentials.tls.expires.isoformat(),
             signing_expires=self._credentials.signing.expires.isoformat(),
         )
+
+    def _status_routes(self) -> Routes:
+        """What the status listener answers. Called on its threads."""
+        return {HEALTH_PATH: health_route(self._report)}
+
+    def _report(self) -> HealthReport:
+        health = self._health
+        live, readiness = health.live, health.readiness
+        return HealthReport(
+            who=self._credentials.tls.identity.uri,
+            live=live,
+            ready=live and readiness.ready,
+            why=readiness.why if live else health.why_not_live,
+        )
+
+    async def _follow_conductor(self, thread: ConductorThread) -> None:
+        """Its heart beats when it has done what was asked of it."""
+        while True:
+            await thread.call(self._health.conductor.beat)
+            await asyncio.sleep(CONDUCTOR_BEAT_S)
 
     async def _look_at_disk(self, threads: ThreadPoolExecutor) -> None:
         look = partial(disk_use, self._settings.coordinator.data_dir)

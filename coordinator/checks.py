@@ -32,12 +32,13 @@ from coordinator.storage.schema import SCHEMA_VERSION
 from coordinator.storage.sql import SqlStore
 from shared.certificates import hosts_of
 from shared.clock import Clock
-from shared.config import split_address
+from shared.config import OFF, split_address
 from shared.consortium import Consortium
 from shared.errors import AuditError, ConfigError, StorageError
 from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
 from shared.findings import Caution, Finding, Look, found_in_order
 from shared.identity import Allowlist, Identity, Role
+from shared.listeners import LOCAL, NO_STATUS_PAGE, check_metrics
 from shared.tls import leaf_in
 
 # What a data folder should have free. The records and the audit log are small, but a round keeps an update of each
@@ -76,6 +77,7 @@ def run_checks(settings: CoordinatorSettings, clock: Clock) -> Iterator[Finding]
         "retention": lambda: _retention(settings),
         **{f"listen {address}": _port_check(address) for address in settings.coordinator.listen},
         "metrics": lambda: _metrics(settings),
+        "status": lambda: _status(settings),
     }
     yield from found_in_order(looks, _NEEDS)
 
@@ -247,9 +249,23 @@ def _port_check(address: str) -> Callable[[], str]:
 
 
 def _metrics(settings: CoordinatorSettings) -> str:
-    if settings.metrics.address is None:
-        return "off"
-    return _port_is_free(settings.metrics.listen, "metrics.listen")
+    shown = check_metrics(settings.metrics, consortium_ca=settings.tls.ca)
+    if settings.metrics.address is not None:
+        _port_is_free(settings.metrics.listen, "metrics.listen")
+    return shown
+
+
+def _status(settings: CoordinatorSettings) -> str | Caution:
+    listen = settings.status.listen
+    if settings.status.address is None:
+        return OFF
+    try:
+        _port_is_free(listen, "status.listen")
+    except ConfigError as error:
+        if settings.status_wanted:
+            raise
+        return Caution(f"{error}", f"{NO_STATUS_PAGE}: name an address under [status] to have it")
+    return f"{listen}, {LOCAL}"
 
 
 def _port_is_free(address: str, key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from coordinator.settings import CoordinatorSettings
 from shared.clock import SystemClock
 from shared.config import load_config
 from shared.findings import findings_table
-from shared.terminal import emit, facts, json_option
+from shared.health_report import health_line
+from shared.terminal import emit, emit_line, facts, json_option
 
 if TYPE_CHECKING:
     from coordinator.backup import BackupManifest
@@ -68,6 +70,26 @@ def check(ctx: click.Context, config: Path, *, as_json: bool) -> None:
     )  # fmt: skip
     if not all(finding.ok for finding in findings):
         ctx.exit(1)
+
+
+@coordinator.command()
+@_config_option
+@click.option("--ready", is_flag=True, help="Also fail when it is not ready.")
+@json_option
+@click.pass_context
+def health(ctx: click.Context, config: Path, *, ready: bool, as_json: bool) -> None:
+    """Ask the coordinator that runs with this configuration, on this machine, whether it is live and ready.
+
+    Live: its event loop and the thread of its records answer. Exit code 0 then, 1 otherwise: for health checks, which
+    restart it. Ready: the members of the job that runs, or runs next, reach its quorum; without a job, a participant is
+    connected. That is for alerts: a coordinator that waits for silos is as it should be.
+    """
+    from coordinator.rpc.health_client import ask_health
+
+    settings = load_config(config, CoordinatorSettings, environment=os.environ)
+    answered = ask_health(settings.coordinator.listen[0], settings.tls.paths)
+    emit_line(asdict(answered), as_json=as_json, text=health_line(live=answered.live, ready=answered.ready))
+    ctx.exit(0 if answered.live and (answered.ready or not ready) else 1)
 
 
 @coordinator.command()

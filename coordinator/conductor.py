@@ -29,6 +29,7 @@ from coordinator.jobs import Jobs, RunningJob, UploadGrant
 from coordinator.older_copy import Head, OlderCopy
 from coordinator.planning import Planning
 from coordinator.pruning import Pruning
+from coordinator.readiness import Readiness, readiness
 from coordinator.registry import Enrolled, Registry
 from coordinator.replies import open_upload_commit
 from coordinator.retention import KEEP_ALL
@@ -146,6 +147,14 @@ class Conductor:
         for driver in self._jobs.drivers():
             driver.note_timer()
 
+    @property
+    def readiness(self) -> Readiness:
+        """Whether rounds can go on."""
+        running = [
+            Candidate(name, job.spec, job.history.bound, job.record.control) for name, job in self._jobs.running.items()
+        ]
+        return readiness(running, self._waiting(), self._registry.offers())
+
     # --- sessions -----------------------------------------------------------------------------------------------------
 
     def heads_shown(self, participant: ParticipantId, heads: Sequence[Head]) -> int:
@@ -239,21 +248,23 @@ class Conductor:
             self._older.end_jobs()
         for job in list(self._jobs.running.values()):
             self._continue_job(job)
-        offers = self._registry.offers()
         obstacles = {name: self._planning.obstacle(job.spec) for name, job in self._jobs.queued.items()}
-        candidates = [
-            Candidate(name, job.spec, job.bound, job.record.control)
-            for name, job in self._jobs.queued.items()
-            if not obstacles[name]
-        ]
         running = {name: job.spec for name, job in self._jobs.running.items()}
-        start, waits_for = startable(candidates, running, offers)
+        start, waits_for = startable(self._waiting(), running, self._registry.offers())
         self._jobs.waits_for = {**waits_for, **{name: why for name, why in obstacles.items() if why}}
         for name in start:
             self._move(
                 self._jobs.queued[name].record, JobState.RUNNING, self._audit.entry("job_started", {"job": name})
             )
             self._continue_job(self._jobs.running[name])
+
+    def _waiting(self) -> Sequence[Candidate]:
+        """The queued jobs that could run here, in order."""
+        return [
+            Candidate(name, job.spec, job.bound, job.record.control)
+            for name, job in self._jobs.queued.items()
+            if not self._planning.obstacle(job.spec)
+        ]
 
     def _move(self, record: JobRecord, state: JobState, entry: AuditEntry) -> None:
         """To another state; a failed write leaves the job where it was."""

@@ -6,11 +6,9 @@ Participants are named where an operator must know whom to call: who is connecte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from wsgiref.simple_server import WSGIServer
+from collections.abc import Callable, Collection, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from coordinator.disk_use import DiskKind
 from coordinator.round.gathering import answered, owing
@@ -31,7 +29,6 @@ from coordinator.round.phases import (
 from coordinator.storage.interface import COMMITTED
 from shared.build import BuildInfo
 from shared.disk_use import DiskUse
-from shared.errors import ConfigError
 from shared.ids import JobId, ParticipantId, RoundKey
 from shared.protocol.phases import Phase
 from shared.reasons import AbortReason, DropReason, Purpose
@@ -206,25 +203,6 @@ class CoordinatorMetrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
-
-
-@contextmanager
-def serve_metrics(metrics: CoordinatorMetrics, address: tuple[str, int]) -> Iterator[int]:
-    """Answer /metrics on a thread of its own; yields the port. Raises ConfigError."""
-    host, port = address
-    try:
-        server, thread = start_http_server(port, host, registry=metrics.registry)
-    except OSError as error:
-        raise ConfigError(
-            f'metrics.listen: cannot listen on {host}:{port} ({error.strerror}): choose another port, or "off"'
-        ) from None
-    assert isinstance(server, WSGIServer)  # noqa: S101 - for the types
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _arrivals(state: RoundState) -> tuple[int, int, Collection[ParticipantId]]:

@@ -12,15 +12,15 @@ from shared.config import (
     Address,
     LocalPath,
     LogTable,
-    MetricsTable,
     SigningTable,
     TlsTable,
-    metrics_table,
 )
 from shared.job import Member, Table
+from shared.listeners import MetricsTable, StatusTable, metrics_table, status_table
 
 DEFAULT_LISTEN = "127.0.0.1:8443"
 DEFAULT_METRICS = "127.0.0.1:9464"
+DEFAULT_STATUS = "127.0.0.1:9466"
 KEEP_VERSIONS_MAX = 1_000_000  # a mistake in writing is found here
 
 
@@ -82,4 +82,10 @@ class CoordinatorSettings(Table):
     )
     retention: RetentionTable = Field(default=RetentionTable(), description="Which model versions are kept.")
     metrics: MetricsTable = metrics_table(DEFAULT_METRICS)
+    status: StatusTable = status_table(DEFAULT_STATUS)
     log: LogTable = Field(default=LogTable(), description="Lines on standard error.")
+
+    @property
+    def status_wanted(self) -> bool:
+        """Whether the file names the status page: then a start without it is an error."""
+        return "status" in self.model_fields_set

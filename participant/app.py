@@ -1,7 +1,7 @@
 """The participant daemon: the only place that puts its parts together.
 
-Start order: credentials, data folder (locked: one daemon each), journal and spool, tasks, open rounds, metrics,
-session.
+Start order: credentials, data folder (locked: one daemon each), journal and spool, tasks, listeners, open rounds,
+session. The listeners (metrics, status) answer on threads of their own.
 
 SIGTERM or SIGINT ends it. The journal is durable at every moment, so ending is closing; but the secrets of a masked
 attempt are in memory only. So no plan is begun any more and training ends at once (what the task saved stays), while an
@@ -14,21 +14,18 @@ An error that says the disk's state is unknown ends the process as well; the nex
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
-from prometheus_client import start_http_server
 
 from participant.consent import Policy
 from participant.disk_use import TASK_LOGS, disk_use
+from participant.health import DaemonHealth
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE
 from participant.marker import advance, take_into_use
@@ -37,11 +34,11 @@ from participant.metrics import ParticipantMetrics
 from participant.round.driver import Driver
 from participant.round.effects import Event
 from participant.round.surroundings import Surroundings
-from participant.rpc.opening import Credentials, Guest
 from participant.rpc.session import SessionLoop
 from participant.rpc.transfer import BulkChannels, Transfers
 from participant.settings import ParticipantSettings
 from participant.spool import Spool
+from participant.startup import Checked, check_identity, guest_of, lock_folder, proxies_to
 from participant.tasks.catalogue import task_definitions
 from participant.tasks.contract import TaskFailed
 from participant.tasks.runner import TaskRunner
@@ -51,12 +48,14 @@ from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
 from shared.disk_use import keep_looking
 from shared.entropy import SystemEntropy
-from shared.errors import ConfigError, DurabilityUnknown, StorageError
-from shared.identity import Role
+from shared.errors import DurabilityUnknown, StorageError
+from shared.exposition import metrics_routes
+from shared.health_report import HEALTH_PATH, health_route
+from shared.heartbeat import keep_beating
+from shared.http_answer import Routes
 from shared.ids import RoundKey, TaskName
-from shared.proxies import Proxy, proxy_for
+from shared.listeners import check_metrics, serve_metrics, serve_status
 from shared.signals import when_told_to_end
-from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
 
 log = structlog.get_logger()
 
@@ -72,90 +71,6 @@ class MakeMetrics(Protocol):
     """`ParticipantMetrics`, or one that does more when a round moves."""
 
     def __call__(self, *, build: BuildInfo) -> ParticipantMetrics: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Credentials that were found good."""
-
-    tls: CheckedTls
-    signing: CheckedSigning
-
-
-def check_identity(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Checked:
-    """Both credentials are good and are this participant's. Raises ConfigError."""
-    now = clock.now()
-    tls = check_credentials(settings.tls.paths, expected_role=Role.PARTICIPANT, now=now)
-    if tls.identity.name != settings.participant.id:
-        raise ConfigError(
-            f"participant.id is {settings.participant.id!r}, but {settings.tls.certificate} is the certificate of "
-            f"{tls.identity}: change one of the two"
-        )
-    signing = check_signing_credentials(
-        certificate=settings.signing.certificate,
-        key=settings.signing.key,
-        ca=settings.tls.ca,
-        expected=tls.identity,
-        now=now,
-    )
-    return Checked(tls, signing)
-
-
-def proxies_to(settings: ParticipantSettings, environment: Mapping[str, str]) -> dict[str, Proxy]:
-    """Which coordinator addresses are dialled through a proxy, and which. Raises ConfigError."""
-    found = {address: proxy_for(address, environment) for address in settings.participant.coordinators}
-    return {address: proxy for address, proxy in found.items() if proxy is not None}
-
-
-class DaemonRunsError(ConfigError):
-    """A daemon works in the data folder, or a command that keeps daemons away meanwhile."""
-
-
-@contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the data folder, so that no second daemon works in it. Raises ConfigError, of a daemon DaemonRunsError."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ConfigError(
-            f"participant.data_dir: expected a folder that this user may write in, {folder} is none "
-            f"({error.strerror}): change its owner or mode, or name another"
-        ) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DaemonRunsError(
-            f"{folder} is in use, by another participant daemon or a command that keeps it for a moment (doctor, "
-            "check, gc): stop the daemon, or try again; or use another data_dir"
-        ) from None
-    finally:
-        os.close(descriptor)
-
-
-def guest_of(
-    settings: ParticipantSettings,
-    checked: Checked,
-    *,
-    consortium: Consortium | None,
-    build: BuildInfo,
-    clock: Clock,
-    tasks: tuple[TaskName, ...],
-) -> Guest:
-    """Who opens sessions from here, offering `tasks`."""
-    return Guest(
-        credentials=Credentials(
-            identity=checked.tls.identity,
-            tls=settings.tls.paths,
-            signing_certificate=lambda: checked.signing.certificate.der,
-        ),
-        consortium=consortium,
-        tasks=tasks,
-        software=f"consilo {build.version}",
-        clock=clock,
-        entropy=SystemEntropy(),
-    )
 
 
 class Daemon:
@@ -214,41 +129,60 @@ class Daemon:
             rounds=self._driver,
             observer=self._metrics,
         )
+        self._health = DaemonHealth(who=checked.tls.identity.uri, session=self._session)
 
     async def run(self) -> None:
-        """Until a signal. Raises DurabilityUnknown when the process must end."""
+        """Until a signal. Raises ConfigError, and DurabilityUnknown when the process must end."""
         stopping = asyncio.Event()
 
         def asked(number: signal.Signals) -> None:
             log.info("participant_draining", signal=number.name)
+            self._health.drain()
             stopping.set()
 
         when_told_to_end(asked)
-        self._serve_metrics()
-        self._begin()
-        warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
-        looking = asyncio.create_task(self._look_at_disk())
-        session = asyncio.create_task(self._session.run())
-        waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
-        log.info(
-            "participant_started", participant=self._settings.participant.id, version=self._build.version,
-            coordinators=list(self._settings.participant.coordinators), tasks=sorted(self._tasks),
-        )  # fmt: skip
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if self._fatal in done:
-                raise self._fatal.result()
-            if session in done:
-                session.result()
-            for loading in warming:
-                loading.cancel()
-            await self._finish(session)
-        finally:
-            for task in (*warming, looking, *waits):
-                task.cancel()
-            await asyncio.gather(*warming, looking, *waits, return_exceptions=True)
-            await self._close()
-            log.info("participant_stopped", participant=self._settings.participant.id)
+        with self._listeners() as (metrics_at, status_at):
+            self._begin()
+            warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
+            looking = asyncio.create_task(self._look_at_disk())
+            beating = asyncio.create_task(keep_beating(self._health.loop, lambda _: None))
+            session = asyncio.create_task(self._session.run())
+            waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
+            log.info(
+                "participant_started", participant=self._settings.participant.id, version=self._build.version,
+                coordinators=list(self._settings.participant.coordinators), tasks=sorted(self._tasks),
+                metrics=metrics_at, status=status_at,
+            )  # fmt: skip
+            try:
+                done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if self._fatal in done:
+                    raise self._fatal.result()
+                if session in done:
+                    session.result()
+                for loading in warming:
+                    loading.cancel()
+                await self._finish(session)
+            finally:
+                for task in (*warming, looking, beating, *waits):
+                    task.cancel()
+                await asyncio.gather(*warming, looking, beating, *waits, return_exceptions=True)
+                await self._close()
+                log.info("participant_stopped", participant=self._settings.participant.id)
+
+    @contextmanager
+    def _listeners(self) -> Iterator[tuple[str, str]]:
+        """Metrics and status, for as long as this daemon runs; where each answers. Raises ConfigError."""
+        settings = self._settings
+        metrics = metrics_routes(self._metrics.registry)
+        with (
+            serve_metrics(settings.metrics, metrics, consortium_ca=settings.tls.ca) as metrics_at,
+            serve_status(settings.status, self._status_routes(), wanted=settings.status_wanted) as status_at,
+        ):
+            yield metrics_at, status_at
+
+    def _status_routes(self) -> Routes:
+        """What the status listener answers. Called on its threads."""
+        return {HEALTH_PATH: health_route(self._health.report)}
 
     async def _finish(self, session: asyncio.Task[None]) -> None:
         """From the first signal to the end of the session."""
@@ -348,18 +282,6 @@ class Daemon:
             journal_doubtful=self._doubt is not None,
         )
 
-    def _serve_metrics(self) -> None:
-        address = self._settings.metrics.address
-        if address is None:
-            return
-        host, port = address
-        try:
-            start_http_server(port, addr=host, registry=self._metrics.registry)
-        except OSError as error:
-            raise ConfigError(
-                f'metrics.listen: cannot listen on {host}:{port} ({error.strerror}): choose another port, or "off"'
-            ) from None
-
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_LIMIT_S):
@@ -383,6 +305,7 @@ async def run_daemon(
     os.umask(0o077)  # whatever is written from here on, by tasks too, is for this user alone
     checked = check_identity(settings, clock)
     consortium = check_consortium(settings, checked.signing)
+    check_metrics(settings.metrics, consortium_ca=settings.tls.ca)
     for address, proxy in proxies_to(settings, environment).items():
         log.info("proxy_in_use", coordinator=address, proxy=str(proxy))
     with lock_folder(settings.participant.data_dir):

@@ -12,21 +12,23 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from participant.app import DaemonRunsError, check_identity, lock_folder, proxies_to
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE, OlderJournalError
 from participant.marker import doubt_about, is_writable, marker_path
 from participant.membership import check_consortium
 from participant.settings import ParticipantSettings
 from participant.spool import ROOM_LEFT_BYTES
+from participant.startup import DaemonRunsError, check_identity, lock_folder, proxies_to
 from participant.tasks.catalogue import task_definitions
 from participant.tasks.contract import TaskDefinition, TaskFailed
 from participant.tasks.runner import TaskRunner
 from participant.work import TASK_START_LIMIT_S
 from shared.clock import Clock, SystemClock
+from shared.config import OFF
 from shared.errors import ConfigError, StorageError, TaskError
 from shared.expiry import AUTHORITY, beginnings, lifetimes, plausible
 from shared.findings import Caution, Finding, Look, found_by, found_in_order, skipped
+from shared.listeners import LOCAL, METRICS, NO_STATUS_PAGE, STATUS, check_address, check_metrics
 
 _RENEWAL = (
     "have the authority sign this silo's request.pem again (`consilo pki sign`), put the new files in the place of the "
@@ -53,6 +55,8 @@ def local_findings(
         "data folder": lambda: _folder(settings.participant.data_dir),
         "journal": lambda: _journal(settings),
         "journal marker": lambda: _marker_of(settings.signing.key),
+        "metrics": lambda: _metrics(settings),
+        "status": lambda: _status(settings),
     }
     yield from found_in_order(looks, {"consortium": ("credentials",)})
     spared = spare_daemon and _daemon_runs(settings.participant.data_dir)
@@ -149,6 +153,26 @@ def _marker_of(signing_key: Path) -> str | Caution:
         "could be asked of it again",
         "let the daemon write in the folder of the signing key",
     )
+
+
+def _metrics(settings: ParticipantSettings) -> str:
+    shown = check_metrics(settings.metrics, consortium_ca=settings.tls.ca)
+    if not _daemon_runs(settings.participant.data_dir):  # which has the port, if it is the one that is meant
+        check_address(settings.metrics, what=METRICS)
+    return shown
+
+
+def _status(settings: ParticipantSettings) -> str | Caution:
+    if settings.status.address is None:
+        return OFF
+    try:
+        if not _daemon_runs(settings.participant.data_dir):
+            check_address(settings.status, what=STATUS)
+    except ConfigError as error:
+        if settings.status_wanted:
+            raise
+        return Caution(f"{error}", f"{NO_STATUS_PAGE}: name an address under [status] to have it")
+    return f"{settings.status.listen}, {LOCAL}"
 
 
 def _task(definition: TaskDefinition) -> str:

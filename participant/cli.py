@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +20,10 @@ from shared.config import load_config
 from shared.dumps import forbid_core_dumps
 from shared.errors import ConfigError
 from shared.findings import Finding, findings_table
+from shared.health_report import health_line
 from shared.ids import JobId, parse_job_id
 from shared.log import configure_logging
-from shared.terminal import emit, json_option, table
+from shared.terminal import emit, emit_line, json_option, table
 
 if TYPE_CHECKING:
     from participant.journal import SqliteJournal
@@ -105,6 +107,27 @@ def _report(found: Sequence[Finding], *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@participant.command()
+@_CONFIG
+@click.option("--ready", is_flag=True, help="Also fail when it is not ready.")
+@json_option
+def health(config_path: Path, *, ready: bool, as_json: bool) -> None:
+    """Ask the daemon that runs with this configuration, on this machine, whether it is live and ready.
+
+    Live: its event loop answers. Exit code 0 then, 1 otherwise: for health checks, which restart it. Ready: a session
+    with the coordinator is open. That is for alerts: no restart here brings back a coordinator that is away. It asks at
+    the address under [status].
+    """
+    from participant.asking import ask_health
+
+    settings = load_config(config_path, ParticipantSettings, environment=os.environ)
+    report = ask_health(settings)
+    line = health_line(live=report.live, ready=report.ready, why=report.why)
+    emit_line(asdict(report), as_json=as_json, text=line)
+    if not report.live or (ready and not report.ready):
+        raise SystemExit(1)
+
+
 @participant.command("confirm-journal")
 @_CONFIG
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -121,10 +144,10 @@ def confirm_journal(config_path: Path, *, yes: bool) -> None:
     over: in one that still runs, a coordinator could be told a second time what may be told once. Stop the daemon
     first.
     """
-    from participant.app import lock_folder
     from participant.journal import SqliteJournal
     from participant.journal_file import JOURNAL_FILE
     from participant.marker import confirm, doubt_about
+    from participant.startup import lock_folder
 
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)
     folder, key = settings.participant.data_dir, settings.signing.key

@@ -56,10 +56,10 @@ def gc(
     The journal stays, whatever its size: what this silo promised is never forgotten. Models and updates of rounds that
     are over go, which the daemon also removes by itself, and logs of tasks that the configuration does not have.
     """
-    from participant.app import lock_folder
     from participant.garbage import Asked, Kept, look_for_garbage, remove
     from participant.journal import SqliteJournal
     from participant.journal_file import JOURNAL_FILE
+    from participant.startup import lock_folder
 
     os.umask(0o077)
     settings = load_config(config_path, ParticipantSettings, environment=os.environ)

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema
 
-from shared.config import Dialled, LocalPath, LogTable, MetricsTable, SigningTable, TlsTable, metrics_table
+from shared.config import Dialled, LocalPath, LogTable, SigningTable, TlsTable
 from shared.ids import Digest, JobId, parse_job_id
 from shared.job import DEADLINE_MAX_S, DEFAULT_MIN_SURVIVORS, MEMBERS_MAX, Member, Table, Task, text_like
+from shared.listeners import MetricsTable, StatusTable, metrics_table, status_table
 
 DEFAULT_METRICS = "127.0.0.1:9465"
+DEFAULT_STATUS = "127.0.0.1:9467"
 DEFAULT_MINIMUM_MEMBERS = 3  # of two, each can compute the other's part from the total
 DEFAULT_MAX_DEADLINE_S = 24 * 3600.0
 THREADS_MAX = 1024
@@ -174,4 +176,10 @@ class ParticipantSettings(Table):
     training: TrainingTable = Field(default=TrainingTable(), description="On what hardware.")
     policy: PolicyTable = Field(default=PolicyTable(), description="What this silo takes part in.")
     metrics: MetricsTable = metrics_table(DEFAULT_METRICS)
+    status: StatusTable = status_table(DEFAULT_STATUS)
     log: LogTable = Field(default=LogTable(), description="Lines on standard error.")
+
+    @property
+    def status_wanted(self) -> bool:
+        """Whether the file names the status page: then a start without it is an error."""
+        return "status" in self.model_fields_set

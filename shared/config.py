@@ -39,6 +39,7 @@ from shared.toml import nested_too_deeply, read_toml
 
 CONFIG_MAX_BYTES = 1024 * 1024  # a configuration is written by a person
 PORT_MAX = 65535
+OFF = "off"  # in the place of an address: no such listener
 
 _VARIABLE = re.compile(r"CONSILO_([A-Z0-9_]+?)__([A-Z0-9_]+)")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
@@ -62,8 +63,8 @@ def dialled_address(text: str) -> str:
     return text
 
 
-def _metrics_address(text: str) -> str:
-    return text if text == "off" else _address(text)
+def _listener_address(text: str) -> str:
+    return text if text == OFF else _address(text)
 
 
 def _path_text(value: object) -> object:
@@ -82,8 +83,8 @@ def _local(path: Path, info: ValidationInfo) -> Path:
 
 Address = Annotated[str, AfterValidator(_address), WithJsonSchema(ADDRESS_SCHEMA)]
 Dialled = Annotated[str, AfterValidator(dialled_address), WithJsonSchema(ADDRESS_SCHEMA)]
-MetricsAddress = Annotated[
-    str, AfterValidator(_metrics_address), WithJsonSchema({"anyOf": [ADDRESS_SCHEMA, {"const": "off"}]})
+ListenerAddress = Annotated[
+    str, AfterValidator(_listener_address), WithJsonSchema({"anyOf": [ADDRESS_SCHEMA, {"const": OFF}]})
 ]
 LocalPath = Annotated[Path, BeforeValidator(_path_text), AfterValidator(_local)]
 
@@ -116,22 +117,6 @@ class LogTable(Table):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe level that is printed."
     )
-
-
-def metrics_table(default: str) -> Any:
-    """A field for [metrics] whose address is `default` unless the file says otherwise."""
-    return Field(default=MetricsTable(listen=default), description="Where Prometheus collects.")
-
-
-class MetricsTable(Table):
-    """[metrics]: plain HTTP, so keep it on loopback or behind something that authenticates."""
-
-    listen: MetricsAddress = Field(description='host:port where /metrics answers, or "off".')
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Host and port; None when it is off."""
-        return None if self.listen == "off" else split_address(self.listen)
 
 
 def split_address(address: str) -> tuple[str, int]:

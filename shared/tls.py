@@ -129,7 +129,7 @@ def caller_of(auth_context: Mapping[str, Iterable[bytes]]) -> Caller:
 def check_credentials(paths: TlsPaths, *, expected_role: Role, now: datetime) -> CheckedTls:
     """Find at start-up what would otherwise be a handshake failure without a reason. Raises ConfigError."""
     files = _read_pair(paths)
-    _require_private(paths.key)
+    require_private(paths.key)
     leaf = files.leaf
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey) or (
@@ -165,7 +165,7 @@ def check_signing_credentials(
 ) -> CheckedSigning:
     """The same for the signing key, which must carry the same name as the TLS certificate. Raises ConfigError."""
     signing_key = SigningKey.load(key)
-    _require_private(key)
+    require_private(key)
     leaf = _leaf(certificate, _read(certificate))
     try:
         checked = verify_signing_certificate(leaf.public_bytes(Encoding.DER), ca_pem=_read(ca), now=now)
@@ -241,7 +241,8 @@ def _leaf(path: Path, pem: bytes) -> x509.Certificate:
         raise ConfigError(f"{path}: expected a certificate in PEM form, got something else") from None
 
 
-def _require_private(path: Path) -> None:
+def require_private(path: Path) -> None:
+    """Raises ConfigError for the file of a key that others than its owner can read."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(f"{path}: expected a key that only its owner can read, got mode {mode:04o}: chmod 600 {path}")
@@ -257,10 +258,11 @@ def _read(path: Path) -> bytes:
 
 
 def _stamp_of(paths: TlsPaths) -> tuple[tuple[int, ...] | None, ...]:
-    return tuple(_file_stamp(path) for path in (paths.certificate, paths.key, paths.ca))
+    return tuple(file_stamp(path) for path in (paths.certificate, paths.key, paths.ca))
 
 
-def _file_stamp(path: Path) -> tuple[int, ...] | None:
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """Changes whenever the file does; None while there is none."""
     try:
         status = path.stat()
     except OSError:

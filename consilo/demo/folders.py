@@ -48,11 +48,13 @@ DEADLINE_S = 120
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """On loopback: the coordinator's, and one for the metrics of each daemon."""
+    """On loopback: the coordinator's, and of each daemon one for its metrics and one for its status page."""
 
     coordinator: int
     coordinator_metrics: int
+    coordinator_status: int
     participant_metrics: tuple[int, ...]
+    participant_status: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,10 @@ def lay_out(root: Path, *, hospitals: int, rounds: int, seed: int, now: datetime
     """Write a whole federation, except its initial model, into an empty folder. Raises ConfigError."""
     tumours = load_tumours()
     dealt = deal(tumours, hospitals=hospitals, seed=seed)
-    coordinator, metrics, *others = free_ports(2 + hospitals)
+    coordinator, metrics, status, *others = free_ports(3 + 2 * hospitals)
     names = tuple(hospital.name for hospital in dealt.hospitals)
-    federation = Federation(root, names, rounds, seed, Ports(coordinator, metrics, tuple(others)), mode)
+    ports = Ports(coordinator, metrics, status, tuple(others[:hospitals]), tuple(others[hospitals:]))
+    federation = Federation(root, names, rounds, seed, ports, mode)
     try:
         authority = _write_credentials(federation, now)
         manifest = _write_manifest(federation, authority, now)
@@ -210,6 +213,9 @@ manifest = "{MANIFEST}"
 
 [metrics]
 listen = "{LOOPBACK}:{ports.coordinator_metrics}"
+
+[status]
+listen = "{LOOPBACK}:{ports.coordinator_status}"
 """,
         encoding="utf-8",
     )
@@ -221,8 +227,8 @@ coordinator_certificate = "credentials/coordinator-signing.crt"
 {_CREDENTIALS}""",
         encoding="utf-8",
     )
-    for name, port in zip(federation.hospitals, ports.participant_metrics, strict=True):
-        text = _participant(federation, name, port, dealt, manifest)
+    for name in federation.hospitals:
+        text = _participant(federation, name, dealt, manifest)
         federation.participant_config(name).write_text(text, encoding="utf-8")
     federation.job_file.write_text(_job(federation), encoding="utf-8")
 
@@ -239,8 +245,8 @@ key = "credentials/signing.key"
 """
 
 
-def _participant(federation: Federation, name: str, metrics_port: int, dealt: Dealt, manifest: Digest) -> str:
-    folder = federation.hospital(name)
+def _participant(federation: Federation, name: str, dealt: Dealt, manifest: Digest) -> str:
+    folder, place = federation.hospital(name), federation.hospitals.index(name)
     return f"""\
 [participant]
 id = "{name}"
@@ -265,7 +271,10 @@ std = {list(dealt.std)}
 
 {federation.protection.policy_table()}
 [metrics]
-listen = "{LOOPBACK}:{metrics_port}"
+listen = "{LOOPBACK}:{federation.ports.participant_metrics[place]}"
+
+[status]
+listen = "{LOOPBACK}:{federation.ports.participant_status[place]}"
 """
 
 

@@ -39,6 +39,7 @@ from shared.wire.status import ERROR_METADATA_KEY, status_of
 
 _PARTICIPANTS = frozenset({Role.PARTICIPANT})
 _OPERATORS = frozenset({Role.OPERATOR})
+_ANYBODY = frozenset(Role)  # the coordinator itself as well, which may ask how it is and nothing else
 
 MATRIX: dict[str, frozenset[Role]] = {
     "/consilo.v1.SessionService/Session": _PARTICIPANTS,
@@ -59,6 +60,8 @@ MATRIX: dict[str, frozenset[Role]] = {
     "/consilo.v1.OperationsService/PromoteModel": _OPERATORS,
     "/consilo.v1.OperationsService/ExportModel": _OPERATORS,
     "/consilo.v1.OperationsService/ReadAudit": _OPERATORS,
+    "/grpc.health.v1.Health/Check": _ANYBODY,
+    "/grpc.health.v1.Health/Watch": _ANYBODY,
 }
 
 OWN_TROUBLE = "the coordinator has trouble of its own now (its log says which): try again later"

@@ -20,6 +20,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc import aio
 
 from coordinator.rpc.authorization import MATRIX, Call, Context, Wall
+from coordinator.rpc.health_messages import HEALTH
 from shared.errors import ConfigError
 from shared.pb.v1 import operations_pb2, session_pb2, transfer_pb2
 from shared.tls import TlsPaths, server_credentials
@@ -30,7 +31,9 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     session_pb2.DESCRIPTOR.services_by_name["SessionService"],
     transfer_pb2.DESCRIPTOR.services_by_name["TransferService"],
     operations_pb2.DESCRIPTOR.services_by_name["OperationsService"],
+    HEALTH,
 )
+NOT_OFFERED = frozenset({"/grpc.health.v1.Health/List"})  # on the wire of a service of others, and nobody's here
 
 # How much of each stream may be on its way to us before a handler takes it: a frame, and the head of the next. With the
 # probe off this bounds memory. It is also what an upload loses when its connection breaks: with 4 MiB a cut cost
@@ -141,9 +144,14 @@ class CoordinatorServer:
 def bind(services: Mapping[str, Handlers], wall: Wall) -> list[grpc.GenericRpcHandler]:
     """Handlers for every method of the wire."""
     _require_equal("services", {service.name for service in SERVICES}, set(services))
-    methods = {path_of(method) for service in SERVICES for method in service.methods}
+    methods = {path_of(method) for service in SERVICES for method in offered(service)}
     _require_equal("methods in the authorization matrix", methods, set(MATRIX))
     return [_bind_service(service, services[service.name], wall) for service in SERVICES]
+
+
+def offered(service: ServiceDescriptor) -> Sequence[MethodDescriptor]:
+    """The methods of a service that have a handler here; gRPC answers UNIMPLEMENTED to any other."""
+    return [method for method in service.methods if path_of(method) not in NOT_OFFERED]
 
 
 def path_of(method: MethodDescriptor) -> str:
@@ -152,9 +160,10 @@ def path_of(method: MethodDescriptor) -> str:
 
 
 def _bind_service(service: ServiceDescriptor, handlers: Handlers, wall: Wall) -> grpc.GenericRpcHandler:
-    _require_equal(f"handlers of {service.name}", {method.name for method in service.methods}, set(handlers))
+    methods = offered(service)
+    _require_equal(f"handlers of {service.name}", {method.name for method in methods}, set(handlers))
     return grpc.method_handlers_generic_handler(
-        service.full_name, {method.name: _bind(method, handlers[method.name], wall) for method in service.methods}
+        service.full_name, {method.name: _bind(method, handlers[method.name], wall) for method in methods}
     )
 
 

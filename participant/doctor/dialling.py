@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
-from participant.app import Checked, DaemonRunsError, guest_of, lock_folder
 from participant.rpc.probing import (
     Place,
     Presented,
@@ -30,6 +29,7 @@ from participant.rpc.probing import (
 )
 from participant.rpc.session import greet
 from participant.settings import ParticipantSettings
+from participant.startup import Checked, DaemonRunsError, guest_of, lock_folder
 from shared.build import build_info
 from shared.certificates import hosts_of, issuer_of, uris_of
 from shared.clock import Clock

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from participant.app import Checked, check_identity
 from participant.checks import local_findings
 from participant.doctor.device import device_found
 from participant.doctor.dialling import Caller, Dialling
 from participant.membership import check_consortium
 from participant.settings import ParticipantSettings
+from participant.startup import Checked, check_identity
 from participant.tasks.accelerators import ask_accelerators
 from participant.tasks.contract import DeviceRequest
 from shared.clock import Clock, SystemClock

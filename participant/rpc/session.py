@@ -92,6 +92,8 @@ class SessionLoop:
         self._leaving = asyncio.Event()
         self.address = addresses[0]
         """Where the last session was, or is."""
+        self.trouble = "no session with the coordinator is open yet"
+        """Why no session is open; empty while one is. Other threads read it."""
 
     def leave(self) -> None:
         """End the session well; `run` returns then."""
@@ -109,11 +111,14 @@ class SessionLoop:
                 await self._session(self.address)
             except RefusedError as error:
                 delay_s = STUBBORN_DELAY_S
+                self.trouble = str(error)
                 log.warning("session_refused", address=self.address, detail=str(error))
             except IdentityError as error:
                 delay_s = STUBBORN_DELAY_S
                 log.warning("session_refused", address=self.address, detail=f"{error}; {_IDENTITY_ADVICE}")
+                self.trouble = str(error)
             except (UnreachableError, PeerError) as error:
+                self.trouble = str(error)
                 if self._leaving.is_set():
                     log.info("session_left", address=self.address)
                     return
@@ -121,6 +126,7 @@ class SessionLoop:
             except (ConfigError, StorageError) as error:
                 # A certificate that is half replaced, a journal on a full disk: both heal, and nothing was lost. What
                 # the coordinator said meanwhile it says again on the next session.
+                self.trouble = str(error)
                 log.error("session_waits", address=self.address, detail=str(error))  # noqa: TRY400 - no bug to trace
             if self._guest.clock.monotonic() - began > HEALTHY_S:
                 backoff.reset()
@@ -147,6 +153,7 @@ class SessionLoop:
                 outgoing.put_nowait(message)
                 self._observer.said(message)
 
+        self.trouble = ""
         log.info("session_open", address=self.address, session=opened.welcome.session, software=opened.welcome.software)
         self._observer.session(open_now=True)
         self._rounds.connected(say)
@@ -161,6 +168,7 @@ class SessionLoop:
             # Not `except*`: before Python 3.11.4 what is raised inside one comes out wrapped in a group again.
             raise ended.exceptions[0] from None
         finally:
+            self.trouble = "the session with the coordinator ended"
             self._rounds.disconnected()
             self._observer.session(open_now=False)
 

@@ -31,8 +31,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "consilo": ("consilo",),  # and users' tasks, tests, examples and benchmarks, which are not ours
     "shared.pb": ("shared.pb", "shared.wire", "*.rpc"),
     "grpc": ("*.rpc", "shared.tls", "shared.pb"),
+    "grpc_health": ("*.rpc",),
     "torch": ("participant.tasks", "consilo.demo.task", "consilo.demo.baselines"),  # the demo's are a user's code
-    "prometheus_client": ("*.metrics", "*.app"),
+    "prometheus_client": ("*.metrics", "*.app", "shared.exposition"),
     # Some rooms know SQL: the tables, how an older file gets them, the one connection, the verbs over it, copies of the
     # file, and reading it beside its owner.
     "sqlalchemy": SQL_ROOMS,
@@ -66,6 +67,7 @@ PURE = (
     "coordinator.round.restore",
     "coordinator.round.timers",
     "coordinator.round.transition",
+    "coordinator.readiness",
     "coordinator.retention",
     "coordinator.scheduler",
     "coordinator.cohort",
@@ -109,7 +111,8 @@ SEES_NOTHING_BUT: dict[str, tuple[str, ...]] = {
     "shared.merkle": ("shared.ids",),
 }  # fmt: skip
 SHARED_ADAPTERS = (
-    "shared.clock", "shared.config", "shared.durable", "shared.entropy", "shared.log", "shared.terminal", "shared.tls",
+    "shared.clock", "shared.config", "shared.durable", "shared.entropy", "shared.http_server", "shared.http_tls",
+    "shared.log", "shared.terminal", "shared.tls",
 )  # fmt: skip
 
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
@@ -250,6 +253,11 @@ PLANTED = {
     ),
     "gRPC outside rpc": ("participant.work", "import grpc.aio", "grpc only in"),
     "gRPC beside rpc": ("coordinator.rpcs", "import grpc", "grpc only in"),
+    "gRPC's health messages": (
+        "coordinator.health",
+        "from grpc_health.v1 import health_pb2",
+        "grpc_health only in *.rpc",
+    ),
     "torch in shared": ("shared.tensors", "import torch", "torch only in"),
     "torch in the coordinator": ("coordinator.aggregation.fold", "from torch import nn", "torch only in"),
     "torch elsewhere in the participant": ("participant.protect", "import torch.nn", "torch only in"),

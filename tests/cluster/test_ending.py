@@ -76,21 +76,30 @@ def test_a_silo_that_cannot_finish_in_time_goes_all_the_same(tmp_path: Path) -> 
 
 
 def test_training_is_ended_and_the_coordinator_knows_at_once(tmp_path: Path) -> None:
-    federation, initial = constant_federation(tmp_path, parameters=SMALL, seconds=120.0)
+    """And says of itself what it knows: nothing waits for readiness, which comes with the silos and goes with one."""
+    federation, initial = constant_federation(tmp_path, parameters=SMALL, seconds=120.0, status=True)
     with federation:
-        job = running_job(federation, initial)
+        federation.start_coordinator()
+        assert federation.until_ready("coordinator", ready=False).why == "no participant is connected"
+        federation.start_participants(MEMBERS)
+        federation.until_ready(VICTIM, ready=True)
+        federation.until_ready("coordinator", ready=True)
+        job = federation.submit("study-1", job_spec(MEMBERS, initial, rounds=1, metrics=()), initial)
         coordinator, victim = federation.process("coordinator"), federation.process(VICTIM)
-        for seen in federation.watch(job):  # type: ignore[arg-type] # as above
+        for seen in federation.watch(job):
             members = {} if seen.live is None else {live.participant: live.phase for live in seen.live.members}
             if [members.get(other) for other in MEMBERS] == ["ready", "ready", "training"]:  # type: ignore[call-overload]
                 break
+        assert federation.health("coordinator").ready
         assert told_to_end(victim) < 5.0
         coordinator.wait_for("session_ended", why="closed")
+        below = federation.until_ready("coordinator", ready=False)
+        assert below.why == f"job study-1: 2 of quorum 3; not connected: {VICTIM}"
         with federation.operations() as operations:
-            live = operations.job(job).live  # type: ignore[arg-type] # as above
+            live = operations.job(job).live
             assert live is not None
             assert {member.participant for member in live.members if not member.connected} == {VICTIM}
-            operations.abort_job(job, "seen enough")  # type: ignore[arg-type] # as above
+            operations.abort_job(job, "seen enough")
 
 
 @pytest.mark.parametrize("phase", [pytest.param("recruiting", marks=pytest.mark.long), "uploading"])

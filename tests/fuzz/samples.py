@@ -19,8 +19,19 @@ from hypothesis import strategies as st
 from consilo.pki_request import make_request
 from coordinator.checkpoints import describe_initial
 from coordinator.round.journal import PLAN, encode_plan
+from coordinator.rpc.health_messages import (
+    LIVENESS,
+    NOT_SERVING,
+    READINESS,
+    SERVICE_UNKNOWN,
+    SERVING,
+    encode_health,
+    encode_health_check,
+)
 from participant.journal_records import encode_names, encode_spooled
 from participant.round.phases import Measured, SpooledUpdate
+from shared.health_report import HealthReport, health_route
+from shared.http_answer import Query
 from shared.ids import Digest, ParticipantId
 from shared.tensors import read_index
 from shared.update import DType, ModelManifest, TensorSpec
@@ -72,7 +83,10 @@ def write_corpus(targets: Mapping[str, Target]) -> None:
         members = Consortium(Path(folder), now=datetime(2026, 1, 1, tzinfo=UTC))
         if "signing_certificate" in missing:  # these two belong together
             AUTHORITY.write_bytes(members.ca_pem)
-        made = {**_documents(), **_of_a_consortium(members), **_files(), **_records(), **_tasks(Path(folder))}
+        made = {
+            **_listeners(), **_documents(), **_of_a_consortium(members), **_files(), **_records(),
+            **_tasks(Path(folder)),
+        }  # fmt: skip
     for name in missing:
         found = made[name] if name in made else _of_the_wire(name)
         for data in found:
@@ -117,6 +131,22 @@ def _of_the_wire(name: str) -> list[bytes]:
             return drawn(codecs[codec].values, codecs[codec].encode)
 
 
+def _listeners() -> dict[str, list[bytes]]:
+    collected = "text/plain;version=0.0.4;q=0.5, application/openmetrics-text;version=1.0.0"
+    heads = [
+        "GET / HTTP/1.1\r\nHost: localhost:9466\r\nAccept: text/html\r\n\r\n",
+        "HEAD /jobs/heart-1?rounds=3&x=%20 HTTP/1.1\r\nHost: [::1]:9466\r\n\r\n",
+        f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:9464\r\nAccept: {collected}\r\n\r\n",
+    ]
+    report = HealthReport(who=f"spiffe://{CONSORTIUM}/participant/a", live=True, ready=False, why="it drains")
+    return {
+        "http_request": [head.encode() for head in heads],
+        "health_report": [health_route(lambda: report)(Query(path="/health")).body],
+        "health_check": [encode_health_check(service) for service in (LIVENESS, READINESS, "x")],
+        "health_status": [encode_health(status) for status in (SERVING, NOT_SERVING, SERVICE_UNKNOWN)],
+    }
+
+
 def _documents() -> dict[str, list[bytes]]:
     manifest = ModelManifest.of(
         [TensorSpec("a", DType.F32, (2, 3)), TensorSpec("b", DType.BF16, ()), TensorSpec("c", DType.I64, (0,))]
@@ -149,6 +179,7 @@ def _of_a_consortium(members: Consortium) -> dict[str, list[bytes]]:
         "signing_certificate": [silo.signing_certificate_der, coordinator.signing_certificate_der],
         "coordinator_certificate": [coordinator.signing_certificate.read_bytes(), coordinator.signing_certificate_der],
         "signing_key": [silo.signing_key_path.read_bytes()],
+        "http_tls_files": [silo.tls.key.read_bytes() + tls_pem],
         "tls_files": [silo.tls.key.read_bytes() + tls_pem],
         "client_certificate": [uri.encode() + b"\n" + tls_pem],
         "request": [(members.folder / "request" / "request.pem").read_bytes()],

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from consilo.pki_request import read_request
 from coordinator.audit import read_entries, verify_entry
 from coordinator.backup import MANIFEST_FILE, load_manifest
@@ -21,6 +23,7 @@ from coordinator.client.job_file import load_job_file
 from coordinator.client.settings import load_operator
 from coordinator.client.views import summary_of
 from coordinator.round.journal import decode_plan, decode_record, encode_record
+from coordinator.rpc.health_messages import decode_health, decode_health_check, encode_health_check
 from coordinator.settings import CoordinatorSettings
 from coordinator.storage.interface import AuditEntry, JournalEntry
 from participant.journal_file import JournalName
@@ -38,6 +41,10 @@ from shared.errors import (
     StorageError,
     WireError,
 )
+from shared.exposition import metrics_routes
+from shared.health_report import health_route, read_report
+from shared.http_answer import HostRule, Query, Reply, answer
+from shared.http_tls import HttpContexts, HttpTls
 from shared.identity import (
     Allowlist,
     SigningKey,
@@ -72,6 +79,7 @@ from tests.support.wire_values import CODECS
 
 AUTHORITY = CORPUS / "authority.pem"
 SAMPLE = Path(__file__).parents[2] / "deploy" / "samples" / "coordinator.minimal.toml"
+ANSWER_LINES = 12  # of the head of an HTTP answer
 VARIABLE = "CONSILO_COORDINATOR__LISTEN"
 _FOLDER = tempfile.TemporaryDirectory(prefix="consilo-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
 _ROUND = RoundKey(JobId("heart"), RoundNumber(1))
@@ -79,7 +87,7 @@ _ROUND = RoundKey(JobId("heart"), RoundNumber(1))
 
 def all_targets() -> dict[str, Target]:
     """By name, which is also that of the corpus."""
-    return {**_wire(), **_documents(), **_keys(), **_files(), **_records(), **_tasks()}
+    return {**_wire(), **_listeners(), **_documents(), **_keys(), **_files(), **_records(), **_tasks()}
 
 
 # --- what comes over the wire -----------------------------------------------------------------------------------------
@@ -121,6 +129,47 @@ def _wire() -> dict[str, Target]:
         decode_sealed_shares, (WireError,), ("shared.wire.exchanges.decode_sealed_shares",), encode_sealed_shares
     )
     return {**codecs, **more, "sealed_shares": shares}
+
+
+# --- what the listeners are asked, and answer -------------------------------------------------------------------------
+
+
+def _listeners() -> dict[str, Target]:
+    return {
+        "http_request": Target(_http_answer, (), ()),
+        "health_report": Target(
+            read_report,
+            (WireError,),
+            ("shared.health_report.read_report",),
+            lambda report: health_route(lambda: report)(Query(path="/health")).body,
+        ),
+        "health_check": Target(
+            decode_health_check,
+            (WireError,),
+            ("coordinator.rpc.health_messages.decode_health_check",),
+            encode_health_check,
+        ),
+        "health_status": Target(decode_health, (WireError,), ("coordinator.rpc.health_messages.decode_health",)),
+        "http_tls_files": Target(_in_file(_http_tls), (ConfigError,), ("shared.http_tls._leaf",)),
+    }
+
+
+def _http_answer(data: bytes) -> Any:
+    routes = {"/": _asked, "/jobs/*": _asked, "/metrics": metrics_routes(CollectorRegistry())["/metrics"]}
+    said = answer(data, routes=routes, hosts=HostRule.LOOPBACK)
+    assert said.startswith(b"HTTP/1.1 ")
+    assert not said.startswith(b"HTTP/1.1 500 ")
+    assert said.partition(b"\r\n\r\n")[0].count(b"\r\n") <= ANSWER_LINES  # nothing of the request becomes a header
+    return said
+
+
+def _asked(query: Query) -> Reply:
+    return Reply(body=repr(query).encode())
+
+
+def _http_tls(path: Path) -> Any:
+    path.chmod(0o600)
+    return HttpContexts(HttpTls(path, path, AUTHORITY), what="metrics")
 
 
 # --- documents that travel, or are signed -----------------------------------------------------------------------------

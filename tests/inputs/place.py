@@ -22,6 +22,7 @@ from consilo.pki_manifest import write_manifest
 from coordinator.startup import open_records
 from participant.journal import SqliteJournal
 from participant.marker import take_into_use
+from shared.certificates import SERVER_AUTH
 from shared.clock import SystemClock
 from shared.identity import Role, SigningKey
 from shared.tensors import write_model_file
@@ -150,6 +151,19 @@ class Place:
         now = SystemClock().now() + timedelta(days=days_from_now)
         hosts = ("localhost",) if role is Role.COORDINATOR else ()
         self.authority.issue(role, name, out=self.path(into), now=now, hosts=hosts)
+
+    def issue_for_being_dialled(self, into: str) -> None:
+        """A coordinator's TLS certificate in the place of its own that is for being dialled and nothing else."""
+        now, key = SystemClock().now(), load_key(self.path(f"{into}/tls.key").read_bytes(), password=None)
+        leaf = self.authority.sign_leaf(
+            key.public_key(),  # type: ignore[arg-type] # the authority made it
+            uris=[f"spiffe://{CONSORTIUM}/coordinator/coordinator"],
+            hosts=["localhost"],
+            purposes=[SERVER_AUTH],
+            start=now,
+            end=now + timedelta(days=30),
+        )
+        self.write(f"{into}/tls.crt", leaf.public_bytes(Encoding.PEM))
 
     def keep_records(self) -> None:
         """The data folder of a coordinator that ran: a database and an audit log with one entry."""

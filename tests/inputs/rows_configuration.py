@@ -106,7 +106,7 @@ ROWS = [
         command=COORDINATOR_RUNS,
         says=(
             "coordinator.toml: acces: unknown key; expected one of access, consortium, coordinator, "
-            "log, metrics, retention, signing, tls"
+            "log, metrics, retention, signing, status, tls"
         ),
     ),
     Row(
@@ -115,7 +115,7 @@ ROWS = [
         command=PARTICIPANT_RUNS,
         says=(
             "participant.toml: polcy: unknown key; expected one of consortium, log, metrics, "
-            "participant, policy, signing, tasks, tls, training"
+            "participant, policy, signing, status, tasks, tls, training"
         ),
     ),
     Row(
@@ -168,7 +168,7 @@ ROWS = [
         command=PARTICIPANT_RUNS,
         says=(
             "environment variable CONSILO_POLCY__MINIMUM_MEMBERS: no such table; expected one of "
-            "consortium, log, metrics, participant, policy, signing, tasks, tls, training"
+            "consortium, log, metrics, participant, policy, signing, status, tasks, tls, training"
         ),
         environment={"CONSILO_POLCY__MINIMUM_MEMBERS": "4"},
     ),

@@ -12,6 +12,7 @@ from tests.inputs import (
     rows_credentials,
     rows_folders,
     rows_jobs,
+    rows_listeners,
     rows_operator,
     rows_records,
     rows_tasks,
@@ -20,6 +21,7 @@ from tests.inputs.place import Row
 
 CHAPTERS: Mapping[str, Sequence[Row]] = {
     "Configurations": rows_configuration.ROWS,
+    "Metrics, status page and health": rows_listeners.ROWS,
     "Certificates and keys": [*rows_credentials.ROWS, *rows_certificates.ROWS],
     "Manifest and allow-list": rows_consortium.ROWS,
     "The authority": rows_authority.ROWS,

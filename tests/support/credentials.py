@@ -111,7 +111,7 @@ class Consortium:
         certificate = self.authority.sign_leaf(
             key.public_key(),
             uris=[f"spiffe://{self.authority.consortium}/participant/{name}"] if uris is None else uris,
-            purpose=purpose,
+            purposes=[purpose],
             hosts=hosts,
             start=start or self.now - timedelta(minutes=5),
             end=end or self.now + timedelta(days=1),

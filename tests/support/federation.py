@@ -17,7 +17,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import tomllib
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,6 +30,7 @@ from typing import Any, Self
 from consilo.demo.moment import Moment, doomed
 from coordinator.client.operations import Operations
 from coordinator.client.rpc import OperationsChannel
+from shared.health_report import HEALTH_PATH, HealthReport, read_report
 from shared.ids import Digest, JobId, parse_job_id
 from shared.job import TWO_PARTY, JobSpec, MaskingSpec, RoundPolicy
 from shared.reasons import JobState
@@ -148,15 +151,16 @@ class Federation:
         policy: Mapping[str, object] | None = None,
         policies: Mapping[str, Mapping[str, object]] | None = None,
         metrics: bool = False,
+        status: bool = False,
         log_level: str = "info",
         port: int | None = None,
         links: Mapping[str, str] | None = None,
         now: datetime | None = None,
     ) -> None:
         """`options`: for each participant, the options of its one task, which is called `study`. `policy`: what silos
-        say beside that they take plain jobs; `policies`: what single ones say besides. `port`: where the coordinator
-        listens. `links`: which addresses members dial who do not dial it directly. `now`: the first day of the
-        certificates.
+        say beside that they take plain jobs; `policies`: what single ones say besides. `status`: whether each has a
+        status page. `port`: where the coordinator listens. `links`: which addresses members dial who do not dial it
+        directly. `now`: the first day of the certificates.
         """
         self.folder = folder
         self.members = sorted(options)
@@ -166,6 +170,8 @@ class Federation:
         self.address = f"localhost:{port or free_port()}"
         self._links = links or {}
         self.metrics_port = free_port() if metrics else None
+        self._status = status
+        self._status_ports: dict[str, int] = {}
         self._log_level = log_level
         two = {"minimum_survivors": 2, "allow_two_party": True} if len(self.members) == TWO_PARTY else {}
         self._policies = policies or {}
@@ -252,6 +258,22 @@ class Federation:
     def _environment_of(self, _name: str) -> Mapping[str, str]:
         return self._environment
 
+    def health(self, name: str) -> HealthReport:
+        """What a daemon's status listener says of it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._status_ports[name]}{HEALTH_PATH}") as page:
+            report = read_report(page.read())
+        assert report.who.endswith(f"/{name}")
+        return report
+
+    def until_ready(self, name: str, *, ready: bool) -> HealthReport:
+        """A daemon's health once it is, or is no more, ready."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while (report := self.health(name)).ready is not ready:
+            assert time.monotonic() < deadline, report
+            time.sleep(0.02)
+        assert report.live
+        return report
+
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -299,6 +321,7 @@ class Federation:
                 "access": {"allowlist": str(self.consortium.allowlist)},
                 "consortium": {"manifest": str(self._manifest.path)},
                 "metrics": {"listen": "off" if self.metrics_port is None else f"127.0.0.1:{self.metrics_port}"},
+                **self._status_table("coordinator"),
                 "log": {"level": self._log_level},
             },
         )
@@ -324,8 +347,15 @@ class Federation:
                 },
                 "policy": {**self._policy, **self._policies.get(member, {})},
                 "metrics": {"listen": "off"},
+                **self._status_table(member),
             },
         )
+
+    def _status_table(self, name: str) -> dict[str, dict[str, str]]:
+        if not self._status:
+            return {"status": {"listen": "off"}}
+        self._status_ports[name] = free_port()
+        return {"status": {"listen": f"127.0.0.1:{self._status_ports[name]}"}}
 
 
 def rounds_of(detail: JobDetail, purpose: str = "train") -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ VICTIM = MEMBERS[-1]
 
 
 def constant_federation(
-    folder: Path, *, parameters: int, seconds: float = 0.0, members: tuple[str, ...] = MEMBERS
+    folder: Path, *, parameters: int, seconds: float = 0.0, members: tuple[str, ...] = MEMBERS, status: bool = False
 ) -> tuple[Federation, Path]:
     """Silos whose task adds a constant, and the model that it starts from. `seconds`: of the victim's training."""
     initial = folder / "initial.safetensors"
@@ -25,7 +25,7 @@ def constant_federation(
     options = {
         member: {"parameters": parameters, "seconds": seconds if member == VICTIM else 0.0} for member in members
     }
-    return Federation(folder, entry="constant_task:ConstantTask", options=options), initial
+    return Federation(folder, entry="constant_task:ConstantTask", options=options, status=status), initial
 
 
 @contextmanager

@@ -15,11 +15,13 @@ from coordinator.audit import AuditLog
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
 from coordinator.fold_thread import FoldThread
+from coordinator.health import Health
 from coordinator.intake import Intake
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.round.surroundings import Surroundings
 from coordinator.round.transition import V
 from coordinator.rpc.authorization import Wall
+from coordinator.rpc.health import HealthService
 from coordinator.rpc.opening import Host, SessionTimes
 from coordinator.rpc.operations import OperationsService
 from coordinator.rpc.server import CoordinatorServer
@@ -61,6 +63,8 @@ class LiveCoordinator:
     server: CoordinatorServer
     session: SessionService
     operations: OperationsService
+    health: Health
+    health_service: HealthService
     unknown: list[DurabilityUnknown] = field(default_factory=list)
 
     def count(self, name: str, **labels: str) -> float:
@@ -174,17 +178,22 @@ async def live_coordinator(
         operations = OperationsService(
             desk=conductor.desk, thread=thread, store=store, blobs=blobs, frames=frames, threads=threads
         )
+        health = Health()
+        health_service = HealthService(health)
         server = CoordinatorServer(
             services={
                 "SessionService": session.handlers,
                 "TransferService": transfer.handlers,
                 "OperationsService": operations.handlers,
+                "Health": health_service.handlers,
             },
             wall=Wall(allowlist=AllowlistFile(consortium.allowlist), counter=metrics, on_unknown=unknown.append),
             tls=credentials.tls,
             addresses=[listen],
         )
         conductor.start()
+        health.see(conductor.readiness)
+        thread.listen(lambda: health.see(conductor.readiness))
         thread.start(conductor)
         (address,) = await server.start()
         watching = asyncio.create_task(session.watch_allowlist())
@@ -200,11 +209,14 @@ async def live_coordinator(
                 server,
                 session,
                 operations,
+                health,
+                health_service,
                 unknown,
             )
         finally:
             watching.cancel()
             await sessions.drain(wait_s=1)
+            health_service.end()
             await server.stop(grace_s=0)
             assert folds.close(wait_s=5)
             assert thread.close(wait_s=5)

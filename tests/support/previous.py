@@ -61,6 +61,10 @@ class MixedFederation(Federation):
     def _environment_of(self, name: str) -> Mapping[str, str]:
         return self._elder if name in self._elders else super()._environment_of(name)
 
+    def _status_table(self, _name: str) -> dict[str, dict[str, str]]:
+        """One configuration for both, and 0.1.0 knows no status page."""
+        return {}
+
     def elder_says(self, *arguments: str) -> str:
         """What a command of the old code prints."""
         return self._run("-m", "consilo", *arguments)

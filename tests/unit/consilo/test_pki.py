@@ -54,15 +54,19 @@ def test_an_authority_is_never_replaced(authority: Authority) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "hosts", "purpose"),
+    ("role", "hosts", "purposes"),
     [
-        (Role.PARTICIPANT, [], ExtendedKeyUsageOID.CLIENT_AUTH),
-        (Role.OPERATOR, [], ExtendedKeyUsageOID.CLIENT_AUTH),
-        (Role.COORDINATOR, ["localhost", "127.0.0.1", "::1"], ExtendedKeyUsageOID.SERVER_AUTH),
+        (Role.PARTICIPANT, [], [ExtendedKeyUsageOID.CLIENT_AUTH]),
+        (Role.OPERATOR, [], [ExtendedKeyUsageOID.CLIENT_AUTH]),
+        (
+            Role.COORDINATOR,
+            ["localhost", "127.0.0.1", "::1"],
+            [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+        ),
     ],
 )
 def test_what_a_member_gets(
-    authority: Authority, tmp_path: Path, role: Role, hosts: list[str], purpose: x509.ObjectIdentifier
+    authority: Authority, tmp_path: Path, role: Role, hosts: list[str], purposes: list[x509.ObjectIdentifier]
 ) -> None:
     issued = authority.issue(role, "somebody", out=tmp_path / "out", now=NOW, hosts=hosts)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in issued.folder.iterdir()}
@@ -70,8 +74,8 @@ def test_what_a_member_gets(
     tls, signing = _certificate(issued.folder / "tls.crt"), _certificate(issued.folder / "signing.crt")
     assert isinstance(tls.public_key(), ec.EllipticCurvePublicKey)
     assert isinstance(signing.public_key(), ed25519.Ed25519PublicKey)
-    for certificate, expected in ((tls, purpose), (signing, MESSAGE_SIGNING)):
-        assert list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [expected]
+    for certificate, expected in ((tls, purposes), (signing, [MESSAGE_SIGNING])):
+        assert list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == expected
         assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)

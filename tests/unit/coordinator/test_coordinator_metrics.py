@@ -10,11 +10,13 @@ import pytest
 from prometheus_client import generate_latest
 
 from coordinator.disk_use import DiskKind
-from coordinator.metrics import JOBS_SHOWN_MAX, PHASES, CoordinatorMetrics, serve_metrics
+from coordinator.metrics import JOBS_SHOWN_MAX, PHASES, CoordinatorMetrics
 from coordinator.round.phases import Aborted
 from shared.build import BuildInfo
 from shared.disk_use import DiskUse
-from shared.errors import ConfigError
+from shared.exposition import metrics_routes
+from shared.http_answer import HostRule
+from shared.http_server import serve_http
 from shared.ids import JobId, ParticipantId, RoundKey, RoundNumber
 from shared.reasons import AbortReason, DropReason, Purpose
 from tests.support.masked_silo import FOLDED, MaskedRound
@@ -107,13 +109,15 @@ def test_participants_are_named_only_where_an_operator_must_call_them(metrics: C
     assert naming == ['consilo_coordinator_participant_connected{participant="hospital-a"} 1.0']
 
 
-def test_they_are_served_and_the_port_is_ours_alone(metrics: CoordinatorMetrics) -> None:
+def test_they_are_served_in_both_formats(metrics: CoordinatorMetrics) -> None:
     metrics.log_values_refused(lambda: 3)
-    with serve_metrics(metrics, ("127.0.0.1", 0)) as port:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-            assert b"consilo_coordinator_log_secrets_refused 3.0" in page.read()
-        with pytest.raises(ConfigError, match=r"metrics\.listen"), serve_metrics(metrics, ("127.0.0.1", port)):
-            pass
+    routes = metrics_routes(metrics.registry)
+    with serve_http(routes, ("127.0.0.1", 0), what="metrics", hosts=HostRule.LOOPBACK) as port:
+        for accept, kind in (("", "text/plain"), ("application/openmetrics-text;version=1.0.0", "application/openm")):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
+            with urllib.request.urlopen(request) as page:  # noqa: S310 - as above
+                assert page.headers["Content-Type"].startswith(kind)
+                assert b"consilo_coordinator_log_secrets_refused 3.0" in page.read()
     with socket.create_server(("127.0.0.1", port)):
         pass  # given back
 

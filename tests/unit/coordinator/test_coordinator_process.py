@@ -19,15 +19,21 @@ from typing import Any
 import grpc
 import pytest
 from click.testing import CliRunner
+from grpc import aio
 
 from coordinator.cli import coordinator
+from coordinator.rpc.health_messages import LIVENESS, NOT_SERVING, READINESS, SERVING
 from shared.errors import FederationError
+from shared.health_report import HealthReport, read_report
 from shared.protocol.messages import Heartbeat
 from shared.reasons import RefusalReason
+from shared.tls import channel_credentials
+from tests.support.asking_health import told, watch
 from tests.support.credentials import Consortium
 from tests.support.fake_participant import fake_participant
 
 ENDS_WITHIN_S = 8.0
+COORDINATOR = "spiffe://hearts.example/coordinator/coordinator"
 
 
 class Deployed:
@@ -55,6 +61,8 @@ class Deployed:
             [access]
             allowlist = "{self.consortium.allowlist}"
             [metrics]
+            listen = "127.0.0.1:0"
+            [status]
             listen = "127.0.0.1:0"
             [log]
             format = "json"
@@ -129,15 +137,26 @@ def test_it_says_when_it_is_ready_and_drains_when_told_to_end(deployed: Deployed
 
         async def talk() -> float:
             coordinator = deployed.consortium.coordinator()
-            async with fake_participant(port, "hospital-a", member, coordinator) as participant:
+            async with (
+                fake_participant(port, "hospital-a", member, coordinator) as participant,
+                aio.secure_channel(f"localhost:{port}", channel_credentials(coordinator.tls)) as itself,
+            ):
+                readiness, liveness = watch(itself, READINESS), watch(itself, LIVENESS)
+                assert [await told(readiness), await told(liveness)] == [NOT_SERVING, SERVING]
+                health = read_report(await asyncio.to_thread(_get, f"http://{ready['status']}/health"))
+                assert health == HealthReport(COORDINATOR, live=True, ready=False, why="no participant is connected")
                 session, _ = await participant.open()
                 await session.say(Heartbeat())
+                assert await told(readiness) == SERVING
                 page = await asyncio.to_thread(_get, f"http://{ready['metrics']}/metrics")
                 assert b"consilo_coordinator_connected_participants 1.0" in page
                 await _until_the_disk_is_told(f"http://{ready['metrics']}/metrics")
                 started = time.monotonic()
                 process.send_signal(signal.SIGTERM)
                 assert (await session.refused()).reason is RefusalReason.DRAINING
+                assert await told(readiness) == NOT_SERVING
+                # To its end it is live.
+                assert [await readiness.read(), await liveness.read()] == [aio.EOF, aio.EOF]
                 return started
 
         started = asyncio.run(talk())

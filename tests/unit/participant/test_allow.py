@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from participant.app import lock_folder
 from participant.cli import participant
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE
+from participant.startup import lock_folder
 from shared.errors import ConfigError
 from shared.ids import JobId
 from shared.job import jobspec_digest

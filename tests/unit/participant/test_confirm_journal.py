@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from participant.app import Daemon, check_identity, lock_folder
+from participant.app import Daemon
 from participant.cli import participant
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE
@@ -21,6 +21,7 @@ from participant.marker import doubt_about, marker_path, take_into_use
 from participant.metrics import ParticipantMetrics
 from participant.settings import ParticipantSettings
 from participant.spool import ROOM_LEFT_BYTES
+from participant.startup import check_identity, lock_folder
 from shared.config import load_config
 from shared.errors import ConfigError
 from shared.job import jobspec_digest

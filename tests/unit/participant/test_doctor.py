@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from participant.app import check_identity, lock_folder
 from participant.cli import participant
 from participant.doctor.device import device_found
 from participant.doctor.dialling import Caller, Dialling
 from participant.doctor.rows import NEXT, findings, in_reserve
 from participant.membership import check_consortium
 from participant.settings import ParticipantSettings
+from participant.startup import check_identity, lock_folder
 from participant.tasks.accelerators import Accelerators, Device
 from participant.tasks.contract import DeviceRequest
 from shared.clock import SystemClock
@@ -253,8 +253,8 @@ def test_the_command_ends_with_1_and_says_each_row(consortium: Consortium, tmp_p
     done = CliRunner().invoke(participant, ["doctor", "--config", str(config), "--json"])
     rows = {row["check"]: row for row in json.loads(done.stdout)}
     assert done.exit_code == 1
-    assert list(rows)[:7] == [
-        "credentials", "clock", "consortium", "data folder", "journal", "journal marker", "device",
+    assert list(rows)[:9] == [
+        "credentials", "clock", "consortium", "data folder", "journal", "journal marker", "metrics", "status", "device",
     ]  # fmt: skip
     assert [name for name, row in rows.items() if not row["ok"]] == [f"connection {address}"]
     assert rows[f"session {address}"]["skipped"]

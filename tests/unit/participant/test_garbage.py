@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from participant.app import lock_folder
 from participant.cli import participant
 from participant.disk_use import COPY_PREFIX, DiskKind, disk_use
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE
 from participant.spool import Spool
+from participant.startup import lock_folder
 from shared.clock import SystemClock
 from shared.errors import ConfigError
 from shared.ids import Digest, JobId, RoundKey, RoundNumber

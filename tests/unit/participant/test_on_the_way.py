@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from participant.app import check_identity, guest_of
 from participant.doctor.dialling import Caller, Dialling
 from participant.rpc.session import greet
 from participant.settings import ParticipantSettings
+from participant.startup import check_identity, guest_of
 from shared.build import BuildInfo
 from shared.certificates import SERVER_AUTH
 from shared.clock import SystemClock

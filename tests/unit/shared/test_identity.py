@@ -170,7 +170,7 @@ def test_a_signing_certificate_of_the_consortium(consortium: Consortium) -> None
 def _made(consortium: Consortium, **changes: object) -> bytes:
     fields = {
         "uris": [HOSPITAL.uri],
-        "purpose": MESSAGE_SIGNING,
+        "purposes": [MESSAGE_SIGNING],
         "start": NOW - timedelta(days=1),
         "end": NOW + timedelta(days=1),
         **changes,
@@ -187,7 +187,7 @@ def _made(consortium: Consortium, **changes: object) -> bytes:
         ({"uris": ["https://hearts.example/participant/a"]}, "consortium"),
         ({"uris": ["spiffe://other.example/participant/a"]}, "consortium"),
         ({"uris": ["spiffe://hearts.example/owner/a"]}, "expected spiffe"),
-        ({"purpose": CLIENT_AUTH}, "for signing"),
+        ({"purposes": [CLIENT_AUTH]}, "for signing"),
         ({"key": ec.generate_private_key(ec.SECP256R1()).public_key()}, "Ed25519"),
         ({"key": ed25519.Ed25519PublicKey.from_public_bytes((1).to_bytes(32, "little"))}, "small order"),
         ({"end": NOW - timedelta(seconds=1)}, "expired"),

@@ -94,7 +94,7 @@ def test_who_gets_no_further(consortium: Consortium, tmp_path: Path) -> None:
         "of another authority": (channel_credentials(outsider), unknown),
         "expired": (channel_credentials(consortium.expired().tls), unknown),
         "not yet valid": (channel_credentials(consortium.not_yet_valid().tls), unknown),
-        "the coordinator's own": (channel_credentials(consortium.coordinator().tls), unknown),
+        "for being dialled alone": (channel_credentials(consortium.leaf("dialled", purpose=SERVER_AUTH).tls), unknown),
         "two names": (channel_credentials(consortium.two_names().tls), grpc.StatusCode.UNAUTHENTICATED),
         "no name": (channel_credentials(consortium.leaf("none", uris=[]).tls), grpc.StatusCode.UNAUTHENTICATED),
         "no role": (

@@ -13,7 +13,8 @@ from grpc import aio
 
 from coordinator.rpc import server
 from coordinator.rpc.authorization import BUG, CALLS_MAX, MATRIX, OWN_TROUBLE, Wall
-from coordinator.rpc.server import SERVICES, CoordinatorServer, bind, path_of
+from coordinator.rpc.server import NOT_OFFERED, SERVICES, CoordinatorServer, bind, offered, path_of
+from shared.certificates import SERVER_AUTH
 from shared.errors import ConfigError, StorageError
 from shared.identity import AllowlistFile
 from shared.tls import TlsPaths, channel_credentials
@@ -24,7 +25,8 @@ from tests.support.live_coordinator import LiveCoordinator, live_coordinator
 from tests.support.old_tls import call_with_tls12
 from tests.support.raw_http2 import Connection, tls_context
 
-METHODS = {path_of(method) for service in SERVICES for method in service.methods}
+METHODS = {path_of(method) for service in SERVICES for method in offered(service)}
+WATCH = "/grpc.health.v1.Health/Watch"
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 
 IN = "let in"
@@ -32,10 +34,11 @@ DENIED = "PERMISSION_DENIED"
 CUT = "UNAVAILABLE"  # the handshake ended before anything could be said
 
 # What each kind of caller meets. A method that is missing here, or that is no longer on the wire, fails the test.
-_FOR_PARTICIPANTS = {"participant": IN, "operator": DENIED}
-_FOR_OPERATORS = {"participant": DENIED, "operator": IN}
+_FOR_PARTICIPANTS = {"participant": IN, "operator": DENIED, "coordinator": DENIED}
+_FOR_OPERATORS = {"participant": DENIED, "operator": IN, "coordinator": DENIED}
+_FOR_ANYBODY = {"participant": IN, "operator": IN, "coordinator": IN}
 _FOR_NOBODY = {
-    "coordinator": CUT,  # its certificate is for being dialled
+    "coordinator for being dialled alone": CUT,  # as 0.1.0 issued its certificate
     "stranger": DENIED,  # of this consortium, and on no list
     "replaced": DENIED,  # on the list with a newer certificate
     "revoked": DENIED,  # taken off the list
@@ -65,6 +68,8 @@ EXPECTED: dict[str, Mapping[str, str]] = {
     "/consilo.v1.OperationsService/PromoteModel": _FOR_OPERATORS,
     "/consilo.v1.OperationsService/ExportModel": _FOR_OPERATORS,
     "/consilo.v1.OperationsService/ReadAudit": _FOR_OPERATORS,
+    "/grpc.health.v1.Health/Check": _FOR_ANYBODY,
+    WATCH: _FOR_ANYBODY,
 }
 
 
@@ -80,6 +85,11 @@ def _callers(consortium: Consortium) -> dict[str, grpc.ChannelCredentials | None
         "participant": channel_credentials(consortium.participant("hospital-a").tls),
         "operator": channel_credentials(consortium.operator().tls),
         "coordinator": channel_credentials(consortium.coordinator().tls),
+        "coordinator for being dialled alone": channel_credentials(
+            consortium.leaf(
+                "dialled", uris=["spiffe://hearts.example/coordinator/dialled"], hosts=["x"], purpose=SERVER_AUTH
+            ).tls
+        ),
         "stranger": channel_credentials(consortium.leaf("stranger").tls),
         "replaced": channel_credentials(consortium.leaf("hospital-a").tls),
         "two names": channel_credentials(consortium.two_names().tls),
@@ -117,7 +127,9 @@ async def _met(channel: aio.Channel, method: str) -> str:
         await call.write(b"")
         await call.done_writing()
         async for _ in call:
-            pass
+            if method == WATCH:  # its first word; it says no last one
+                call.cancel()
+                return IN
     name = (await call.code()).name
     return name if name in {DENIED, CUT} else IN
 
@@ -194,7 +206,13 @@ def test_one_identity_has_so_many_calls_open_and_no_other_suffers(consortium: Co
     asyncio.run(run())
 
 
-def test_unknown_methods_are_nobodys(consortium: Consortium) -> None:
+def test_what_is_not_offered_exists() -> None:
+    """A name that is no more in the service of others would hold nothing."""
+    assert {path_of(method) for service in SERVICES for method in service.methods} - METHODS == NOT_OFFERED
+
+
+@pytest.mark.parametrize("method", ["/consilo.v1.Other/Thing", *sorted(NOT_OFFERED)])
+def test_unknown_methods_are_nobodys(consortium: Consortium, method: str) -> None:
     async def run() -> grpc.StatusCode:
         async with (
             live_coordinator(consortium, consortium.folder) as live,
@@ -202,7 +220,7 @@ def test_unknown_methods_are_nobodys(consortium: Consortium) -> None:
                 f"localhost:{live.port}", channel_credentials(consortium.operator().tls), options=OPTIONS
             ) as channel,
         ):
-            nothing: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/consilo.v1.Other/Thing")
+            nothing: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
             with pytest.raises(aio.AioRpcError) as caught:
                 await nothing(b"")
             return caught.value.code()
@@ -252,9 +270,9 @@ class _Quiet:
 
 def test_wire_handlers_and_matrix_must_agree(consortium: Consortium) -> None:
     wall = Wall(allowlist=AllowlistFile(consortium.allowlist), counter=_Quiet(), on_unknown=lambda _: None)
-    services = {service.name: dict.fromkeys([m.name for m in service.methods], print) for service in SERVICES}
+    services = {service.name: dict.fromkeys([m.name for m in offered(service)], print) for service in SERVICES}
     assert set(MATRIX) == METHODS
-    assert len(bind(services, wall)) == 3
+    assert len(bind(services, wall)) == len(SERVICES)
     missing = {**services, "TransferService": {"FetchModel": print}}
     with pytest.raises(RuntimeError, match="UploadCommit"):
         bind(missing, wall)
@@ -267,7 +285,7 @@ def test_wire_handlers_and_matrix_must_agree(consortium: Consortium) -> None:
 def _a_server(consortium: Consortium, addresses: Sequence[str]) -> CoordinatorServer:
     """With all methods, and nothing behind them."""
     return CoordinatorServer(
-        services={service.name: dict.fromkeys([m.name for m in service.methods], print) for service in SERVICES},
+        services={service.name: dict.fromkeys([m.name for m in offered(service)], print) for service in SERVICES},
         wall=Wall(allowlist=AllowlistFile(consortium.allowlist), counter=_Quiet(), on_unknown=lambda _: None),
         tls=consortium.coordinator().tls,
         addresses=addresses,

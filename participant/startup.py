@@ -1,0 +1,111 @@
+"""What a start looks at before anything runs: who this participant is, its folder, and how it would dial.
+
+`consilo participant check` and `doctor` look at the same things with the same functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from participant.rpc.opening import Credentials, Guest
+from participant.settings import ParticipantSettings
+from shared.build import BuildInfo
+from shared.clock import Clock, SystemClock
+from shared.consortium import Consortium
+from shared.entropy import SystemEntropy
+from shared.errors import ConfigError
+from shared.identity import Role
+from shared.ids import TaskName
+from shared.proxies import Proxy, proxy_for
+from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
+
+_CLOCK = SystemClock()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Credentials that were found good."""
+
+    tls: CheckedTls
+    signing: CheckedSigning
+
+
+def check_identity(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Checked:
+    """Both credentials are good and are this participant's. Raises ConfigError."""
+    now = clock.now()
+    tls = check_credentials(settings.tls.paths, expected_role=Role.PARTICIPANT, now=now)
+    if tls.identity.name != settings.participant.id:
+        raise ConfigError(
+            f"participant.id is {settings.participant.id!r}, but {settings.tls.certificate} is the certificate of "
+            f"{tls.identity}: change one of the two"
+        )
+    signing = check_signing_credentials(
+        certificate=settings.signing.certificate,
+        key=settings.signing.key,
+        ca=settings.tls.ca,
+        expected=tls.identity,
+        now=now,
+    )
+    return Checked(tls, signing)
+
+
+def proxies_to(settings: ParticipantSettings, environment: Mapping[str, str]) -> dict[str, Proxy]:
+    """Which coordinator addresses are dialled through a proxy, and which. Raises ConfigError."""
+    found = {address: proxy_for(address, environment) for address in settings.participant.coordinators}
+    return {address: proxy for address, proxy in found.items() if proxy is not None}
+
+
+class DaemonRunsError(ConfigError):
+    """A daemon works in the data folder, or a command that keeps daemons away meanwhile."""
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the data folder, so that no second daemon works in it. Raises ConfigError, of a daemon DaemonRunsError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"participant.data_dir: expected a folder that this user may write in, {folder} is none "
+            f"({error.strerror}): change its owner or mode, or name another"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DaemonRunsError(
+            f"{folder} is in use, by another participant daemon or a command that keeps it for a moment (doctor, "
+            "check, gc): stop the daemon, or try again; or use another data_dir"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def guest_of(
+    settings: ParticipantSettings,
+    checked: Checked,
+    *,
+    consortium: Consortium | None,
+    build: BuildInfo,
+    clock: Clock,
+    tasks: tuple[TaskName, ...],
+) -> Guest:
+    """Who opens sessions from here, offering `tasks`."""
+    return Guest(
+        credentials=Credentials(
+            identity=checked.tls.identity,
+            tls=settings.tls.paths,
+            signing_certificate=lambda: checked.signing.certificate.der,
+        ),
+        consortium=consortium,
+        tasks=tasks,
+        software=f"consilo {build.version}",
+        clock=clock,
+        entropy=SystemEntropy(),
+    )
