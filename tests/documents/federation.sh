@@ -37,9 +37,12 @@ digest=$(consilo pki manifest authority --json | json digest)
 # --- 3. The coordinator ---
 cp "$CHECKOUT/deploy/samples/coordinator.minimal.toml" coordinator/coordinator.toml
 sed -i "/^\[coordinator\]/a listen = \"127.0.0.1:$P8443\"" coordinator/coordinator.toml
-printf '\n[metrics]\nlisten = "127.0.0.1:%s"\n' "$P9464" >> coordinator/coordinator.toml
+# listens METRICS STATUS: where a daemon answers those who look.
+listens() { printf '\n[metrics]\nlisten = "%s"\n\n[status]\nlisten = "%s"\n' "$1" "$2"; }
+listens "127.0.0.1:$P9464" "127.0.0.1:$P9466" >> coordinator/coordinator.toml
 cp authority/allowlist.toml authority/consortium.json coordinator/
 @ coordinator
+@ coordinator-health
 
 # --- The silos ---
 cd ..
@@ -52,11 +55,11 @@ for silo in $SILOS; do
   cp authority/consortium.json $silo/
   if [ $silo != hospital-a ]; then
     sed "s/hospital-a/$silo/; s/part = 0/part = $part/" hospital-a/participant.toml > $silo/participant.toml
-    printf '\n[metrics]\nlisten = "off"\n' >> $silo/participant.toml
+    listens off off >> $silo/participant.toml
   fi
   part=$((part + 1))
 done
-printf '\n[metrics]\nlisten = "127.0.0.1:%s"\n' "$P9465" >> hospital-a/participant.toml
+listens "127.0.0.1:$P9465" "127.0.0.1:$P9467" >> hospital-a/participant.toml
 cd hospital-a
 sed -i.pinned 's/^digest = ".*"/digest = "'"$(printf '0%.0s' {1..64})"'"/' participant.toml
 @ pin
@@ -64,6 +67,7 @@ mv participant.toml.pinned participant.toml
 @ wrong-proxy
 @ doctor
 @ participant
+@ participant-health
 cd ..
 
 # --- 4. A job ---

@@ -44,11 +44,6 @@ sha256() {
   sha256sum "$1" | cut -c1-64
 }
 
-# ports FILE...: the ports of the documents become free ones in copied files.
-ports() {
-  sed -i "s/\b8443\b/$P8443/g; s/\b9464\b/$P9464/g; s/\b9465\b/$P9465/g; s/\b9466\b/$P9466/g; s/\b9467\b/$P9467/g" "$@"
-}
-
 # json KEY...: of JSON on standard input; numbers are places in a list.
 json() {
   python3 -c 'import json, sys
