@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from pydantic import BaseModel
@@ -18,22 +16,14 @@ from coordinator.client.settings import OperatorSettings
 from coordinator.settings import CoordinatorSettings
 from participant.settings import ParticipantSettings
 from shared.config import load_config
+from tests.documents import tutorial
+from tests.documents.compare import DiffersError
+from tests.documents.shell import Shell
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "examples" / "tabular_script"
 RUN_LIMIT_S = 1800
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    found = importlib.util.spec_from_file_location("render_tutorial", ROOT / "tools" / "render_tutorial.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
 
 
 def written(path: str) -> str:
@@ -47,7 +37,8 @@ def written(path: str) -> str:
 @pytest.mark.timeout(RUN_LIMIT_S + 60)
 def test_the_tutorial_runs_as_it_stands() -> None:
     ran = subprocess.run(
-        [sys.executable, ROOT / "tools" / "render_tutorial.py", "--check"],
+        [sys.executable, "-m", "tests.documents.tutorial", "--check"],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -85,9 +76,9 @@ def test_the_example_is_shown_in_the_guide() -> None:
     assert shown in (EXAMPLE / "heart_script.py").read_text(encoding="utf-8")
 
 
-def test_every_block_and_every_image_of_the_page_is_a_step(tool: ModuleType) -> None:
-    first = PAGE.index(tool.FIRST_SECTION)
-    steps = list(tool.steps(PAGE))
+def test_every_block_and_every_image_of_the_page_is_a_step() -> None:
+    first = PAGE.index(tutorial.FIRST_SECTION)
+    steps = list(tutorial.steps(PAGE))
     assert len(steps) == PAGE.count("```sh\n") == PAGE.count("```sh\n", first)
     assert sum(bool(step.expected) for step in steps) == PAGE.count("```text\n") > 5
     drawn = {step.image for step in steps if step.image}
@@ -95,27 +86,29 @@ def test_every_block_and_every_image_of_the_page_is_a_step(tool: ModuleType) -> 
     assert drawn == set((ROOT / "docs" / "images").glob("tutorial-*.svg"))
 
 
-def test_the_tool_notices_what_differs(tool: ModuleType) -> None:
-    step = tool.Step(line=1, commands="ls\n", expected=("first [...] 4 rounds", "second"), image=None)
-    tool.compare(step, "before\r\n\x1b[1mfirst of 4 rounds\x1b[0m\r\nbetween\r\nthe second\r\n")
+def test_the_tool_notices_what_differs() -> None:
+    step = tutorial.Step(line=1, commands="ls\n", expected=("first [...] 4 rounds", "second"), image=None)
+    tutorial.compare(step, "before\r\n\x1b[1mfirst of 4 rounds\x1b[0m\r\nbetween\r\nthe second\r\n")
     for output in ("first of 4 rounds\n", "second\nfirst of 4 rounds\n", "first of 5 rounds\nsecond\n"):
-        with pytest.raises(tool.DiffersError):
-            tool.compare(step, output)
+        with pytest.raises(DiffersError):
+            tutorial.compare(step, output)
 
 
-def test_the_tool_draws_what_is_left_on_the_screen(tool: ModuleType) -> None:
+def test_the_tool_draws_what_is_left_on_the_screen() -> None:
     frames = "before\r\n\x1b[?25lone\r\ntwo\r\x1b[2K\x1b[1A\x1b[2K\x1b[32mthree\x1b[0m\r\nfour\r\n\x1b[?25h"
-    assert tool.screen(frames) == "before\n\x1b[32mthree\x1b[0m\nfour"
-    assert tool.screen("bar 0%\r\x1b[2Kbar 9%\r\n\r\x1b[1A\x1b[2Kdone\r\n") == "done"
+    assert tutorial.screen(frames) == "before\n\x1b[32mthree\x1b[0m\nfour"
+    assert tutorial.screen("bar 0%\r\x1b[2Kbar 9%\r\n\r\x1b[1A\x1b[2Kdone\r\n") == "done"
 
 
-def test_the_shell_of_the_tool_says_which_step_failed(tool: ModuleType, tmp_path: Path) -> None:
+def test_the_shell_of_the_tool_says_which_step_failed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with tool.Shell(tmp_path / "folder", {"PATH": os.environ["PATH"]}) as shell:
-        kept = tool.Step(line=1, commands="kept=yes\necho from $(basename $PWD)\n", expected=(), image=None)
-        assert shell.run(kept) == "from folder\r\n"
-        with pytest.raises(tool.DiffersError, match="line 7: this failed"):
-            shell.run(tool.Step(line=7, commands="test $kept = no\necho not here\n", expected=(), image=None))
+    with Shell(tmp_path / "folder", {"PATH": os.environ["PATH"]}) as shell:
+        kept = tutorial.Step(line=1, commands="kept=yes\necho from $(basename $PWD)\n", expected=(), image=None)
+        assert tutorial.run(shell, kept) == "from folder\r\n"
+        with pytest.raises(DiffersError, match="line 7: this failed"):
+            tutorial.run(
+                shell, tutorial.Step(line=7, commands="test $kept = no\necho not here\n", expected=(), image=None)
+            )
 
 
 def test_images_fetch_nothing() -> None:

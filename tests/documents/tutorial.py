@@ -11,44 +11,29 @@ ports are free ones, so that it runs beside whatever uses those of the page.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import io
-import os
-import pty
 import re
-import select
 import signal
-import socket
-import struct
-import subprocess
 import sys
 import tempfile
-import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.documents.compare import DiffersError
+from tests.documents.shell import COLUMNS, FailedError, Shell, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"
 FIRST_SECTION = "\n## 1. "
 PORTS = ("8443", "9464")
-COLUMNS, LINES = 112, 60
-STEP_LIMIT_S = 900.0
-STOP_LIMIT_S = 20.0
-# Ends each step's output, with the exit code: a byte that no command of the page prints.
-END = re.compile("\x1e(\\d+)\x1e")
 # Readers' browsers fetch nothing: the font is whatever fixed one they have.
 SVG_FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-
-
-class DiffersError(Exception):
-    """The page says something else than what came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,64 +67,12 @@ def steps(page: str) -> Iterator[Step]:
         )
 
 
-class Shell:
-    """One bash for the whole page, on a terminal of its own. What it started ends with this context."""
-
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self._folder = folder
-        self._terminal, inner = pty.openpty()
-        commands, self._stdin = os.pipe()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-        self._bash = subprocess.Popen(
-            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"],
-            cwd=folder, env=dict(environment), start_new_session=True,
-            stdin=commands, stdout=inner, stderr=inner,
-        )  # fmt: skip
-        os.close(inner)
-        os.close(commands)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._signal_all(signal.SIGTERM)  # once: a second one would end the daemons at once
-        deadline = time.monotonic() + STOP_LIMIT_S
-        while self._signal_all(0) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        self._signal_all(signal.SIGKILL)
-        self._bash.wait()
-        os.close(self._stdin)
-        os.close(self._terminal)
-
-    def _signal_all(self, number: int) -> bool:
-        """False when nobody is left of the shell and what it started."""
-        self._bash.poll()
-        try:
-            os.killpg(self._bash.pid, number)
-        except ProcessLookupError:
-            return False
-        return True
-
-    def run(self, step: Step) -> str:
-        """What the terminal got. Raises DiffersError when the commands fail."""
-        script = self._folder.parent / "step.sh"
-        script.write_text(step.commands, encoding="utf-8")
-        os.write(self._stdin, f"source {script} < /dev/null; printf '\\036%d\\036' $?\n".encode())
-        output, deadline = b"", time.monotonic() + STEP_LIMIT_S
-        while time.monotonic() < deadline:
-            if select.select([self._terminal], [], [], 1.0)[0]:
-                try:
-                    output += os.read(self._terminal, 65536)
-                except OSError:  # the shell has ended, and with it the terminal
-                    break
-            text = output.decode(errors="replace")
-            if ended := END.search(text):
-                if ended[1] == "0":
-                    return text[: ended.start()]
-                break
-            if self._bash.poll() is not None:
-                break
-        raise DiffersError(f"line {step.line}: this failed, or took too long:\n{step.commands}\n{output.decode()}")
+def run(shell: Shell, step: Step) -> str:
+    """What the terminal got. Raises DiffersError when the commands fail."""
+    try:
+        return shell.run(step.commands)
+    except FailedError as failed:
+        raise DiffersError(f"line {step.line}: this failed, or took too long:\n{step.commands}\n{failed}") from None
 
 
 def screen(output: str) -> str:
@@ -178,12 +111,6 @@ def draw(step: Step, output: str, image: Path) -> None:
     image.write_text(re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE), encoding="utf-8")
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--check", action="store_true", help="run and compare; draw nothing")
@@ -205,11 +132,12 @@ def main() -> int:
         started = time.monotonic()
         with Shell(folder, environment) as shell:
             for step in steps(page):
-                output = shell.run(step)
+                output = run(shell, step)
                 compare(step, output)
                 if step.image and not check:
                     draw(step, output, step.image)
-                print(f"{time.monotonic() - started:6.1f} s  line {step.line}: {step.last_command}", flush=True)
+                sys.stdout.write(f"{time.monotonic() - started:6.1f} s  line {step.line}: {step.last_command}\n")
+                sys.stdout.flush()
     return 0
 
 
