@@ -24,11 +24,11 @@ DEV_STAMP := $(VENV)/.installed-dev
 PYTEST := $(BIN)/python -m pytest -v --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long faults churn fuzz check packages format protos docs tutorial bench clean
+.PHONY: help demo test test-long test-containers faults churn fuzz check packages documents format protos docs tutorial bench clean
 
 help: ## Show this list
 	@echo "Consilo: make TARGET"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 demo: $(DEMO_STAMP) ## Train one model over four hospitals on this machine
 	@$(BIN)/consilo demo $(ARGS)
@@ -38,6 +38,9 @@ test: $(DEV_STAMP) ## Run the tests
 
 test-long: $(DEV_STAMP) ## Run the tests, the long ones too
 	@$(PYTEST) --long $(ARGS)
+
+test-containers: $(DEV_STAMP) ## Build the images and run a federation of containers (needs an engine: DOCKER_HOST)
+	@$(BIN)/python -m pytest -v --containers tests/containers $(ARGS)
 
 faults: $(DEV_STAMP) ## Draw N faults by SEED on real processes (ONLY=k: the k-th alone), and look after each
 	@$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(ARGS)
@@ -54,6 +57,9 @@ check: $(DEV_STAMP) ## Format, lint, types, architecture, generated code, sample
 packages: $(DEV_STAMP) ## Build wheel and source archive, install them into empty environments, use them
 	@PIP_ARGS="$(PIP_ARGS)" $(BIN)/python tools/check_packages.py $(ARGS)
 
+documents: $(DEV_STAMP) ## Run the commands that the documents show
+	@$(BIN)/python -m tests.documents $(ARGS)
+
 format: $(DEV_STAMP) ## Put the code in form
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -61,14 +67,15 @@ format: $(DEV_STAMP) ## Put the code in form
 protos: $(DEV_STAMP) ## Write shared/pb from protos/
 	@$(BIN)/python tools/generate_protos.py
 
-docs: $(DEV_STAMP) ## Write what the code says: pages of commands, configuration and messages, schemas for editors
+docs: $(DEV_STAMP) ## Write what the code says: pages of commands, configuration, metrics and messages, schemas for editors
 	@$(BIN)/python tools/render_cli_docs.py
 	@$(BIN)/python tools/configuration_schemas.py
 	@$(BIN)/python tools/render_configuration_docs.py
+	@$(BIN)/python tools/render_metrics_docs.py
 	@$(BIN)/python -m tests.inputs
 
 tutorial: $(DEV_STAMP) ## Run docs/tutorial.md as it stands, and draw its pictures
-	@$(BIN)/python tools/render_tutorial.py $(ARGS)
+	@$(BIN)/python -m tests.documents.tutorial $(ARGS)
 
 bench: $(DEV_STAMP) ## Measure a round's overhead, the coordinator's memory and what durability costs
 	@$(BIN)/python benchmarks/storage.py

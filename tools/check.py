@@ -20,7 +20,7 @@ CHECKS: dict[str, list[str]] = {
     "lint": ["ruff", "check", "."],
     "types": ["mypy"],
     # PyTorch has no types for some of its methods, `backward` among them; an example stays as a reader would write it.
-    "types of scripts": ["mypy", "--allow-untyped-calls", "benchmarks", "examples", "tools"],
+    "types of scripts": ["mypy", "--allow-untyped-calls", "benchmarks", "examples", "tools", "deploy"],
     "generated code is current": ["python", "tools/generate_protos.py", "--check"],
     "protos": ["buf", "lint", "protos"],
     "protos against the last release": ["buf", "breaking", "protos", "--against", str(PROTOS_AT_RELEASE)],
