@@ -74,6 +74,7 @@ from shared.ids import ParticipantId
 from shared.listeners import serve_metrics, serve_status
 from shared.log import SecretGuard, configure_logging
 from shared.protocol.messages import Sealed
+from shared.service_manager import ServiceManager
 from shared.signals import when_told_to_end
 from shared.wire.sealed import seal
 
@@ -203,9 +204,11 @@ class _Process:
         """Whether all threads ended in time."""
         loop = asyncio.get_running_loop()
         ending: asyncio.Future[None] = loop.create_future()
+        manager = ServiceManager()
 
         def asked(number: signal.Signals) -> None:
             _log.info("coordinator_draining", signal=number.name)
+            manager.stopping()
             self._health.drain()
             if not ending.done():
                 ending.set_result(None)
@@ -235,6 +238,7 @@ class _Process:
             server = self._server(services)
             with ExitStack() as serving:
                 await self._listen(server, serving)
+                manager.ready()
                 watching = asyncio.create_task(services.session.watch_allowlist())
                 looking = asyncio.create_task(self._look_at_disk(threads))
                 beating = asyncio.create_task(keep_beating(self._health.loop, lambda _: None))
