@@ -5,6 +5,7 @@ runs at each `docker compose up`: what is there stays, and certificates are rene
 In life nobody does all of this: each member makes its own keys and sends a request (docs/guide-silo.md).
 """
 
+# ruff: noqa: INP001 - a script that a container runs, in no package
 from __future__ import annotations
 
 import os
@@ -50,7 +51,7 @@ def main() -> None:
         authority = Authority.load(authority_folder)
         renewed = [name for role, name, hosts in MEMBERS if renew(authority, role, name, hosts, now)]
         hand_out_allowlist(authority)
-        print(f"the federation is there; renewed: {', '.join(renewed) or 'nobody, all certificates last'}")
+        say(f"the federation is there; renewed: {', '.join(renewed) or 'nobody, all certificates last'}")
         return
     rounds = rounds_asked()
     for _, name, _ in MEMBERS:
@@ -63,7 +64,7 @@ def main() -> None:
     hand_out_allowlist(authority)
     write_configurations(authority, rounds, now)
     write_file(authority_folder / DONE, b"", mode=0o600)
-    print(f"set up: a coordinator, an operator and {', '.join(HOSPITALS)}")
+    say(f"set up: a coordinator, an operator and {', '.join(HOSPITALS)}")
 
 
 def rounds_asked() -> int | None:
@@ -75,11 +76,14 @@ def rounds_asked() -> int | None:
 
 
 def empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
+    """Remove every file; folders stay, since a volume may be mounted on one."""
+    for path in folder.rglob("*"):
+        if not path.is_dir():
             path.unlink()
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
 
 
 def certify(authority: Authority, role: Role, name: str, hosts: tuple[str, ...], now: datetime) -> None:
