@@ -42,7 +42,8 @@ def test_is_hardened(side: str) -> None:
     unit = unit_of(side)
     assert {name: unit[name] for name in HARDENED} == {name: [value] for name, value in HARDENED.items()}
     assert unit["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
-    assert "ReadWritePaths" not in unit
+    # A participant writes the mark of its journal beside its signing key.
+    assert unit["ReadWritePaths"] == {"coordinator": [], "participant": ["/etc/consilo/credentials"]}[side]
     assert "ConfigurationDirectory" not in unit  # systemd would let the daemon write there
 
 
