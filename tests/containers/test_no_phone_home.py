@@ -120,9 +120,9 @@ def set_up(image: str, files: str, rows: str) -> None:
 @pytest.fixture(scope="module")
 def recorded() -> Iterator[Recorded]:
     """The job is over, and all daemons still run."""
-    coordinator = product("consilo-coordinator", "Dockerfile.coordinator")
-    participant = product("consilo-participant", "Dockerfile.participant")
-    demo = product("consilo-demo-setup", "deploy/compose/demo/Dockerfile")
+    coordinator = product(f"{PREFIX}-coordinator", "Dockerfile.coordinator")
+    participant = product(f"{PREFIX}-participant", "Dockerfile.participant")
+    demo = product(f"{PREFIX}-setup", "deploy/compose/demo/Dockerfile")
     with made("network") as network, made("volume") as files, made("volume") as rows, ExitStack() as stack:
         set_up(demo, files, rows)
         this = Recorded(network, files, rows, stack)
