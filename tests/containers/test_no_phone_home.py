@@ -3,6 +3,9 @@
 Each daemon runs in the network namespace of a recorder that was there before it, on a network that leads to the world
 and has names, so that a call to elsewhere would leave a packet, or at least a name that was asked for. One hospital's
 task does call elsewhere: a recorder that misses it would prove nothing about the others.
+
+The daemons run with the system calls that the systemd units leave them, and no others: that they serve and train is the
+proof that these are enough.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.containers.engine import ROOT, Container, awaited, build, container, docker
+from tests.containers.engine import ROOT, Container, EngineError, awaited, build, container, docker
+from tests.containers.system_calls import write_profile
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
@@ -56,6 +61,8 @@ class Recorded:
     network: str
     files: str
     rows: str
+    profile: Path
+    """Of system calls."""
     stack: ExitStack
     recorders: dict[str, Container] = field(default_factory=dict)
     daemons: dict[str, Container] = field(default_factory=dict)
@@ -79,7 +86,8 @@ class Recorded:
         awaited(f"the recorder of {name} listens", lambda: self.records(name))
         inside = (
             "--network", f"container:{recorder.name}", "--no-healthcheck", "--read-only", "--tmpfs", "/tmp",
-            "--cap-drop", "ALL", "--mount", self.mount(self.files, "/etc/consilo", name),
+            "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", f"seccomp={self.profile}",
+            "--mount", self.mount(self.files, "/etc/consilo", name),
             *(part for pair in TEMPTING.items() for part in ("--env", "=".join(pair))), *options,
         )  # fmt: skip
         self.daemons[name] = self.stack.enter_context(container(image, *command, options=inside, prefix=PREFIX))
@@ -118,14 +126,16 @@ def set_up(image: str, files: str, rows: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def recorded() -> Iterator[Recorded]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     """The job is over, and all daemons still run."""
     coordinator = product(f"{PREFIX}-coordinator", "Dockerfile.coordinator")
     participant = product(f"{PREFIX}-participant", "Dockerfile.participant")
     demo = product(f"{PREFIX}-setup", "deploy/compose/demo/Dockerfile")
     with made("network") as network, made("volume") as files, made("volume") as rows, ExitStack() as stack:
         set_up(demo, files, rows)
-        this = Recorded(network, files, rows, stack)
+        profile = tmp_path_factory.mktemp("profile") / "seccomp.json"
+        write_profile(profile)
+        this = Recorded(network, files, rows, profile, stack)
         this.start("coordinator", coordinator)
         awaited("the coordinator serves", lambda: "coordinator_ready" in this.daemons["coordinator"].logs())
         for name in HOSPITALS:
@@ -204,6 +214,12 @@ def test_a_task_that_calls_elsewhere_is_seen(recorded: Recorded) -> None:
     records = recorded.records(DIALS)
     assert of(records, "dial", way="out", target=ELSEWHERE, port=443)
     assert of(records, "name", name=COLLECTOR)
+
+
+def test_the_system_calls_of_the_units_are_all_that_the_daemons_had(recorded: Recorded) -> None:
+    for daemon in recorded.daemons.values():
+        with pytest.raises(EngineError, match="Operation not permitted"):
+            daemon.execute("python", "-c", "import os; os.nice(1)")
 
 
 def test_all_took_part_while_they_were_recorded(recorded: Recorded) -> None:
