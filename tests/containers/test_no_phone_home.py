@@ -87,14 +87,10 @@ class Recorded:
         inside = (
             "--network", f"container:{recorder.name}", "--no-healthcheck", "--read-only", "--tmpfs", "/tmp",
             "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", f"seccomp={self.profile}",
-            "--mount", self.mount(self.files, "/etc/consilo", name),
+            "--volume", f"{self.files}:/federation", "--workdir", f"/federation/{name}",
             *(part for pair in TEMPTING.items() for part in ("--env", "=".join(pair))), *options,
         )  # fmt: skip
         self.daemons[name] = self.stack.enter_context(container(image, *command, options=inside, prefix=PREFIX))
-
-    @staticmethod
-    def mount(volume: str, target: str, folder: str) -> str:
-        return f"type=volume,source={volume},target={target},volume-subpath={folder}"
 
 
 @contextmanager
@@ -118,10 +114,15 @@ def set_up(image: str, files: str, rows: str) -> None:
         "run", "--rm", "--pull", "never", "--network", "none", "--env", f"CONSILO_DEMO_ROUNDS={ROUNDS}",
         "--volume", f"{files}:/federation", "--volume", f"{rows}:/rows", image,
     )  # fmt: skip
-    entry = r"s/^entry = .*/entry = \"dialling:DiallingTask\"/"
+    script = f"""
+        sed -i 's/^entry = .*/entry = "dialling:DiallingTask"/' /federation/{DIALS}/participant.toml
+        for name in {" ".join(HOSPITALS)}; do
+            sed -i "s|/srv/tumour/|/rows/$name/|" /federation/$name/participant.toml
+        done
+    """
     docker(
         "run", "--rm", "--pull", "never", "--network", "none", "--volume", f"{files}:/federation",
-        "--entrypoint", "sh", image, "-euc", f'sed -i "{entry}" /federation/{DIALS}/participant.toml',
+        "--entrypoint", "sh", image, "-euc", script,
     )  # fmt: skip
 
 
@@ -139,7 +140,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         this.start("coordinator", coordinator)
         awaited("the coordinator serves", lambda: "coordinator_ready" in this.daemons["coordinator"].logs())
         for name in HOSPITALS:
-            its_rows = ("--mount", this.mount(rows, "/srv/tumour", name))
+            its_rows = ("--volume", f"{rows}:/rows:ro")
             tasks = ("--volume", f"{ROOT}/tests/containers/tasks:/opt/tasks:ro")
             this.start(name, participant, options=(*its_rows, *tasks))
         submit(this, participant)
@@ -149,15 +150,15 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
 def submit(recorded: Recorded, image: str) -> None:
     """The demo's job, and wait for its end."""
     script = """
-        cd /tmp && cp /etc/consilo/job.toml .
+        cd /tmp && cp /federation/operator/job.toml .
         consilo task init-model --entry consilo.demo.task:TumourTask --option features=30 --seed 7 initial.safetensors
         consilo job submit job.toml --id tumour-demo
         consilo job watch tumour-demo
     """
     docker(
         "run", "--rm", "--pull", "never", "--network", recorded.network, "--no-healthcheck",
-        "--mount", recorded.mount(recorded.files, "/etc/consilo", "operator"),
-        "--env", "CONSILO_OPERATOR_CONFIG=/etc/consilo/operator.toml",
+        "--volume", f"{recorded.files}:/federation", "--workdir", "/tmp",
+        "--env", "CONSILO_OPERATOR_CONFIG=/federation/operator/operator.toml",
         "--entrypoint", "sh", image, "-euc", script, limit_s=900,
     )  # fmt: skip
 
