@@ -24,7 +24,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PYTEST := $(BIN)/python -m pytest -v --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-containers faults churn fuzz check packages documents format protos docs tutorial bench clean
+.PHONY: help demo test test-long test-containers faults churn fuzz check packages documents format protos docs tutorial bench wheelhouse clean
 
 help: ## Show this list
 	@echo "Consilo: make TARGET"
@@ -81,6 +81,9 @@ bench: $(DEV_STAMP) ## Measure a round's overhead, the coordinator's memory and 
 	@$(BIN)/python benchmarks/storage.py
 	@$(BIN)/python benchmarks/round.py
 	@$(BIN)/python benchmarks/masking.py
+
+wheelhouse: $(DEV_STAMP) ## Gather wheels for ROLE (coordinator) into ./wheelhouse, for machines without a network
+	@PIP_ARGS="$(PIP_ARGS)" $(BIN)/python tools/wheelhouse.py $(or $(ROLE),coordinator) wheelhouse
 
 clean: ## Remove what these targets made: the environment, caches, demo folders
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

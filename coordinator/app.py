@@ -76,6 +76,7 @@ from shared.log import SecretGuard, configure_logging
 from shared.log_sink import keep_stderr_going
 from shared.pages.facts import About, own_certificates
 from shared.protocol.messages import Sealed
+from shared.service_manager import ServiceManager
 from shared.signals import when_told_to_end
 from shared.wire.sealed import seal
 
@@ -209,9 +210,11 @@ class _Process:
         """Whether all threads ended in time."""
         loop = asyncio.get_running_loop()
         ending: asyncio.Future[None] = loop.create_future()
+        manager = ServiceManager()
 
         def asked(number: signal.Signals) -> None:
             _log.info("coordinator_draining", signal=number.name)
+            manager.stopping()
             self._health.drain()
             if not ending.done():
                 ending.set_result(None)
@@ -244,6 +247,7 @@ class _Process:
             with ExitStack() as serving:
                 self._health.begin()
                 await self._listen(server, serving, self._status_routes(conductor, thread))
+                manager.ready()
                 watching = asyncio.create_task(services.session.watch_allowlist())
                 looking = asyncio.create_task(self._look_around(threads))
                 beating = asyncio.create_task(keep_beating(self._health.loop, self._metrics.loop_lag))

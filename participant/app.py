@@ -61,6 +61,7 @@ from shared.http_answer import Routes
 from shared.ids import RoundKey, TaskName
 from shared.listeners import check_metrics, serve_metrics, serve_status
 from shared.pages.facts import About, own_certificates
+from shared.service_manager import ServiceManager
 from shared.signals import when_told_to_end
 
 log = structlog.get_logger()
@@ -147,10 +148,11 @@ class Daemon:
 
     async def run(self) -> None:
         """Until a signal. Raises ConfigError, and DurabilityUnknown when the process must end."""
-        stopping = asyncio.Event()
+        stopping, manager = asyncio.Event(), ServiceManager()
 
         def asked(number: signal.Signals) -> None:
             log.info("participant_draining", signal=number.name)
+            manager.stopping()
             self._health.drain()
             stopping.set()
 
@@ -167,6 +169,7 @@ class Daemon:
                 coordinators=list(self._settings.participant.coordinators), tasks=sorted(self._tasks),
                 metrics=metrics_at, status=status_at,
             )  # fmt: skip
+            manager.ready()
             try:
                 done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 if self._fatal in done:
