@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 from coordinator.readiness import Readiness
+from shared.health_report import HealthReport
 from shared.heartbeat import Heartbeat
 
 _STARTING = Readiness(ready=False, why="it is starting")
@@ -23,7 +24,8 @@ _DRAINING = Readiness(ready=False, why="it was told to end, and drains")
 class Health:
     """The answers, as they are now."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, who: str) -> None:
+        self._who = who
         self.loop = Heartbeat()
         self.conductor = Heartbeat()
         self._lock = threading.Lock()
@@ -50,6 +52,16 @@ class Health:
     @property
     def readiness(self) -> Readiness:
         return _DRAINING if self._draining else self._seen
+
+    def report(self) -> HealthReport:
+        """Both answers, for a reader."""
+        live, readiness = self.live, self.readiness
+        return HealthReport(
+            who=self._who,
+            live=live,
+            ready=live and readiness.ready,
+            why=readiness.why if live else self.why_not_live,
+        )
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each change of readiness, on the thread that it came from."""

@@ -16,6 +16,7 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.storage.files import AppendFile, FileBlobs
 from coordinator.storage.listing import AUDIT_FILE, DATABASE_FILE
 from coordinator.storage.sql import SqlStore
+from shared.build import BuildInfo
 from shared.clock import Clock
 from shared.consortium import Consortium
 from shared.errors import AuditError, ConfigError
@@ -133,3 +134,16 @@ def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> It
         records = Records(store, blobs, audit, AuditProjection(file=file))
         records.catch_up()
         yield records
+
+
+def record_start(records: Records, credentials: Credentials, build: BuildInfo) -> None:
+    """The first entry of each run in the audit log."""
+    facts = {
+        "coordinator": credentials.tls.identity.uri,
+        "signing_sha256": str(credentials.signing.certificate.fingerprint),
+        "version": build.version,
+        "revision": build.revision,
+    }
+    entry = records.audit.entry("coordinator_started", facts)
+    records.store.append_audit(entry)
+    records.audit.accept(entry)

@@ -16,15 +16,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import structlog
 
-from participant.consent import Policy
-from participant.disk_use import TASK_LOGS, DiskKind, disk_use
+from participant.disk_use import TASK_LOGS
 from participant.health import DaemonHealth
 from participant.journal import SqliteJournal
 from participant.journal_file import JOURNAL_FILE
@@ -39,28 +36,26 @@ from participant.rpc.transfer import BulkChannels, Transfers
 from participant.sent import SentRecord
 from participant.settings import ParticipantSettings
 from participant.spool import Spool
-from participant.startup import Checked, check_identity, guest_of, lock_folder, proxies_to
+from participant.startup import Checked, check_identity, guest_of, lock_folder, policy_of, proxies_to
 from participant.status.noting import Noted
 from participant.status.pages import Sources, StatusPages
 from participant.status.snapshot import Look
 from participant.tasks.catalogue import task_definitions
 from participant.tasks.contract import TaskFailed
 from participant.tasks.runner import TaskRunner
+from participant.watching import Watching
 from participant.work import AsyncWork, Means
+from shared.beside import beside
 from shared.build import BuildInfo, build_info
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
-from shared.disk_use import DiskUse, keep_looking
 from shared.entropy import SystemEntropy
 from shared.errors import DurabilityUnknown, StorageError
-from shared.expiry import SIGNING, tls_ends
 from shared.exposition import metrics_routes
-from shared.health_report import HEALTH_PATH, health_route
-from shared.heartbeat import keep_beating
 from shared.http_answer import Routes
 from shared.ids import RoundKey, TaskName
-from shared.listeners import check_metrics, serve_metrics, serve_status
-from shared.pages.facts import About, own_certificates
+from shared.listeners import check_metrics, serve_listeners
+from shared.pages.facts import about_of
 from shared.service_manager import ServiceManager
 from shared.signals import when_told_to_end
 
@@ -100,7 +95,6 @@ class Daemon:
         self._build = build_info(environment=environment)
         self._metrics = metrics(build=self._build)
         self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        self._metrics.certificates({SIGNING: checked.signing.expires})
         self._bulk = BulkChannels(tls=settings.tls.paths, counter=self._metrics)
         folder = settings.participant.data_dir
         logs = folder / TASK_LOGS
@@ -116,11 +110,12 @@ class Daemon:
         self._doubt = take_into_use(self._journal, key)
         self._sent = SentRecord(folder, clock=clock)
         self._noted = Noted(following=self._metrics, clock=clock)
-        self._disk_sizes: Mapping[DiskKind, int] = {}
         self._work = AsyncWork(means=self._means(Spool(folder)), report=self._report, on_fatal=self._end_with)
         self._driver = Driver(
             around=Surroundings(
-                policy=self._policy(),
+                policy=policy_of(
+                    settings, tasks=self._tasks, consortium=consortium, journal_doubtful=self._doubt is not None
+                ),
                 journal=self._journal,
                 work=self._work,
                 observer=self._noted,
@@ -144,6 +139,7 @@ class Daemon:
             counter=self._metrics,
         )
         self._health = DaemonHealth(who=checked.tls.identity.uri, session=self._session)
+        self._watching = Watching(settings, signing=checked.signing, metrics=self._metrics, health=self._health)
         self._metrics.readiness(lambda: self._health.report().ready)
 
     async def run(self) -> None:
@@ -157,45 +153,34 @@ class Daemon:
             stopping.set()
 
         when_told_to_end(asked)
-        with self._listeners() as (metrics_at, status_at):
-            self._begin()
-            warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
-            looking = asyncio.create_task(self._look_around())
-            beating = asyncio.create_task(keep_beating(self._health.loop, self._metrics.loop_lag))
-            session = asyncio.create_task(self._session.run())
-            waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
-            log.info(
-                "participant_started", participant=self._settings.participant.id, version=self._build.version,
-                coordinators=list(self._settings.participant.coordinators), tasks=sorted(self._tasks),
-                metrics=metrics_at, status=status_at,
-            )  # fmt: skip
-            manager.ready()
-            try:
-                done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                if self._fatal in done:
-                    raise self._fatal.result()
-                if session in done:
-                    session.result()
-                for loading in warming:
-                    loading.cancel()
-                await self._finish(session)
-            finally:
-                for task in (*warming, looking, beating, *waits):
-                    task.cancel()
-                await asyncio.gather(*warming, looking, beating, *waits, return_exceptions=True)
-                await self._close()
-                log.info("participant_stopped", participant=self._settings.participant.id)
-
-    @contextmanager
-    def _listeners(self) -> Iterator[tuple[str, str]]:
-        """Metrics and status, for as long as this daemon runs; where each answers. Raises ConfigError."""
-        settings = self._settings
         metrics = metrics_routes(self._metrics.registry)
-        with (
-            serve_metrics(settings.metrics, metrics, consortium_ca=settings.tls.ca) as metrics_at,
-            serve_status(settings.status, self._status_routes(), wanted=settings.status_wanted) as status_at,
-        ):
-            yield metrics_at, status_at
+        with serve_listeners(self._settings, metrics=metrics, status=self._status_routes()) as (metrics_at, status_at):
+            self._begin()
+            async with beside(self._watching.beat(), self._watching.look_around()):
+                warming = [asyncio.create_task(self._warm(name)) for name in self._tasks]
+                session = asyncio.create_task(self._session.run())
+                waits: list[asyncio.Future[Any]] = [session, self._fatal, asyncio.create_task(stopping.wait())]
+                log.info(
+                    "participant_started", participant=self._settings.participant.id, version=self._build.version,
+                    coordinators=list(self._settings.participant.coordinators), tasks=sorted(self._tasks),
+                    metrics=metrics_at, status=status_at,
+                )  # fmt: skip
+                manager.ready()
+                try:
+                    done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    if self._fatal in done:
+                        raise self._fatal.result()
+                    if session in done:
+                        session.result()
+                    for loading in warming:
+                        loading.cancel()
+                    await self._finish(session)
+                finally:
+                    for task in (*warming, *waits):
+                        task.cancel()
+                    await asyncio.gather(*warming, *waits, return_exceptions=True)
+                    await self._close()
+                    log.info("participant_stopped", participant=self._settings.participant.id)
 
     def _status_routes(self) -> Routes:
         """What the status listener answers. Called on its threads."""
@@ -209,30 +194,25 @@ class Daemon:
             noted=self._noted,
             clock=self._clock,
         )
-        about = About(
-            who=settings.participant.id,
-            consortium=self._checked.tls.identity.consortium,
-            manifest=str(self._consortium.digest) if self._consortium is not None else "",
-            version=self._build.version,
-            revision=self._build.revision,
-            started_at=self._clock.now(),
-        )
         pages = StatusPages(
             Sources(
-                about=about,
+                about=about_of(
+                    self._checked.tls.identity, consortium=self._consortium, build=self._build, now=self._clock.now()
+                ),
                 look=look,
                 loop=asyncio.get_running_loop(),
                 clock=self._clock,
+                health=self._health.report,
                 policy=settings.policy,
                 consortium=self._consortium,
                 journal_doubt=self._doubt.detail if self._doubt is not None else "",
                 sent=self._sent,
-                certificates=own_certificates(settings.tls.paths, settings.signing.certificate),
+                certificates=self._watching.certificates,
                 data_dir=settings.participant.data_dir,
-                disk_sizes=lambda: self._disk_sizes,
+                disk_sizes=lambda: self._watching.disk_sizes,
             )
         )
-        return {**pages.routes, HEALTH_PATH: health_route(self._health.report)}
+        return pages.routes
 
     async def _finish(self, session: asyncio.Task[None]) -> None:
         """From the first signal to the end of the session."""
@@ -278,19 +258,6 @@ class Daemon:
                 "task_loaded", task=name, device=ready.device, note=ready.device_note or "", parameters=ready.parameters
             )
 
-    async def _look_around(self) -> None:
-        """At what nobody tells of when it changes."""
-        tls = self._settings.tls
-        certificates = partial(tls_ends, certificate=tls.certificate, ca=tls.ca)
-        await asyncio.gather(
-            keep_looking(partial(disk_use, self._settings.participant.data_dir), self._seen_on_disk),
-            keep_looking(certificates, self._metrics.certificates),
-        )
-
-    def _seen_on_disk(self, use: DiskUse[DiskKind]) -> None:
-        self._disk_sizes = use.sizes
-        self._metrics.disk(use)
-
     def _report(self, key: RoundKey, event: Event, quiet_until: float = 0.0) -> None:
         try:
             self._driver.report(key, event)
@@ -323,25 +290,6 @@ class Daemon:
             share_progress=self._settings.policy.share_progress,
             observer=self._metrics,
             sent=self._sent,
-        )
-
-    def _policy(self) -> Policy:
-        table = self._settings.policy
-        return Policy(
-            participant=self._settings.participant.id,
-            tasks=frozenset(self._tasks),
-            minimum_members=table.minimum_members,
-            allow_plain=table.allow_plain,
-            allowed_jobs=table.allowed_jobs,
-            max_deadline_s=table.max_deadline_s,
-            minimum_survivors=table.minimum_survivors,
-            minimum_colluding=None if table.minimum_colluding == "auto" else table.minimum_colluding,
-            allow_two_party=table.allow_two_party,
-            allow_no_collusion=table.allow_no_collusion,
-            approved_jobs=table.approved,
-            allowed_repeats=table.allowed_repeats,
-            consortium=self._consortium,
-            journal_doubtful=self._doubt is not None,
         )
 
     async def _close(self) -> None:

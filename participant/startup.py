@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from participant.consent import Policy
 from participant.rpc.opening import Credentials, Guest
 from participant.settings import ParticipantSettings
 from shared.build import BuildInfo
@@ -108,4 +109,27 @@ def guest_of(
         software=f"consilo {build.version}",
         clock=clock,
         entropy=SystemEntropy(),
+    )
+
+
+def policy_of(
+    settings: ParticipantSettings, *, tasks: Iterable[TaskName], consortium: Consortium | None, journal_doubtful: bool
+) -> Policy:
+    """What this silo takes part in, as its configuration says."""
+    table = settings.policy
+    return Policy(
+        participant=settings.participant.id,
+        tasks=frozenset(tasks),
+        minimum_members=table.minimum_members,
+        allow_plain=table.allow_plain,
+        allowed_jobs=table.allowed_jobs,
+        max_deadline_s=table.max_deadline_s,
+        minimum_survivors=table.minimum_survivors,
+        minimum_colluding=None if table.minimum_colluding == "auto" else table.minimum_colluding,
+        allow_two_party=table.allow_two_party,
+        allow_no_collusion=table.allow_no_collusion,
+        approved_jobs=table.approved,
+        allowed_repeats=table.allowed_repeats,
+        consortium=consortium,
+        journal_doubtful=journal_doubtful,
     )

@@ -16,6 +16,7 @@ from cryptography import x509
 from shared.certificates import issuer_of, read_authorities
 from shared.errors import ConfigError, IdentityError
 from shared.findings import Caution
+from shared.tls import TlsPaths
 
 RENEW_WITHIN = timedelta(days=7)  # TLS certificates live 30 days: a week is time for a request, a call and a restart
 REPLACE_WITHIN = timedelta(days=30)  # a new authority means new files for every member
@@ -50,31 +51,17 @@ def beginnings(files: Iterable[Path]) -> dict[str, datetime]:
     return found
 
 
-def tls_ends(*, certificate: Path, ca: Path) -> dict[str, datetime]:
-    """When the TLS certificate in its file ends, and the authority that issued it, as the files are now. Nothing while
-    one cannot be read, or they do not fit together: they are half replaced, or broken, of which others complain.
+def own_ends(tls: TlsPaths, *, signing: datetime) -> dict[str, datetime]:
+    """When what a daemon stands on ends: its TLS certificate and the authority that issued it, as the files are now,
+    and the signing certificate that it started with. Without the first two while one cannot be read, or they do not
+    fit together: they are half replaced, or broken, of which others complain.
     """
     try:
-        leaf = x509.load_pem_x509_certificate(certificate.read_bytes())
-        authority = issuer_of(leaf, read_authorities(ca.read_bytes()))
+        leaf = x509.load_pem_x509_certificate(tls.certificate.read_bytes())
+        authority = issuer_of(leaf, read_authorities(tls.ca.read_bytes()))
     except (OSError, ValueError, ConfigError, IdentityError):
-        return {}
-    return {TLS: leaf.not_valid_after_utc, CA: authority.not_valid_after_utc}
-
-
-def endings(files: Mapping[str, Path]) -> dict[str, datetime]:
-    """When the first of the certificates in each file ends, by the name under which the file is given. A file that
-    cannot be read is left out, as one is that is half replaced.
-    """
-    found: dict[str, datetime] = {}
-    for name, path in files.items():
-        try:
-            found[name] = min(
-                certificate.not_valid_after_utc for certificate in x509.load_pem_x509_certificates(path.read_bytes())
-            )
-        except (OSError, ValueError):
-            continue
-    return found
+        return {SIGNING: signing}
+    return {TLS: leaf.not_valid_after_utc, SIGNING: signing, CA: authority.not_valid_after_utc}
 
 
 def plausible(now: datetime, past: Mapping[str, datetime]) -> str:

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import structlog
 from pydantic import Field, model_validator
 
 from shared.certificates import fingerprint_of, read_authorities
-from shared.config import OFF, ListenerAddress, LocalPath, split_address
+from shared.config import OFF, ListenerAddress, LocalPath, TlsTable, split_address
 from shared.errors import ConfigError
 from shared.http_answer import HostRule, Routes, is_loopback_name
 from shared.http_server import check_can_listen, serve_http
@@ -127,6 +127,32 @@ def metrics_table(default: str) -> Any:
 def status_table(default: str) -> Any:
     """A field for [status] whose address is `default` unless the file says otherwise."""
     return Field(default=StatusTable(listen=default), description="Where the status page is, for this machine alone.")
+
+
+class Listens(Protocol):
+    """What is read here of either daemon's configuration."""
+
+    @property
+    def tls(self) -> TlsTable: ...
+
+    @property
+    def metrics(self) -> MetricsTable: ...
+
+    @property
+    def status(self) -> StatusTable: ...
+
+    @property
+    def status_wanted(self) -> bool: ...
+
+
+@contextmanager
+def serve_listeners(settings: Listens, *, metrics: Routes, status: Routes) -> Iterator[tuple[str, str]]:
+    """Both, while the body runs; where each answers, as below. Raises ConfigError."""
+    with (
+        serve_metrics(settings.metrics, metrics, consortium_ca=settings.tls.ca) as metrics_at,
+        serve_status(settings.status, status, wanted=settings.status_wanted) as status_at,
+    ):
+        yield metrics_at, status_at
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -20,14 +21,15 @@ from coordinator.status.attention import needs
 from coordinator.status.look import Look
 from shared.clock import Clock
 from shared.errors import FederationError, UnknownError
-from shared.health_report import HealthReport
-from shared.http_answer import HTML, JSON, Query, Reply, Routes
+from shared.health_report import HEALTH_PATH, HealthReport, health_route
+from shared.http_answer import JSON, Query, Reply, Routes
 from shared.identity import AllowlistFile
 from shared.ids import JobId, parse_job_id
 from shared.pages.chart import Chart, chart_of
 from shared.pages.facts import About, Attention, Certificate, Disk, certificates, disk, of_machine
 from shared.pages.remembered import Remembered
-from shared.pages.rendering import CSS, Frame, Link, Renderer, as_json, refresh_of, stylesheet
+from shared.pages.rendering import Link, as_json
+from shared.pages.site import Site
 
 ANSWER_S = 5.0  # the conductor does one thing after another, and the longest are writes to a slow disk
 ROUNDS_SHOWN = 50
@@ -56,7 +58,8 @@ class Sources:
     clock: Clock
     health: Callable[[], HealthReport]
     allowlist: AllowlistFile
-    certificates: Mapping[str, Path]
+    certificates: Callable[[], Mapping[str, datetime]]
+    """When our own end, as `shared.expiry.own_ends` tells it."""
     data_dir: Path
     disk_sizes: Callable[[], Mapping[DiskKind, int]]
 
@@ -80,8 +83,7 @@ class StatusPages:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._renderer = Renderer("coordinator.status")
-        self._style = stylesheet()
+        self._site = Site("coordinator", about=sources.about, links=LINKS, clock=sources.clock)
         self._overviews: Remembered[None, Overview] = Remembered(lambda _: self._overview(), clock=sources.clock)
         self._jobs: Remembered[JobId, snapshot.Job] = Remembered(self._job, clock=sources.clock)
         self._models: Remembered[None, tuple[snapshot.VersionLine, ...]] = Remembered(
@@ -96,31 +98,32 @@ class StatusPages:
             "/participants": self._guarded(self._participants_page),
             "/models": self._guarded(self._models_page),
             "/jobs/*": self._guarded(self._job_page),
-            "/style.css": lambda _: Reply(content_type=CSS, body=self._style),
+            "/style.css": self._site.style,
+            HEALTH_PATH: health_route(self._sources.health),
         }
 
     # --- pages --------------------------------------------------------------------------------------------------------
 
     def _federation_page(self, query: Query) -> Reply:
         overview = self._overviews.get(None)
-        return self._page("federation.html", "Federation", query, overview=overview)
+        return self._site.page("federation.html", "Federation", query, overview=overview)
 
     def _federation_json(self, _query: Query) -> Reply:
         return Reply(content_type=JSON, body=as_json(self._overviews.get(None)))
 
     def _participants_page(self, query: Query) -> Reply:
-        return self._page("participants.html", "Participants", query, overview=self._overviews.get(None))
+        return self._site.page("participants.html", "Participants", query, overview=self._overviews.get(None))
 
     def _models_page(self, query: Query) -> Reply:
         every = self._models.get(None)
-        return self._page(
+        return self._site.page(
             "models.html", "Models", query, versions=every[:VERSIONS_SHOWN], more=max(0, len(every) - VERSIONS_SHOWN)
         )
 
     def _job_page(self, query: Query) -> Reply:
         job = self._find(query.rest.removesuffix(_JSON_SUFFIX))
         if job is None:
-            return self._page(
+            return self._site.page(
                 "trouble.html",
                 "No such job",
                 query,
@@ -131,7 +134,7 @@ class StatusPages:
             return Reply(content_type=JSON, body=as_json(job))
         whole = query.parameters.get("rounds") == "all"
         rounds = job.rounds if whole else job.rounds[-ROUNDS_SHOWN:]
-        return self._page(
+        return self._site.page(
             "job.html",
             job.line.job,
             query,
@@ -153,20 +156,6 @@ class StatusPages:
         except UnknownError:
             return None
 
-    def _page(self, template: str, title: str, query: Query, *, status: int = HTTPStatus.OK, **values: object) -> Reply:
-        about = self._sources.about
-        frame = Frame(
-            title=title,
-            side="coordinator",
-            who=about.who,
-            version=about.version,
-            path=query.path,
-            taken_at=self._sources.clock.now(),
-            links=LINKS,
-            refresh_s=refresh_of(query.parameters),
-        )
-        return Reply(status=status, content_type=HTML, body=self._renderer.page(template, frame, **values))
-
     def _guarded(self, show: Callable[[Query], Reply]) -> Callable[[Query], Reply]:
         """A page that says what is wrong, where the conductor or its records do not answer."""
 
@@ -179,7 +168,7 @@ class StatusPages:
                 )
             except FederationError as error:
                 said = f"The records cannot be read now: {error}"
-            return self._page("trouble.html", "No answer", query, status=HTTPStatus.SERVICE_UNAVAILABLE, said=said)
+            return self._site.page("trouble.html", "No answer", query, status=HTTPStatus.SERVICE_UNAVAILABLE, said=said)
 
         return guarded
 
@@ -198,7 +187,7 @@ class StatusPages:
         sources = self._sources
         health = sources.health()
         federation = snapshot.federation(self._asked(sources.look.federation), allowed=sources.allowlist.participants())
-        ends = certificates(sources.certificates, federation.at)
+        ends = certificates(sources.certificates(), federation.at)
         room = disk(sources.data_dir, sources.disk_sizes().items())
         found = needs(federation, health, allowlist=sources.allowlist.problem)
         return Overview(

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
@@ -22,10 +23,12 @@ from participant.status.snapshot import Look, Silo
 from shared.clock import Clock
 from shared.consortium import Consortium
 from shared.errors import FederationError
-from shared.http_answer import HTML, JSON, Query, Reply, Routes
+from shared.health_report import HEALTH_PATH, HealthReport, health_route
+from shared.http_answer import JSON, Query, Reply, Routes
 from shared.pages.facts import BAD, WARN, About, Attention, Certificate, Disk, certificates, disk, of_machine
 from shared.pages.remembered import Remembered
-from shared.pages.rendering import CSS, Frame, Link, Renderer, as_json, refresh_of, stylesheet
+from shared.pages.rendering import Link, as_json
+from shared.pages.site import Site
 
 ANSWER_S = 5.0
 SENT_SHOWN = 50
@@ -42,12 +45,14 @@ class Sources:
     look: Look
     loop: asyncio.AbstractEventLoop
     clock: Clock
+    health: Callable[[], HealthReport]
     policy: PolicyTable
     consortium: Consortium | None
     journal_doubt: str
     """Why the journal is not believed, and every plan declined; empty for one that is."""
     sent: SentRecord
-    certificates: Mapping[str, Path]
+    certificates: Callable[[], Mapping[str, datetime]]
+    """When our own end, as `shared.expiry.own_ends` tells it."""
     data_dir: Path
     disk_sizes: Callable[[], Mapping[DiskKind, int]]
 
@@ -71,8 +76,7 @@ class StatusPages:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._renderer = Renderer("participant.status")
-        self._style = stylesheet()
+        self._site = Site("participant", about=sources.about, links=LINKS, clock=sources.clock)
         self._overviews: Remembered[None, Overview] = Remembered(lambda _: self._overview(), clock=sources.clock)
 
     @property
@@ -82,7 +86,8 @@ class StatusPages:
             "/sent": self._shown("sent.html", "What left"),
             "/allowed": self._shown("allowed.html", "What is allowed"),
             "/status.json": self._json,
-            "/style.css": lambda _: Reply(content_type=CSS, body=self._style),
+            "/style.css": self._site.style,
+            HEALTH_PATH: health_route(self._sources.health),
         }
 
     def _shown(self, template: str, title: str) -> Callable[[Query], Reply]:
@@ -90,10 +95,10 @@ class StatusPages:
             try:
                 overview = self._overviews.get(None)
             except (TimeoutError, FederationError) as error:
-                return self._page(
+                return self._site.page(
                     "trouble.html", "No answer", query, status=HTTPStatus.SERVICE_UNAVAILABLE, said=_why(error)
                 )
-            return self._page(template, title, query, overview=overview)
+            return self._site.page(template, title, query, overview=overview)
 
         return show
 
@@ -103,24 +108,10 @@ class StatusPages:
         except (TimeoutError, FederationError) as error:
             return Reply(status=HTTPStatus.SERVICE_UNAVAILABLE, content_type=JSON, body=as_json({"error": _why(error)}))
 
-    def _page(self, template: str, title: str, query: Query, *, status: int = HTTPStatus.OK, **values: object) -> Reply:
-        about = self._sources.about
-        frame = Frame(
-            title=title,
-            side="participant",
-            who=about.who,
-            version=about.version,
-            path=query.path,
-            taken_at=self._sources.clock.now(),
-            links=LINKS,
-            refresh_s=refresh_of(query.parameters),
-        )
-        return Reply(status=status, content_type=HTML, body=self._renderer.page(template, frame, **values))
-
     def _overview(self) -> Overview:
         sources = self._sources
         silo = self._asked(sources.look.silo)
-        ends = certificates(sources.certificates, silo.at)
+        ends = certificates(sources.certificates(), silo.at)
         room = disk(sources.data_dir, sources.disk_sizes().items())
         return Overview(
             about=sources.about,

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from shared.expiry import AUTHORITY, RENEW_WITHIN, REPLACE_WITHIN, endings
-from shared.tls import TlsPaths
+from shared.build import BuildInfo
+from shared.consortium import Consortium
+from shared.expiry import AUTHORITY, CA, RENEW_WITHIN, REPLACE_WITHIN, SIGNING, TLS
+from shared.identity import Identity
 
 LOW_SHARE = 0.05
 LOW_BYTES = 2_000_000_000  # whichever comes first: a round needs room for its updates and a version
 BAD = "bad"
 WARN = "warn"
+_SAID = {TLS: "TLS", SIGNING: "signing", CA: AUTHORITY}  # as `check` does
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +66,26 @@ class Disk:
     low: bool
 
 
-def own_certificates(tls: TlsPaths, signing: Path) -> Mapping[str, Path]:
-    """Which files, by the names that `check` gives them."""
-    return {"TLS": tls.certificate, "signing": signing, AUTHORITY: tls.ca}
+def about_of(identity: Identity, *, consortium: Consortium | None, build: BuildInfo, now: datetime) -> About:
+    """A process that started now."""
+    return About(
+        who=identity.name,
+        consortium=identity.consortium,
+        manifest=str(consortium.digest) if consortium is not None else "",
+        version=build.version,
+        revision=build.revision,
+        started_at=now,
+    )
 
 
-def certificates(files: Mapping[str, Path], now: datetime) -> tuple[Certificate, ...]:
-    """As the files are now, so that a renewal shows at once. One that cannot be read is left out."""
+def certificates(ends: Mapping[str, datetime], now: datetime) -> tuple[Certificate, ...]:
+    """Those that are known to end some time, by the names that metrics have for them."""
     made = []
-    for name, ends in endings(files).items():
-        left = ends - now
-        within = REPLACE_WITHIN if name == AUTHORITY else RENEW_WITHIN
-        level = BAD if ends <= now else WARN if left < within else ""
-        made.append(Certificate(name, ends, left.days, level))
+    for name, end in ends.items():
+        left = end - now
+        within = REPLACE_WITHIN if name == CA else RENEW_WITHIN
+        level = BAD if end <= now else WARN if left < within else ""
+        made.append(Certificate(_SAID[name], end, left.days, level))
     return tuple(made)
 
 

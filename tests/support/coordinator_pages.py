@@ -79,7 +79,7 @@ class Pages:
                 clock=clock,
                 health=lambda: health,
                 allowlist=self.allowlist,
-                certificates={},
+                certificates=dict,
                 data_dir=folder,
                 disk_sizes=dict,
             )

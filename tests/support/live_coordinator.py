@@ -178,7 +178,7 @@ async def live_coordinator(
         operations = OperationsService(
             desk=conductor.desk, thread=thread, store=store, blobs=blobs, frames=frames, threads=threads
         )
-        health = Health()
+        health = Health(who="spiffe://hearts.example/coordinator/coordinator")
         health_service = HealthService(health)
         server = CoordinatorServer(
             services={

@@ -24,7 +24,7 @@ from shared import errors
 from shared.build import BuildInfo
 from shared.clock import ManualClock
 from shared.disk_use import DiskUse
-from shared.expiry import tls_ends
+from shared.expiry import own_ends
 from shared.exposition import metrics_routes
 from shared.http_answer import HostRule
 from shared.http_server import serve_http
@@ -300,7 +300,7 @@ def test_a_certificate_that_is_replaced_is_seen_at_the_next_look(metrics: Coordi
     new = Consortium(tmp_path / "new", now=datetime.now(UTC) + timedelta(days=3)).coordinator()
 
     def look() -> list[float | None]:
-        metrics.certificates(tls_ends(certificate=old.tls.certificate, ca=old.tls.ca))
+        metrics.certificates(own_ends(old.tls, signing=datetime.now(UTC)))
         return [_value(metrics, "certificate_not_after_time_seconds", certificate=name) for name in ("tls", "ca")]
 
     before = look()

@@ -17,6 +17,7 @@ from shared.ids import JobId, ParticipantId, TaskName
 from tests.support.rounds import MEMBERS, TASK, make_spec
 
 QUORUM = 3
+WHO = "spiffe://hearts.example/coordinator/coordinator"
 
 
 def _job(name: str = "heart-1", **changed: object) -> Candidate:
@@ -67,7 +68,7 @@ def test_jobs_behind_the_next_one_are_not_asked() -> None:
 
 
 def test_draining_is_never_ready_and_live_to_the_end() -> None:
-    health = Health()
+    health = Health(who=WHO)
     changes = [health.readiness.ready]
     health.listen(lambda: changes.append(health.readiness.ready))
     health.see(Readiness(ready=True, why=""))
@@ -81,7 +82,7 @@ def test_draining_is_never_ready_and_live_to_the_end() -> None:
 
 @pytest.mark.parametrize(("hanging", "named"), [("loop", "the event loop"), ("conductor", "the conductor's thread")])
 def test_live_is_what_goes_on(hanging: str, named: str) -> None:
-    health, now = Health(), [0.0]
+    health, now = Health(who=WHO), [0.0]
     health.loop, health.conductor = Heartbeat(monotonic=lambda: now[0]), Heartbeat(monotonic=lambda: now[0])
     now[0] = heartbeat.ALIVE_S - 1
     going_on = health.conductor if hanging == "loop" else health.loop

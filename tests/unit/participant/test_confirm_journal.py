@@ -169,7 +169,7 @@ def test_a_daemon_with_a_doubtful_journal_says_so_loudly_and_takes_part_in_nothi
     daemon, logs = asyncio.run(begun(silo))
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("journal_doubtful", "error")]
     assert "confirm-journal" in logs[0]["advice"]
-    assert daemon._policy().journal_doubtful
+    assert daemon._driver._around.policy.journal_doubtful
     assert daemon._driver.open_rounds == ()
     assert silo.journal().open_rounds() != [], "what it holds is kept, for the person who looks"
 
@@ -177,7 +177,7 @@ def test_a_daemon_with_a_doubtful_journal_says_so_loudly_and_takes_part_in_nothi
 def test_a_daemon_with_its_own_journal_goes_on(silo: Silo) -> None:
     daemon, logs = asyncio.run(begun(silo))
     assert logs == []
-    assert not daemon._policy().journal_doubtful
+    assert not daemon._driver._around.policy.journal_doubtful
 
 
 def test_check_says_how_much_room_is_free_and_warns_below_what_the_daemon_leaves(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ConfigError
-from shared.expiry import AUTHORITY, beginnings, endings, lifetimes, plausible
+from shared.expiry import AUTHORITY, CA, CERTIFICATES, SIGNING, TLS, beginnings, lifetimes, own_ends, plausible
 from shared.findings import Caution
 from tests.support.credentials import Consortium
 
@@ -54,11 +54,16 @@ def test_certificates_say_when_they_begin(tmp_path: Path) -> None:
     assert all(NOW - timedelta(hours=1) < begins <= NOW for begins in found.values())
 
 
-def test_certificates_say_when_they_end_and_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
-    tls = Consortium(tmp_path, now=NOW).participant("hospital-a").tls
-    found = endings({"TLS": tls.certificate, "authority": tls.ca, "gone": tmp_path / "none", "no certificate": tls.key})
-    assert list(found) == ["TLS", "authority"]
-    assert NOW < found["TLS"] < found["authority"]
-    both = tmp_path / "both.pem"
-    both.write_bytes(tls.ca.read_bytes() + tls.certificate.read_bytes())
-    assert endings({"both": both})["both"] == found["TLS"], "the first that ends"
+def test_a_daemon_knows_when_what_it_stands_on_ends(tmp_path: Path) -> None:
+    consortium, signing = Consortium(tmp_path / "ours", now=NOW), in_days(300)
+    tls = consortium.participant("hospital-a").tls
+    found = own_ends(tls, signing=signing)
+    assert list(found) == list(CERTIFICATES)
+    assert NOW < found[TLS] < found[SIGNING] == signing < found[CA]
+    successor = Consortium(tmp_path / "next", now=in_days(-1)).participant("hospital-a").tls
+    tls.ca.write_bytes(successor.ca.read_bytes() + tls.ca.read_bytes())
+    assert own_ends(tls, signing=signing) == found, "of several authorities, the one that issued the certificate"
+    tls.ca.write_bytes(successor.ca.read_bytes())
+    assert own_ends(tls, signing=signing) == {SIGNING: signing}, "half replaced"
+    tls.certificate.unlink()
+    assert own_ends(tls, signing=signing) == {SIGNING: signing}

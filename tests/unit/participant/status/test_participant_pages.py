@@ -22,6 +22,8 @@ from participant.status.policy import policy_words
 from participant.status.snapshot import Approved, JobOnRecord, Running, Session, Silo, Task
 from shared.clock import ManualClock
 from shared.errors import StorageError
+from shared.expiry import own_ends
+from shared.health_report import HealthReport
 from shared.http_answer import Query, Reply
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, RoundKey, RoundNumber
 from shared.pages.facts import About, certificates
@@ -31,6 +33,7 @@ from tests.support.rounds import MANIFEST
 from tests.support.status_html import HOSTILE, Page, assert_harmless, page_of
 
 NOW = datetime(2026, 11, 29, 15, tzinfo=UTC)
+WELL = HealthReport(who="hospital-a", live=True, ready=True, why="")
 ABOUT = About("hospital-a", "hearts.example", "ab" * 32, "0.2.0", "1234", NOW - timedelta(hours=2))
 OPEN = Session(
     True, "c.example:8443", ("c.example:8443",), NOW - timedelta(minutes=5), 300.0, "consilo 0.2.0", None, "", 0
@@ -87,11 +90,12 @@ class Shown:
             "look": self.look,
             "loop": loop,
             "clock": self.clock,
+            "health": lambda: WELL,
             "policy": PolicyTable(),
             "consortium": None,
             "journal_doubt": "",
             "sent": self.sent,
-            "certificates": {},
+            "certificates": dict,
             "data_dir": folder,
             "disk_sizes": dict,
         }
@@ -277,16 +281,13 @@ def test_a_journal_that_cannot_be_read_and_a_loop_that_hangs(
 
 
 def test_certificates_and_what_is_said_of_them(show: Callable[..., Shown], tmp_path: Path) -> None:
-    silo_certificates = Consortium(tmp_path / "pki").participant("hospital-a")
-    files = {
-        "TLS": silo_certificates.tls.certificate,
-        "authority": silo_certificates.tls.ca,
-        "gone": tmp_path / "none.pem",
-    }
-    (tls, authority) = certificates(files, datetime.now(UTC))
-    assert (tls.name, tls.level, authority.level) == ("TLS", "", "")
-    soon = certificates(files, tls.ends - timedelta(days=3))
+    silo = Consortium(tmp_path / "pki").participant("hospital-a")
+    ends = own_ends(silo.tls, signing=datetime.now(UTC) + timedelta(days=300))
+    (tls, signing, authority) = certificates(ends, datetime.now(UTC))
+    assert [each.name for each in (tls, signing, authority)] == ["TLS", "signing", "authority"]
+    assert (tls.level, signing.level, authority.level) == ("", "", "")
+    soon = certificates(ends, tls.ends - timedelta(days=3))
     assert (soon[0].days_left, soon[0].level) == (3, "warn")
-    assert certificates(files, tls.ends)[0].level == "bad"
-    shown = show(replace(QUIET, at=tls.ends - timedelta(days=3)), certificates=files)
+    assert certificates(ends, tls.ends)[0].level == "bad"
+    shown = show(replace(QUIET, at=tls.ends - timedelta(days=3)), certificates=lambda: ends)
     assert f"The TLS certificate ends on {tls.ends:%Y-%m-%d}: 3 days left" in shown.page("/").text

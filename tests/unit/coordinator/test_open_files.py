@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from coordinator.app import raise_open_files
+from coordinator.open_files import raise_open_files
 
 
 def test_as_many_files_as_the_machine_allows_may_be_open() -> None:
