@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -32,14 +31,10 @@ import structlog
 from coordinator.conducting import ConductorThread
 from coordinator.conductor import Conductor
 from coordinator.ending import end_at_once, end_of_bug, end_with_threads, shut_down
-from coordinator.fold_thread import FoldThread
 from coordinator.health import Health
-from coordinator.intake import Intake
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.open_files import raise_open_files
-from coordinator.round.surroundings import Surroundings
-from coordinator.round.transition import V
-from coordinator.round_log import RoundLog
+from coordinator.rounds import Rounds, rounds_of
 from coordinator.rpc.authorization import Wall
 from coordinator.rpc.opening import Host, SessionTimes
 from coordinator.rpc.server import CoordinatorServer
@@ -67,16 +62,13 @@ from shared.entropy import SystemEntropy
 from shared.errors import FederationError
 from shared.exposition import metrics_routes
 from shared.http_answer import Routes
-from shared.identity import AllowlistFile, Identity, Role
-from shared.ids import ParticipantId
+from shared.identity import AllowlistFile
 from shared.listeners import check_metrics, serve_listeners
 from shared.log import SecretGuard, configure_logging
 from shared.log_sink import keep_stderr_going
 from shared.pages.facts import about_of
-from shared.protocol.messages import Sealed
 from shared.service_manager import ServiceManager
 from shared.signals import when_told_to_end
-from shared.wire.sealed import seal
 
 TRANSFER_THREADS = 8
 DRAIN_S = 2.0
@@ -192,7 +184,18 @@ class _Process:
         )
         threads = CountedThreads(TRANSFER_THREADS, name="transfer")
         sessions = Sessions(loop=loop, counter=self._metrics)
-        conductor, folds, intake = self._conductor(thread, sessions)
+        rounds = rounds_of(
+            thread=thread,
+            sessions=sessions,
+            records=self._records,
+            settings=self._settings,
+            credentials=self._credentials,
+            consortium=self._consortium,
+            allowlist=self._allowlist,
+            clock=self._clock,
+            observer=self._metrics,
+        )
+        conductor = rounds.conductor
         record_start(self._records, self._credentials, self._build)
         conductor.start()
         self._health.see(conductor.readiness)
@@ -200,8 +203,8 @@ class _Process:
         self._follow_jobs(conductor, thread)
         thread.start(conductor)
         try:
-            self._metrics.saturation(conductor=thread, folds=folds, threads=threads, calls=self._wall)
-            served = self._services(conductor, thread, intake, sessions, threads)
+            self._metrics.saturation(conductor=thread, folds=rounds.folds, threads=threads, calls=self._wall)
+            served = self._services(rounds, thread, sessions, threads)
             server = server_of(served, wall=self._wall, settings=self._settings)
             with ExitStack() as serving:
                 self._health.begin()
@@ -216,7 +219,7 @@ class _Process:
         finally:
             ended = [
                 thread.close(wait_s=THREAD_END_S),
-                folds.close(wait_s=FOLD_END_S),
+                rounds.folds.close(wait_s=FOLD_END_S),
                 shut_down(threads, wait_s=TRANSFER_END_S),
             ]
             _log.info("coordinator_stopped", threads_ended=all(ended))
@@ -230,58 +233,18 @@ class _Process:
         served.health.end()
         await server.stop(grace_s=GRACE_S)
 
-    def _conductor(self, thread: ConductorThread, sessions: Sessions) -> tuple[Conductor, FoldThread, Intake]:
-        records, key = self._records, self._credentials.signing.key
-        conductor: Conductor
-
-        folds = FoldThread(
-            blobs=records.blobs,
-            report=lambda round_key, outcome: thread.post(conductor.fold_ended, round_key, outcome),
-            on_unknown=end_at_once,
-        )
-        intake = Intake(records.blobs)
-
-        def sealed(value: V, /) -> Sealed[V]:
-            return seal(value, signer=key, index=0)
-
-        around = Surroundings(
-            store=records.store,
-            audit=records.audit,
-            outbox=sessions,
-            folds=folds,
-            seal=sealed,
-            clock=self._clock,
-            observer=RoundLog(following=self._metrics),
-        )
-        conductor = Conductor(
-            around=around,
-            blobs=records.blobs,
-            intake=intake,
-            signer=key,
-            consortium=self._consortium,
-            keep_versions=self._settings.retention.keep_versions,
-            kept_out=self._kept_out,
-        )
-        return conductor, folds, intake
-
-    def _kept_out(self, participants: Sequence[ParticipantId]) -> Sequence[ParticipantId]:
-        consortium = self._credentials.tls.identity.consortium
-        named = {Identity(consortium, Role.PARTICIPANT, participant): participant for participant in participants}
-        return [named[identity] for identity in self._allowlist.lacking(named)]
-
     def _services(
         self,
-        conductor: Conductor,
+        rounds: Rounds,
         thread: ConductorThread,
-        intake: Intake,
         sessions: Sessions,
         threads: CountedThreads,
     ) -> Services:
         signing = self._credentials.signing
         return services(
-            conductor=conductor,
+            conductor=rounds.conductor,
             thread=thread,
-            intake=intake,
+            intake=rounds.intake,
             sessions=sessions,
             threads=threads,
             records=self._records,
