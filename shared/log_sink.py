@@ -3,7 +3,8 @@
 A pipe that is full and that nobody reads blocks a write for ever, and one whose reader is gone refuses it; so does a
 disk that is full behind a file. None of that is a reason to hold up a round, or an end that was asked for. So a write
 waits for a reader `PATIENCE_S` in each minute altogether, however many lines there are, and what cannot be written then
-is lost and counted. The next line that is written says so (`lines_lost`, since the start).
+is lost and counted. The next line that is written says so (`lines_lost`, since the start), and a
+metric does.
 
 A line is handed to the kernel before the call that logs it returns, as without this: the last words before a crash are
 out. A reader that is only slow gets every line, as long as it is not slower than the patience of a minute.
@@ -61,6 +62,11 @@ class LogSink(io.FileIO):
                 self._told = max(self._told, self._telling)
         return len(text)
 
+    @property
+    def lost(self) -> int:
+        """How many lines, since the start. Any thread."""
+        return self._lost
+
     def say_lost(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """The processor that says how many lines were lost, in every event until one is written that says it."""
         if self._lost != self._told:
@@ -105,3 +111,9 @@ def sink_of(stream: TextIO) -> LogSink | None:
     """The one under a stream, where there is one."""
     raw: object = getattr(stream, "buffer", None)
     return raw if isinstance(raw, LogSink) else None
+
+
+def lines_lost() -> int:
+    """Of this process's standard error, since the start; 0 where no sink was put under it."""
+    sink = None if sys.stderr is None else sink_of(sys.stderr)
+    return 0 if sink is None else sink.lost

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from coordinator.disk_use import DiskKind
 from coordinator.rpc.authorization import MATRIX, TooMuch
+from shared import process_metrics
 from shared.errors import (
     AuditError,
     ConfigError,
@@ -22,8 +23,7 @@ from shared.errors import (
     UnreachableError,
     WireError,
 )
-from shared.expiry import CERTIFICATES
-from shared.metrics import LAG_SECONDS, Kind, Label, Metric, counter, gauge, histogram
+from shared.metrics import Label, Metric, counter, gauge, histogram
 from shared.reasons import AbortReason, DropReason, JobState, Purpose, RefusalReason
 
 PREFIX = "consilo_coordinator"
@@ -62,7 +62,7 @@ _OUTCOME = Label("outcome", (COMMITTED, ABORTED))
 
 # --- this process ---------------------------------------------------------------------------------------------------
 
-BUILD = Metric("build", Kind.INFO, "Version, revision and Python of this process.")
+BUILD = process_metrics.BUILD
 READY = gauge(
     "ready",
     "1 while rounds can go on: the quorum of the open job is connected, or somebody is where there is no job.",
@@ -163,35 +163,25 @@ SENT_BYTES = counter("sent_bytes", "Bulk bytes sent.", Label("kind", (MODEL,)))
 
 # --- saturation -----------------------------------------------------------------------------------------------------
 
-EVENT_LOOP_LAG = histogram(
-    "event_loop_lag_seconds", "How late the event loop woke from a sleep of a second, once a second.",
-    buckets=LAG_SECONDS,
-)  # fmt: skip
+EVENT_LOOP_LAG = process_metrics.EVENT_LOOP_LAG
 CONDUCTOR_WAITING = gauge("conductor_waiting", "Pieces of work that wait for the conductor's thread.", read=True)
 CONDUCTOR_BUSY = counter("conductor_busy_seconds", "How long the conductor's thread worked.", read=True)
 FOLD_BUSY = counter("fold_busy_seconds", "How long the thread that adds updates worked.", read=True)
 TRANSFER_THREADS = gauge("transfer_threads", "Threads that read and write bulk bytes.", read=True)
 TRANSFER_THREADS_BUSY = gauge("transfer_threads_busy", "How many of these have work now.", read=True)
 
-# --- records, certificates, disk --------------------------------------------------------------------------------------
+# --- records, certificates, log, disk ---------------------------------------------------------------------------------
 
 AUDIT_ENTRIES = gauge("audit_entries", "Entries of the audit log.", read=True)
 AUDIT_PUBLISHED = gauge(
     "audit_published_entries", "How many of these are in the file audit.log, which follows.", read=True
 )
 AUDIT_HEAD_TIME = gauge("audit_head_time_seconds", "Unix time of the last entry.", read=True)
-CERTIFICATE_END = gauge(
-    "certificate_not_after_time_seconds",
-    "Unix time at which a certificate ends.",
-    Label(
-        "certificate",
-        CERTIFICATES,
-        said="tls (the file), signing (the one that this process started with), ca (the authority that issued tls)",
-    ),
-)
+CERTIFICATE_END = process_metrics.CERTIFICATE_END
 LOG_SECRETS_REFUSED = gauge(
     "log_secrets_refused", "Secrets that were about to be logged. Anything but 0 is a bug to report.", read=True
 )
+LOG_LINES_LOST = process_metrics.LOG_LINES_LOST
 DISK = gauge(
     "disk_bytes",
     "What the data folder has, by kind.",
@@ -199,7 +189,7 @@ DISK = gauge(
     page="What the data folder has, by kind ([guide](guide-operator.md#what-lies-on-the-disk)).",
 )
 DISK_FREE = gauge("disk_free_bytes", "What is free for this user on the disk of the data folder.", read=True)
-DISK_SIZE = gauge("disk_size_bytes", "The whole of that disk.", read=True)
+DISK_SIZE = process_metrics.DISK_SIZE
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """In the order in which they stand above."""

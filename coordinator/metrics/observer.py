@@ -14,9 +14,8 @@ from coordinator.round.phases import RoundState
 from coordinator.standings import Standings
 from shared.build import BuildInfo
 from shared.clock import Clock, SystemClock
-from shared.disk_use import DiskUse
 from shared.ids import ParticipantId, RoundKey
-from shared.metrics import Registered
+from shared.process_metrics import ProcessMetrics
 from shared.reasons import Purpose
 
 _CLOCK = SystemClock()
@@ -61,24 +60,24 @@ class Calls(Protocol):
     open_calls: int
 
 
-class CoordinatorMetrics:
+class CoordinatorMetrics(ProcessMetrics[DiskKind]):
     """Implements `Observer` of the driver and the counters of the rpc package."""
 
     def __init__(self, *, build: BuildInfo, clock: Clock = _CLOCK) -> None:
-        registered = self._registered = Registered(declared.METRICS, prefix=declared.PREFIX)
-        self.registry = registered.registry
-        registered.inform(
-            declared.BUILD, {"version": build.version, "revision": build.revision, "python": build.python}
+        super().__init__(
+            declared.METRICS,
+            prefix=declared.PREFIX,
+            build=build,
+            ready=declared.READY,
+            disk=declared.DISK,
+            disk_free=declared.DISK_FREE,
         )
-        registered.read(declared.READY, lambda: 0.0)
+        registered = self._registered
         self._rounds = RoundMetrics(registered, clock)
         self._jobs = JobMetrics(registered)
         self._sessions = SessionMetrics(registered, clock)
         self._received = registered.counter(declared.RECEIVED_BYTES)
         self._sent = registered.counter(declared.SENT_BYTES)
-        self._lag = registered.histogram(declared.EVENT_LOOP_LAG)
-        self._certificates = registered.gauge(declared.CERTIFICATE_END)
-        self._disk = registered.gauge(declared.DISK)
 
     # --- rounds and jobs: on the conductor's thread -------------------------------------------------------------------
 
@@ -121,32 +120,11 @@ class CoordinatorMetrics:
     def sent(self, kind: str, count: int) -> None:
         self._sent.labels(kind).inc(count)
 
-    def loop_lag(self, seconds: float) -> None:
-        """How late a sleep of a second woke."""
-        self._lag.observe(seconds)
-
-    # --- looked at once in a while ------------------------------------------------------------------------------------
-
-    def disk(self, use: DiskUse[DiskKind]) -> None:
-        for kind, size in use.sizes.items():
-            self._disk.labels(kind).set(size)
-        self._registered.read(declared.DISK_FREE, lambda: use.free)
-        self._registered.read(declared.DISK_SIZE, lambda: use.size)
-
-    def certificates(self, ends: Mapping[str, datetime]) -> None:
-        """When each ends; of one that cannot be read now, what was known stays."""
-        for certificate, end in ends.items():
-            self._certificates.labels(certificate).set(end.timestamp())
-
     # --- read at each scrape ------------------------------------------------------------------------------------------
 
     def log_values_refused(self, count: Callable[[], int]) -> None:
         """Follow the log guard's count of secrets that it stopped; it has to stay at zero."""
         self._registered.read(declared.LOG_SECRETS_REFUSED, count)
-
-    def readiness(self, ready: Callable[[], bool]) -> None:
-        """Follow whether rounds can go on."""
-        self._registered.read(declared.READY, lambda: float(ready()))
 
     def audit(self, log: AuditState, published: Callable[[], int]) -> None:
         """Follow the audit log, and how far the file that people read has come."""

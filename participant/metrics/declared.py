@@ -5,6 +5,7 @@ from __future__ import annotations
 from participant.disk_use import DiskKind
 from participant.round.ending import ALARMS
 from participant.rpc.counting import CONTROL, MODEL, UPDATE
+from shared import process_metrics
 from shared.errors import (
     ConfigError,
     ConflictError,
@@ -17,8 +18,7 @@ from shared.errors import (
     UnreachableError,
     WireError,
 )
-from shared.expiry import CERTIFICATES
-from shared.metrics import LAG_SECONDS, Kind, Label, Metric, counter, gauge, histogram
+from shared.metrics import Label, Metric, counter, gauge, histogram
 from shared.reasons import SAID_BY_PARTICIPANT, AttemptAbortReason, ConsentRule
 
 PREFIX = "consilo_participant"
@@ -54,7 +54,7 @@ def _names(errors: tuple[type[Exception], ...]) -> tuple[str, ...]:
 
 # --- this process ---------------------------------------------------------------------------------------------------
 
-BUILD = Metric("build", Kind.INFO, "Version, revision and Python of this process.")
+BUILD = process_metrics.BUILD
 READY = gauge(
     "ready", "1 while this silo can take part: a session is open, and the daemon was not told to end.", read=True
 )
@@ -136,21 +136,11 @@ LOCAL_METRIC = gauge(
     Label("half", (TRAIN, EVALUATE)),
 )
 
-# --- saturation, certificates, disk -----------------------------------------------------------------------------------
+# --- saturation, certificates, log, disk ------------------------------------------------------------------------------
 
-EVENT_LOOP_LAG = histogram(
-    "event_loop_lag_seconds", "How late the event loop woke from a sleep of a second, once a second.",
-    buckets=LAG_SECONDS,
-)  # fmt: skip
-CERTIFICATE_END = gauge(
-    "certificate_not_after_time_seconds",
-    "Unix time at which a certificate ends.",
-    Label(
-        "certificate",
-        CERTIFICATES,
-        said="tls (the file), signing (the one that this process started with), ca (the authority that issued tls)",
-    ),
-)
+EVENT_LOOP_LAG = process_metrics.EVENT_LOOP_LAG
+CERTIFICATE_END = process_metrics.CERTIFICATE_END
+LOG_LINES_LOST = process_metrics.LOG_LINES_LOST
 DISK = gauge(
     "disk_bytes",
     "What the data folder has, by kind.",
@@ -160,7 +150,7 @@ DISK = gauge(
 DISK_FREE = gauge(
     "disk_free_bytes", "What is free for this user on the disk of the data folder; 64 MiB are left free.", read=True
 )
-DISK_SIZE = gauge("disk_size_bytes", "The whole of that disk.", read=True)
+DISK_SIZE = process_metrics.DISK_SIZE
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """In the order in which they stand above."""

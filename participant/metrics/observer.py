@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-
 from participant.disk_use import DiskKind
 from participant.metrics import declared
 from participant.round.phases import Finished, Measured, Offer, Out, Ready, RoundState
 from shared.build import BuildInfo
 from shared.clock import Clock, SystemClock
-from shared.disk_use import DiskUse
 from shared.errors import FederationError, PeerError
 from shared.ids import RoundKey, TaskName
-from shared.metrics import JobSeries, Registered
+from shared.metrics import JobSeries
+from shared.process_metrics import ProcessMetrics
 from shared.protocol.messages import AnswerKind, AttemptAbort, AttemptAnswer, Decline, ParticipantMessage
 from shared.wire.sealed import reopen
 
 _CLOCK = SystemClock()
 
 
-class ParticipantMetrics:
+class ParticipantMetrics(ProcessMetrics[DiskKind]):
     """Implements the observers of the driver, of the session, of transfers and of work."""
 
     def __init__(self, *, build: BuildInfo, clock: Clock = _CLOCK) -> None:
-        registered = self._registered = Registered(declared.METRICS, prefix=declared.PREFIX)
-        self.registry = registered.registry
-        registered.inform(
-            declared.BUILD, {"version": build.version, "revision": build.revision, "python": build.python}
+        super().__init__(
+            declared.METRICS,
+            prefix=declared.PREFIX,
+            build=build,
+            ready=declared.READY,
+            disk=declared.DISK,
+            disk_free=declared.DISK_FREE,
         )
-        registered.read(declared.READY, lambda: 0.0)
+        registered = self._registered
         registered.read(declared.SESSION_START, lambda: self._session_since)
         self._clock = clock
         self._session_since: float | None = None
@@ -48,9 +48,6 @@ class ParticipantMetrics:
         self._training = registered.histogram(declared.TRAINING_DURATION)
         self._local = registered.gauge(declared.LOCAL_METRIC)
         self._tasks = registered.gauge(declared.TASK_AVAILABLE)
-        self._lag = registered.histogram(declared.EVENT_LOOP_LAG)
-        self._certificates = registered.gauge(declared.CERTIFICATE_END)
-        self._disk = registered.gauge(declared.DISK)
         self._phases: dict[RoundKey, str] = {}
         self._jobs = JobSeries(most=declared.JOBS_SHOWN_MAX)
 
@@ -123,24 +120,3 @@ class ParticipantMetrics:
 
     def task_loaded(self, name: TaskName, *, available: bool) -> None:
         self._tasks.labels(name).set(available)
-
-    # --- this process -------------------------------------------------------------------------------------------------
-
-    def readiness(self, ready: Callable[[], bool]) -> None:
-        """Follow whether this silo can take part."""
-        self._registered.read(declared.READY, lambda: float(ready()))
-
-    def loop_lag(self, seconds: float) -> None:
-        """How late a sleep of a second woke."""
-        self._lag.observe(seconds)
-
-    def certificates(self, ends: Mapping[str, datetime]) -> None:
-        """When each ends; of one that cannot be read now, what was known stays."""
-        for certificate, end in ends.items():
-            self._certificates.labels(certificate).set(end.timestamp())
-
-    def disk(self, use: DiskUse[DiskKind]) -> None:
-        for kind, size in use.sizes.items():
-            self._disk.labels(kind).set(size)
-        self._registered.read(declared.DISK_FREE, lambda: use.free)
-        self._registered.read(declared.DISK_SIZE, lambda: use.size)

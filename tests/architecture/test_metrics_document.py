@@ -1,4 +1,4 @@
-"""docs/metrics.md is what the declarations say, daemons register these and no others, and the guide asks for them."""
+"""docs/metrics.md is what the declarations say, daemons register these and no others, and documents ask for them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from participant.round.phases import RoundState
 from shared.build import build_info
 from shared.metrics import Kind, Metric
 from shared.reasons import AbortReason, DropReason
+from tests.support.declared import declared_samples
+from tests.support.promql import complaints
+from tests.support.queries import DOCUMENTS, all_queries, queries
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-GUIDE = (ROOT / "docs" / "guide-dashboards.md").read_text(encoding="utf-8")
+GUIDE = DOCUMENTS["guide-dashboards"]
+SAMPLES = declared_samples()
 BUILD = build_info(environment={})
 REGISTRIES = {
     "consilo_coordinator": CoordinatorMetrics(build=BUILD).registry,
@@ -32,29 +36,8 @@ DECLARED = {
     declared.PREFIX: declared.METRICS for declared in (coordinator.metrics.declared, participant.metrics.declared)
 }
 ALL = [(prefix, metric) for prefix, metrics in DECLARED.items() for metric in metrics]
-# How a query calls them: a counter has `_total` at its end, a histogram one of these three, an info `_info`.
-ENDINGS = {
-    Kind.COUNTER: ("_total",), Kind.HISTOGRAM: ("_bucket", "_sum", "_count"), Kind.INFO: ("_info",), Kind.GAUGE: ("",)
-}  # fmt: skip
-# Labels of Prometheus itself, and of a histogram's buckets.
-GIVEN = {"job", "instance", "le"}
 # Names that say a moment, or how often, or how much of what: by the conventions of Prometheus.
 UNITS = ("_seconds", "_bytes")
-
-
-def samples() -> dict[str, set[str]]:
-    """The labels of every sample that the code can expose, by the name that a query has for it."""
-    return {
-        f"{prefix}_{metric.name}{ending}": {label.name for label in metric.labels}
-        for prefix, metric in ALL
-        for ending in ENDINGS[metric.kind]
-    }
-
-
-def queries() -> list[str]:
-    """The queries of the guide; a line that begins with blanks goes on with the one before."""
-    blocks = re.findall(r"^```promql\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-    return [query for block in blocks for query in re.sub(r"\n +", " ", block).splitlines()]
 
 
 def test_the_document_is_what_the_declarations_say() -> None:
@@ -114,20 +97,16 @@ def test_phases_are_those_of_the_rounds() -> None:
     assert silo == set(participant.metrics.declared.PHASES)
 
 
-def test_the_guide_names_metrics_of_the_code() -> None:
-    named = set(re.findall(r"consilo_(?:coordinator|participant)_\w+", GUIDE))
-    assert named <= samples().keys()
-    assert len(queries()) > 20
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_names_metrics_of_the_code(document: str) -> None:
+    named = set(re.findall(r"consilo_(?:coordinator|participant)_\w*[a-z]\b", DOCUMENTS[document]))
+    assert named <= SAMPLES.keys()
+    assert len(queries(document)) > 15
 
 
-@pytest.mark.parametrize("query", queries())
-def test_a_query_of_the_guide_uses_labels_that_are_there(query: str) -> None:
-    names = re.findall(r"consilo_\w+", query)
-    known = set.union(GIVEN, *(samples()[name] for name in names))
-    for grouped in re.findall(r"\b(?:by|on) \(([^)]*)\)", query):
-        assert {label.strip() for label in grouped.split(",")} <= known
-    for name, matchers in re.findall(r"(consilo_\w+)\{([^}]*)\}", query):
-        assert set(re.findall(r"(\w+)\s*[!=]", matchers)) <= samples()[name]
+@pytest.mark.parametrize("query", all_queries().values(), ids=all_queries())
+def test_a_query_of_a_document_asks_for_what_is_there(query: str) -> None:
+    assert complaints(query, SAMPLES) == []
 
 
 @pytest.mark.parametrize(("heading", "reasons"), [("### 3", set(AbortReason)), ("### 5", set(DropReason))])

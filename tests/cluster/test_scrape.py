@@ -1,14 +1,20 @@
-"""What both sides of a live federation expose: every metric that they declare, and at the coordinator nothing of one
-silo's training.
+"""What both sides of a live federation expose: every metric that they declare, whatever a dashboard, a rule or a
+document asks for, and at the coordinator nothing of one silo's training.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import pytest
 
 import coordinator.metrics.declared
 import participant.metrics.declared
 from shared.metrics import Kind, Metric
+from tests.support.dashboards import FILES, expressions, read
+from tests.support.promql import OF_PROMETHEUS, asked, complaints
+from tests.support.queries import all_queries
+from tests.support.rules import rules, with_recorded
 from tests.support.scrape import SILOS, STOPS_IN_ROUND, WATCHED, Scrape, live_scrapes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -79,3 +85,42 @@ def test_the_coordinator_says_nothing_of_one_silos_training(scrapes: dict[str, S
     assert local
     assert WATCHED in SILOS
     assert not local & {value for series in ours.samples.values() for value in series.values()}
+
+
+def asked_for() -> dict[str, str]:
+    """Every expression of rules, dashboards and documents, by where it stands."""
+    found = {
+        f"{rule.get('alert') or rule['record']}, rule {number}": rule["expr"] for number, rule in enumerate(rules())
+    }
+    for path in FILES:
+        found |= {f"{path.stem}: {where}": expression for where, expression in expressions(read(path))}
+    return found | all_queries()
+
+
+ASKED_FOR = asked_for()
+
+
+def labels_of(*pages: Scrape) -> Mapping[str, frozenset[str]]:
+    """Of every sample its labels."""
+    return {name: frozenset(page.labels(name)) for page in pages for name in page.samples}
+
+
+def missed(samples: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
+    """What is asked for in vain, by who asks."""
+    known = with_recorded(dict(samples))
+    found = {where: complaints(expression, known) for where, expression in ASKED_FOR.items()}
+    return {where: said for where, said in found.items() if said}
+
+
+def test_all_that_is_asked_for_is_there(scrapes: dict[str, Scrape]) -> None:
+    assert missed(labels_of(*scrapes.values())) == {}
+
+
+def test_whatever_is_renamed_is_missed(scrapes: dict[str, Scrape]) -> None:
+    samples = labels_of(*scrapes.values())
+    names = {name for expression in ASKED_FOR.values() for name in asked(expression).selected} - OF_PROMETHEUS.keys()
+    in_scrapes = {name for name in names if not name.startswith(("job:", "instance:"))}
+    assert len(in_scrapes) > 60
+    for name in in_scrapes:
+        renamed = {f"{other}_renamed" if other == name else other: labels for other, labels in samples.items()}
+        assert f"no metric {name}" in {said for each in missed(renamed).values() for said in each}

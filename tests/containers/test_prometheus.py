@@ -17,8 +17,8 @@ from tests.cluster.tasks.regression_task import build
 from tests.containers.engine import awaited
 from tests.containers.prometheus import Prometheus, prometheus, scrape
 from tests.support.federation import Federation, job_spec, write_toml
-from tests.support.guide import queries
 from tests.support.http_peers import Scrapers
+from tests.support.queries import queries
 
 pytestmark = [pytest.mark.containers, pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -61,7 +61,7 @@ def test_plain_on_loopback_and_the_queries_of_the_guide(tmp_path: Path) -> None:
         await_the_rounds(found)
         (number,) = found.query("consilo_coordinator_round_number")
         assert number["job"] == "heart-1"  # and not the name of the scrape
-        asked = queries()
+        asked = queries("guide-dashboards")
         assert len(asked) > 20
         for query in asked:
             found.query(query)  # an HTTPError for one that Prometheus does not take

@@ -12,13 +12,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pytest
 
+from coordinator.metrics import CoordinatorMetrics
+from participant.metrics import ParticipantMetrics
 from shared import log_sink
-from shared.log_sink import REFILL_S, LogSink
+from shared.build import build_info
+from shared.log_sink import REFILL_S, LogSink, lines_lost
 
+BUILD = build_info(environment={})
 PIPE_BYTES = 16384
 LINE = "x" * 999 + "\n"
 LONG = "y" * (2 * PIPE_BYTES) + "\n"
@@ -141,6 +145,18 @@ def test_a_full_disk_is_no_error() -> None:
         sink = LogSink(full.fileno())
         assert sink.write(LINE.encode()) == len(LINE)
         assert sink.say_lost(None, "info", {})["lines_lost"] == 1
+
+
+def test_a_process_counts_what_its_own_standard_error_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        assert lines_lost() == 0, "no sink, no count"
+        sink = cast("BinaryIO", LogSink(full.fileno()))
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(sink, write_through=True))
+        sys.stderr.write(2 * LINE)
+        assert lines_lost() == 2
+        for metrics in (CoordinatorMetrics(build=BUILD), ParticipantMetrics(build=BUILD)):
+            samples = {sample.name: sample.value for family in metrics.registry.collect() for sample in family.samples}
+            assert [value for name, value in samples.items() if name.endswith("log_lines_lost_total")] == [2]
 
 
 PROGRAM = """
