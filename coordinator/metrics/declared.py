@@ -199,7 +199,7 @@ DISK = gauge(
     page="What the data folder has, by kind ([guide](guide-operator.md#what-lies-on-the-disk)).",
 )
 DISK_FREE = gauge("disk_free_bytes", "What is free for this user on the disk of the data folder.", read=True)
-DISK_SIZE = gauge("disk_size_bytes", "The whole of that disk.", read=True)
+DISK_SIZE = gauge("disk_size_bytes", "The whole of that disk, without what its file system keeps for others.", read=True)
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """In the order in which they stand above."""

@@ -160,7 +160,7 @@ DISK = gauge(
 DISK_FREE = gauge(
     "disk_free_bytes", "What is free for this user on the disk of the data folder; 64 MiB are left free.", read=True
 )
-DISK_SIZE = gauge("disk_size_bytes", "The whole of that disk.", read=True)
+DISK_SIZE = gauge("disk_size_bytes", "The whole of that disk, without what its file system keeps for others.", read=True)
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """In the order in which they stand above."""
