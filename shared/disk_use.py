@@ -38,7 +38,7 @@ class DiskUse(Generic[K]):
     free: int
     """Bytes that this user can still write on the folder's disk."""
     size: int
-    """Bytes of the whole disk."""
+    """Bytes of the disk that this user could have, as `df` reckons: without what the file system keeps for others."""
 
 
 def look_at(folder: Path, kinds: Iterable[K], kind_of: Callable[[str], K]) -> DiskUse[K]:
@@ -58,7 +58,7 @@ def look_at(folder: Path, kinds: Iterable[K], kind_of: Callable[[str], K]) -> Di
         disk = shutil.disk_usage(folder)
     except OSError as error:
         raise StorageError(f"{folder} cannot be looked through: {error.strerror}") from error
-    return DiskUse(files, sizes, disk.free, disk.total)
+    return DiskUse(files, sizes, disk.free, disk.used + disk.free)
 
 
 def _sizes(entry: os.DirEntry[str]) -> Iterator[int]:

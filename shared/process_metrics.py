@@ -32,7 +32,9 @@ LOG_LINES_LOST = counter(
     "Lines of the log that could not be written: nobody read the pipe behind standard error, or its disk was full.",
     read=True,
 )
-DISK_SIZE = gauge("disk_size_bytes", "The whole of that disk.", read=True)
+DISK_SIZE = gauge(
+    "disk_size_bytes", "The whole of that disk, without what its file system keeps for others.", read=True
+)
 
 K = TypeVar("K", bound=StrEnum)
 

@@ -95,9 +95,10 @@ def disk(data_dir: Path, sizes: Iterable[tuple[str, int]]) -> Disk | None:
         usage = shutil.disk_usage(data_dir)
     except OSError:
         return None
-    low = usage.free < min(LOW_BYTES, usage.total * LOW_SHARE)
+    whole = usage.used + usage.free  # as the metric has it: without what the file system keeps for others
+    low = usage.free < min(LOW_BYTES, whole * LOW_SHARE)
     named = tuple((str(kind), size) for kind, size in sizes if size)
-    return Disk(usage.free, usage.total, named, low)
+    return Disk(usage.free, whole, named, low)
 
 
 def of_machine(certificates: tuple[Certificate, ...], disk: Disk | None) -> tuple[Attention, ...]:

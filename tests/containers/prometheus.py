@@ -26,7 +26,7 @@ from tests.support.rules import RULE_FILES
 SCRAPE_S = 1
 RANGE_LEAST_S = 5 * SCRAPE_S  # a rate needs two samples, on a slow machine too
 
-_RANGE = re.compile(r"\[(?P<range>\w+)\]|\boffset (?P<offset>\w+)")
+_RANGE = re.compile(r"\[(?P<range>\w+)\](?:, (?P<ahead>\d+)\))?|\boffset (?P<offset>\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,13 @@ def hurried_rules(factor: float) -> dict[str, dict[str, Any]]:
 
 
 def hurried(rules: dict[str, Any], factor: float) -> dict[str, Any]:
-    """Of one file. Numbers in expressions stay: they are thresholds."""
+    """Of one file. Numbers in expressions stay: they are thresholds. How far predict_linear looks ahead is a time."""
 
     def shorter(found: re.Match[str]) -> str:
         if found["offset"]:
             return f"offset {_scaled(found['offset'], factor)}s"
-        return f"[{max(RANGE_LEAST_S, _scaled(found['range'], factor))}s]"
+        ahead = f", {_scaled(found['ahead'] + 's', factor)})" if found["ahead"] else ""
+        return f"[{max(RANGE_LEAST_S, _scaled(found['range'], factor))}s]{ahead}"
 
     groups = []
     for group in rules["groups"]:

@@ -12,9 +12,11 @@ pytestmark = pytest.mark.containers
 
 
 def test_times_are_scaled_and_nothing_else() -> None:
-    rule = {"alert": "A", "expr": "rate(a[10m] offset 2h) > 300 and b[5s]", "for": "10m", "labels": {"severity": "x"}}
+    asked = "rate(a[10m] offset 2h) > 300 and b[5s] and predict_linear(c[6h], 86400) < 0"
+    shorter = "rate(a[10s] offset 120s) > 300 and b[5s] and predict_linear(c[360s], 1440) < 0"
+    rule = {"alert": "A", "expr": asked, "for": "10m", "labels": {"severity": "x"}}
     assert hurried({"groups": [{"name": "g", "rules": [rule]}]}, 1 / 60) == {
-        "groups": [{"name": "g", "rules": [{**rule, "expr": "rate(a[10s] offset 120s) > 300 and b[5s]", "for": "10s"}]}]
+        "groups": [{"name": "g", "rules": [{**rule, "expr": shorter, "for": "10s"}]}]
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from enum import StrEnum
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +31,15 @@ def test_a_folder_counts_with_all_that_is_in_it(tmp_path: Path) -> None:
     assert use.files == {Kind.BOXES: 2, Kind.REST: 0}
     assert use.sizes == {Kind.BOXES: 15, Kind.REST: 0}
     assert use.size > use.free > 0
+
+
+def test_what_the_file_system_keeps_for_others_is_not_of_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an empty disk with a large reserve looks like one that fills up."""
+    monkeypatch.setattr("shared.disk_use.shutil.disk_usage", lambda _: SimpleNamespace(total=252, used=32, free=71))
+    use = look_at(tmp_path, Kind, kind_of)
+    assert (use.free, use.size) == (71, 103)
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
