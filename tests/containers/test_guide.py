@@ -1,7 +1,8 @@
 """The commands of docs/guide-containers.md, as the guide has them: one coordinator and one silo, each in a folder.
 
-Each block names its step here in its mark. Names of images and of the project are this test's own; `sudo` is a
-container whose user is root; `docker compose` is docker-compose 1.29, which is told that nobody sits at a terminal.
+Each block names its step here in its mark; the tests go on from each other, in their order. Names of images and of the
+project are this test's own; `sudo` is a container whose user is root; `docker compose` is docker-compose 1.29, which is
+told that nobody sits at a terminal.
 """
 
 from __future__ import annotations
