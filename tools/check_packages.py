@@ -166,6 +166,9 @@ def check_archive(path: Path) -> None:
         names = {str(PurePosixPath(*PurePosixPath(member.name).parts[1:])) for member in archive if member.isfile()}
     wanted = {"pyproject.toml", "setup.py", "LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "constraints.txt"}
     wanted |= {"protos/PROTOCOL.md", "protos/shared/pb/v1/session.proto", f"shared/{REVISION_FILE}"}
+    wanted |= {"Dockerfile.coordinator", "Dockerfile.participant", ".dockerignore", "docker-compose.yml"}
+    deployed = (path.relative_to(ROOT) for path in (ROOT / "deploy").rglob("*") if path.is_file())
+    wanted |= {str(path) for path in deployed if "__pycache__" not in path.parts}
     require(wanted <= names, f"the source archive lacks {sorted(wanted - names)}")
     check_modules(names)
     tops = {name.partition("/")[0] for name in names if "/" in name}

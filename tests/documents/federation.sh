@@ -89,7 +89,7 @@ cd dana
 await sh -c 'consilo job show digits-1 | grep -q "state .* running"'
 @ watch
 @ scrape without-output
-curl -s "http://127.0.0.1:$P9464/metrics" | grep -q '^consilo_coordinator_rounds_committed_total{purpose="train"} 10.0'
+curl -s "http://127.0.0.1:$P9464/metrics" | grep -c '^consilo_coordinator_rounds_committed_total{purpose="train"} 10.0'
 
 # --- A longer one, which a person looks after ---
 sed -e 's/^rounds = .*/rounds = 500/; s/initial.safetensors/second.safetensors/; s/^grace_s.*//' -e '/^quorum/a grace_s = 1' job.toml > long.toml

@@ -14,7 +14,7 @@ environment() {
 # has_own COMMAND: it is of the environment that was just filled, and says its version.
 has_own() {
   test "$(command -v consilo)" = "$1/bin/consilo"
-  consilo --version | grep -q "revision $(git rev-parse HEAD)"
+  consilo --version | grep -c "revision $(git rev-parse HEAD)"
 }
 
 # --- The guides for operators and for silo IT ---

@@ -1,4 +1,5 @@
 # What every script may use. A daemon's name is that of its folder.
+# (No `grep -q` behind a pipe: it ends at the first match, and whoever still writes into the pipe fails.)
 LOGS=$HOME/logs
 mkdir -p "$LOGS"
 
@@ -12,7 +13,7 @@ begin() {
   eval "exec $command" >> "$log" 2>&1 < /dev/null &
   echo $! > "$LOGS/$name.pid"
   for event in "$@"; do
-    until tail -c "+$from" "$log" | grep -q "\"event\": \"$event\""; do
+    until [[ $(tail -c "+$from" "$log" | grep -c "\"event\": \"$event\"") != 0 ]]; do
       if ! kill -0 "$(< "$LOGS/$name.pid")" 2> /dev/null; then
         cat "$log"
         return 1

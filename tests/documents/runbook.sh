@@ -137,7 +137,7 @@ for silo in hospital-b hospital-c hospital-d; do
 done
 for silo in hospital-b hospital-c; do said $silo session_open; done
 consilo job submit "$HOME/dana/heart-1.toml" --id heart-1
-committed() { consilo job show heart-1 --json | grep -q '"committed"'; }
+committed() { consilo job show heart-1 --json | grep -c '"committed"'; }
 await committed
 
 # --- Look first, while all is well ---
@@ -159,9 +159,9 @@ head=$(consilo audit verify --json | json head)
 
 # --- A silo that is lost, and looked for ---
 stop hospital-d KILL
-gone() { curl -s "http://127.0.0.1:$P9464/metrics" | grep -q 'participant_connected{participant="hospital-d"} 0.0'; }
+gone() { curl -s "http://127.0.0.1:$P9464/metrics" | grep -c 'participant_connected{participant="hospital-d"} 0.0'; }
 await gone
-waits() { curl -s "http://127.0.0.1:$P9464/metrics" | grep -q 'round_phase{job="heart-1",phase="recruiting"} 1.0'; }
+waits() { curl -s "http://127.0.0.1:$P9464/metrics" | grep -c 'round_phase{job="heart-1",phase="recruiting"} 1.0'; }
 await waits
 @ stuck
 @ lost
