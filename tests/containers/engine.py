@@ -11,13 +11,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 
@@ -26,6 +27,10 @@ IMAGES = Path(__file__).resolve().parent / "images"
 COMMAND_LIMIT_S = 120.0
 BUILD_LIMIT_S = 1200.0
 POLL_S = 0.25
+LABEL = "consilo-test"  # of all that a run makes and must not leave
+SAID_CHARS = 24_000  # of each, after a failure
+
+_tellers: dict[str, Callable[[], str]] = {}
 
 _T = TypeVar("_T")
 
@@ -91,6 +96,14 @@ def built(name: str) -> str:
     return build(f"consilo-test-{name}", context=IMAGES / name)
 
 
+def once(
+    image: str, *command: str, options: Sequence[str] = (), network: str = "none", limit_s: float = COMMAND_LIMIT_S
+) -> str:
+    """What a container says that runs one command to its end. Raises EngineError."""
+    given = ("--rm", "--pull", "never", "--label", LABEL, "--network", network, *options)
+    return docker("run", *given, image, *command, limit_s=limit_s)
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """One that exists; it may have ended."""
@@ -136,14 +149,63 @@ def container(
 ) -> Iterator[Container]:
     """Start a container in the background; it is removed at the end, with the volumes that nobody named."""
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    this = Container(name)
     try:
-        docker("run", "--detach", "--pull", "never", "--name", name, *options, image, *command)
-        yield Container(name)
+        docker("run", "--detach", "--pull", "never", "--label", LABEL, "--name", name, *options, image, *command)
+        with telling(f"{name} ({image})", this.logs):
+            yield this
     finally:
         docker("rm", "--force", "--volumes", name)
 
 
-def awaited(what: str, look: Callable[[], _T | None], *, limit_s: float = 120.0) -> _T:
+@contextmanager
+def made(kind: Literal["network", "volume"], *, prefix: str = "consilo-test") -> Iterator[str]:
+    """A network or a volume, by its name."""
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    docker(kind, "create", "--label", LABEL, name)
+    try:
+        yield name
+    finally:
+        docker(kind, "rm", name)
+
+
+@contextmanager
+def telling(name: str, said: Callable[[], str]) -> Iterator[None]:
+    """While this lasts, what fails shows what `said` gives: a test (conftest.py), or the `with` block itself."""
+    _tellers[name] = said
+    try:
+        yield
+    except Exception:
+        sys.stderr.write(f"--- {name} said\n{_end_of(said)}")
+        raise
+    finally:
+        del _tellers[name]
+
+
+def said_by_all() -> list[tuple[str, str]]:
+    return [(name, _end_of(said)) for name, said in _tellers.items()]
+
+
+def _end_of(said: Callable[[], str]) -> str:
+    """Never the reason of another failure."""
+    try:
+        return said()[-SAID_CHARS:]
+    except Exception as error:  # noqa: BLE001 - whatever it is, the first failure is what counts
+        return f"nothing that could be read: {error}\n"
+
+
+def remove_leftovers(*labels: str) -> None:
+    """Of a run that was cut short, or of one command that was."""
+    for label in (LABEL, *labels):
+        chosen = ("--quiet", "--filter", f"label={label}")
+        if containers := docker("ps", "--all", *chosen).split():
+            docker("rm", "--force", "--volumes", *containers)
+        for kind in ("network", "volume"):
+            if names := docker(kind, "ls", *chosen).split():
+                docker(kind, "rm", *names)
+
+
+def awaited(what: str, look: Callable[[], _T | None], *, limit_s: float = 120.0, every_s: float = POLL_S) -> _T:
     """Look until there is something (anything but None, False and the empty). Raises AssertionError at the limit."""
     end = time.monotonic() + limit_s
     while True:
@@ -152,4 +214,4 @@ def awaited(what: str, look: Callable[[], _T | None], *, limit_s: float = 120.0)
             return found
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {limit_s:.0f} s; at the end {found!r}")
-        time.sleep(POLL_S)
+        time.sleep(every_s)

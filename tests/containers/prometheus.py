@@ -45,6 +45,15 @@ class Prometheus:
         found = self.query(expression)
         return found[0]["value"] if found else None
 
+    def answers(self) -> bool:
+        """Whether it has started. Raises AssertionError when it never will."""
+        if not self.container.running:
+            raise AssertionError(f"Prometheus ended:\n{self.container.logs()[-4000:]}")
+        try:
+            return bool(self.query("vector(1)"))
+        except OSError:
+            return False
+
     def targets(self) -> dict[tuple[str, str], dict[str, Any]]:
         """By scrape and address."""
         active = self._get("targets?state=active")["activeTargets"]
@@ -106,7 +115,7 @@ def prometheus(
     command = [f"--config.file={folder}/prometheus.yml", "--storage.tsdb.path=/data", f"--web.listen-address={address}"]
     with container(built("prometheus"), *command, options=[*options, "--volume", f"{folder}:{folder}:ro"]) as running:
         found = Prometheus(address, running)
-        awaited("Prometheus answers", lambda: _answers(found))
+        awaited("Prometheus answers", found.answers)
         yield found
 
 
@@ -140,12 +149,3 @@ def hurried(rules: dict[str, Any], factor: float) -> dict[str, Any]:
 
 def _scaled(duration: str, factor: float) -> int:
     return max(1, round(parse_duration(duration).total_seconds() * factor))
-
-
-def _answers(found: Prometheus) -> bool:
-    if not found.container.running:
-        raise AssertionError(f"Prometheus ended:\n{found.container.logs()[-4000:]}")
-    try:
-        return bool(found.query("vector(1)"))
-    except OSError:
-        return False

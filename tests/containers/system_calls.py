@@ -6,7 +6,7 @@ import functools
 import json
 from pathlib import Path
 
-from tests.containers.engine import built, docker
+from tests.containers.engine import built, once
 
 ALLOWED, TAKEN_OUT = "@system-service", ("@privileged", "@resources")  # SystemCallFilter= of both units
 ALWAYS = "@default"  # what systemd leaves to every unit with a filter
@@ -17,7 +17,7 @@ EPERM = 1  # SystemCallErrorNumber= of both units
 def _set(name: str) -> frozenset[str]:
     """A set in full: those of other sets that are in it, too."""
     script = f"systemd-analyze syscall-filter --no-pager {name}"
-    said = docker("run", "--rm", "--pull", "never", "--network", "none", built("systemd"), "sh", "-euc", script)
+    said = once(built("systemd"), "sh", "-euc", script)
     words = [line.strip() for line in said.splitlines()[1:]]
     calls = frozenset(word for word in words if word and word[0] not in "@#")
     return calls.union(*(_set(word) for word in words if word.startswith("@")))

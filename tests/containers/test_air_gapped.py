@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import BUILD_LIMIT_S, ROOT, EngineError, docker, run
+from tests.containers.engine import BUILD_LIMIT_S, ROOT, EngineError, once, run
 from tests.support.credentials import Consortium
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
@@ -33,9 +33,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_network(script: str, *mounts: str) -> str:
     """What a script says in a container that has loopback and no more. Raises EngineError."""
     options = [part for mount in mounts for part in ("--volume", mount)]
-    return docker(
-        "run", "--rm", "--pull", "never", "--network", "none", *options, BASE, "sh", "-euc", script, limit_s=600
-    )
+    return once(BASE, "sh", "-euc", script, options=options, limit_s=600)
 
 
 def test_a_coordinator_is_installed_and_checked_without_a_network(wheelhouse: Path, tmp_path: Path) -> None:

@@ -11,23 +11,21 @@ proof that these are enough.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.containers.engine import ROOT, Container, EngineError, awaited, build, container, docker
+from tests.containers.engine import ROOT, Container, EngineError, awaited, container, made, once
+from tests.containers.federation import COORDINATOR, HOSPITALS, PARTICIPANT, SETUP, build_images
 from tests.containers.system_calls import write_profile
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 BASE = "python:3.11-slim-bookworm"
-HOSPITALS = ("hospital-a", "hospital-b", "hospital-c", "hospital-d")
 DIALS = "hospital-d"  # its task is tasks/dialling.py
 ELSEWHERE, COLLECTOR = "192.0.2.7", "telemetry.example"
 QUIET = tuple(name for name in HOSPITALS if name != DIALS)
@@ -93,61 +91,39 @@ class Recorded:
         self.daemons[name] = self.stack.enter_context(container(image, *command, options=inside, prefix=PREFIX))
 
 
-@contextmanager
-def made(kind: str) -> Iterator[str]:
-    name = f"{PREFIX}-{uuid.uuid4().hex[:8]}"
-    docker(kind, "create", name)
-    try:
-        yield name
-    finally:
-        docker(kind, "rm", name)
-
-
-def product(name: str, file: str) -> str:
-    arguments = {"PIP_ARGS": os.environ.get("PIP_ARGS", "")}
-    return build(name, context=ROOT, file=ROOT / file, arguments=arguments)
-
-
-def set_up(image: str, files: str, rows: str) -> None:
+def set_up(files: str, rows: str) -> None:
     """Credentials, configurations and rows, as the demo's one-shot service makes them; and one task that dials."""
-    docker(
-        "run", "--rm", "--pull", "never", "--network", "none", "--env", f"CONSILO_DEMO_ROUNDS={ROUNDS}",
-        "--volume", f"{files}:/federation", "--volume", f"{rows}:/rows", image,
-    )  # fmt: skip
+    on_files = ("--volume", f"{files}:/federation")
+    once(SETUP, options=("--env", f"CONSILO_DEMO_ROUNDS={ROUNDS}", *on_files, "--volume", f"{rows}:/rows"))
     script = f"""
         sed -i 's/^entry = .*/entry = "dialling:DiallingTask"/' /federation/{DIALS}/participant.toml
         for name in {" ".join(HOSPITALS)}; do
             sed -i "s|/srv/tumour/|/rows/$name/|" /federation/$name/participant.toml
         done
     """
-    docker(
-        "run", "--rm", "--pull", "never", "--network", "none", "--volume", f"{files}:/federation",
-        "--entrypoint", "sh", image, "-euc", script,
-    )  # fmt: skip
+    once(SETUP, "-euc", script, options=(*on_files, "--entrypoint", "sh"))
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     """The job is over, and all daemons still run."""
-    coordinator = product(f"{PREFIX}-coordinator", "Dockerfile.coordinator")
-    participant = product(f"{PREFIX}-participant", "Dockerfile.participant")
-    demo = product(f"{PREFIX}-setup", "deploy/compose/demo/Dockerfile")
+    build_images()
     with made("network") as network, made("volume") as files, made("volume") as rows, ExitStack() as stack:
-        set_up(demo, files, rows)
+        set_up(files, rows)
         profile = tmp_path_factory.mktemp("profile") / "seccomp.json"
         write_profile(profile)
         this = Recorded(network, files, rows, profile, stack)
-        this.start("coordinator", coordinator)
+        this.start("coordinator", COORDINATOR)
         awaited("the coordinator serves", lambda: "coordinator_ready" in this.daemons["coordinator"].logs())
         for name in HOSPITALS:
             its_rows = ("--volume", f"{rows}:/rows:ro")
             tasks = ("--volume", f"{ROOT}/tests/containers/tasks:/opt/tasks:ro")
-            this.start(name, participant, options=(*its_rows, *tasks))
-        submit(this, participant)
+            this.start(name, PARTICIPANT, options=(*its_rows, *tasks))
+        submit(this)
         yield this
 
 
-def submit(recorded: Recorded, image: str) -> None:
+def submit(recorded: Recorded) -> None:
     """The demo's job, and wait for its end."""
     script = """
         cd /tmp && cp /federation/operator/job.toml .
@@ -155,12 +131,11 @@ def submit(recorded: Recorded, image: str) -> None:
         consilo job submit job.toml --id tumour-demo
         consilo job watch tumour-demo
     """
-    docker(
-        "run", "--rm", "--pull", "never", "--network", recorded.network, "--no-healthcheck",
-        "--volume", f"{recorded.files}:/federation", "--workdir", "/tmp",
-        "--env", "CONSILO_OPERATOR_CONFIG=/federation/operator/operator.toml",
-        "--entrypoint", "sh", image, "-euc", script, limit_s=900,
+    options = (
+        "--no-healthcheck", "--volume", f"{recorded.files}:/federation", "--workdir", "/tmp",
+        "--env", "CONSILO_OPERATOR_CONFIG=/federation/operator/operator.toml", "--entrypoint", "sh",
     )  # fmt: skip
+    once(PARTICIPANT, "-euc", script, options=options, network=recorded.network, limit_s=900)
 
 
 def of(records: list[Record], what: str, **fields: object) -> list[Record]:

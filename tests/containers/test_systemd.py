@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import ROOT, EngineError, built, docker
+from tests.containers.engine import ROOT, EngineError, built, once
 from tests.containers.system_calls import allowed_system_calls
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
@@ -31,8 +31,7 @@ PLACE = """
 
 def said(script: str) -> str:
     """What commands beside systemd's programs say, with the units in place. Raises EngineError."""
-    mount = ("--volume", f"{UNITS}:/units:ro")
-    return docker("run", "--rm", "--pull", "never", "--network", "none", *mount, built("systemd"), "sh", "-euc", script)
+    return once(built("systemd"), "sh", "-euc", script, options=("--volume", f"{UNITS}:/units:ro"))
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -1,163 +1,73 @@
 """docker-compose.yml as its reader starts it: images, a federation that trains over container networks, and what
 happens to it when parts of it go away.
 
-One federation for the whole module, in the order of the tests: each leaves it as it found it, training. Compose v2 is
-not to be had everywhere that this runs: the file is held against docker-compose 1.29, and its keys against what both
-know.
+Compose v2 is not to be had everywhere that this runs: the file is held against docker-compose 1.29, and its keys
+against what both know.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tomllib
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from tests.containers.engine import BUILD_LIMIT_S, ROOT, Container, EngineError, awaited, built, docker, run
+from tests.containers.engine import BUILD_LIMIT_S, ROOT, EngineError, awaited, docker
+from tests.containers.federation import COORDINATOR, DAEMONS, HOSPITALS, JOB, LIMIT_S, PARTICIPANT, PROJECT, REVISION
+from tests.containers.federation import ComposeFederation as Federation
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(2400)]
 
-PROJECT = "consilo-federation-test"
-HOSPITALS = ("hospital-a", "hospital-b", "hospital-c", "hospital-d")
-DAEMONS = ("coordinator", *HOSPITALS)
 BASE = "python:3.11-slim-bookworm"
 ADDED_MAX_BYTES = 200_000_000  # by the coordinator's image to its base
 STOP_GRACE_S = 30
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-ROUNDS = 100_000  # never over while the tests look
 COMMITTED = "sum(consilo_coordinator_rounds_committed_total)"
 
 
-@dataclass(frozen=True, slots=True)
-class Federation:
-    """One project of compose, and its Prometheus."""
-
-    environment: Mapping[str, str]
-
-    def compose(self, *arguments: str, limit_s: float = 300.0) -> str:
-        command = ["docker-compose", "--project-name", PROJECT, *arguments]
-        return run(command, limit_s=limit_s, environment=self.environment)
-
-    def container(self, service: str) -> Container:
-        return Container(docker("ps", "--all", "--quiet", *self._filters(service)).strip())
-
-    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """What Prometheus says now: labels and value of each series."""
-        port = self.container("prometheus").port(9090)
-        url = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                said: dict[str, Any] = json.load(answer)
-        except OSError:  # it starts
-            return []
-        return [(one["metric"], float(one["value"][1])) for one in said["data"]["result"]]
-
-    def up(self) -> set[str]:
-        """Which services Prometheus reaches."""
-        return {labels["instance"].partition(":")[0] for labels, value in self.query("up") if value == 1}
-
-    def operator(self, *command: str) -> Any:
-        """What a command of the operator says, as JSON."""
-        said = self.compose(
-            "run", "--rm", "--no-deps", "-T", "--entrypoint", "env", "job", "consilo", *command, "--json",
-            "--config", "/etc/consilo/operator.toml",
-        )  # fmt: skip
-        return json.loads(said)
-
-    def committed(self) -> int:
-        """How many rounds of the demo's job are committed: by the coordinator's records, not by a counter."""
-        return int(self.operator("job", "show", "tumour-demo")["rounds_committed"])
-
-    def await_more_rounds(self, since: int, *, more: int = 2) -> int:
-        def look() -> int | None:
-            count = self.committed()
-            return count if count >= since + more else None
-
-        return awaited(f"{more} rounds after {since}", look, limit_s=600)
-
-    def await_health(self, service: str) -> None:
-        awaited(f"{service} is healthy", lambda: self.container(service).health == "healthy", limit_s=600)
-
-    @staticmethod
-    def _filters(service: str) -> list[str]:
-        labels = (f"com.docker.compose.project={PROJECT}", f"com.docker.compose.service={service}")
-        # A container that a command runs in is no service.
-        return [
-            *(part for label in labels for part in ("--filter", f"label={label}")),
-            "--filter",
-            "label=com.docker.compose.oneoff=False",
-        ]
-
-
-@pytest.fixture(scope="module")
-def federation() -> Iterator[Federation]:
-    environment = {
-        "CONSILO_DEMO_ROUNDS": str(ROUNDS),
-        "PROMETHEUS_IMAGE": built("prometheus"),
-        "PROMETHEUS_PORT": "",  # one that is free
-        "REVISION": REVISION,
-        "TORCH": "cpu",
-    }
-    this = Federation(environment)
-    this.compose("down", "--volumes", "--remove-orphans")
-    this.compose("build", limit_s=BUILD_LIMIT_S)
-    try:
-        this.compose("up", "--detach", "--no-build", limit_s=600)
-        yield this
-        this.compose("down", "--volumes", "--remove-orphans")
-    except BaseException:
-        sys.stderr.write(this.compose("ps") + this.compose("logs", "--tail", "40"))
-        this.compose("down", "--volumes", "--remove-orphans")
-        raise
-
-
 def test_it_comes_up_from_nothing_and_trains(federation: Federation) -> None:
-    for service in DAEMONS:
-        federation.await_health(service)
+    federation.await_health(*DAEMONS)
     # The one-shots have ended, and well.
     for service in ("certificates", "job"):
         done = federation.container(service)
-        awaited(f"{service} ended", lambda done=done: not done.running, limit_s=600)  # type: ignore[misc]
+        awaited(f"{service} ended", lambda done=done: not done.running, limit_s=LIMIT_S)  # type: ignore[misc]
         assert done.exit_code == 0, done.logs()
     federation.await_more_rounds(0)
 
 
 def test_prometheus_scrapes_both_sides(federation: Federation) -> None:
-    awaited("all are up", lambda: federation.up() == set(DAEMONS))
-    awaited("committed rounds are seen", lambda: [v for _, v in federation.query(COMMITTED) if v >= 1])
+    prometheus = federation.prometheus()
+
+    def up() -> set[str]:
+        found = prometheus.query("up") if prometheus.answers() else []
+        return {each["instance"].partition(":")[0] for each in found if each["value"] == 1}
+
+    awaited("all are up", lambda: up() == set(DAEMONS))
+    awaited("committed rounds are seen", lambda: (prometheus.value(COMMITTED) or 0) >= 1)
 
 
 def test_a_participant_leaves_and_comes_back(federation: Federation) -> None:
     federation.compose("stop", "hospital-d")
     before = federation.committed()
     federation.await_more_rounds(before)
-    awaited("it is missed", lambda: "hospital-d" not in federation.up())
+    missed = 'up{instance="hospital-d:9465"}'
+    awaited("it is missed", lambda: federation.prometheus().value(missed) == 0)
     federation.compose("start", "hospital-d")
     federation.await_health("hospital-d")
 
     def in_again() -> bool:
-        last = federation.operator("job", "show", "tumour-demo")["finished"][-1]
+        last = federation.operator("job", "show", JOB)["finished"][-1]
         return "hospital-d" in last.get("survivors", ())
 
-    awaited("it is in a round again", in_again, limit_s=600)
+    awaited("it is in a round again", in_again, limit_s=LIMIT_S)
 
 
 def test_the_coordinator_is_killed_and_goes_on(federation: Federation) -> None:
-    coordinator = federation.container("coordinator")
     before = federation.committed()
-    docker("kill", "--signal", "KILL", coordinator.name)
-    awaited("it is dead", lambda: not coordinator.running)
-    assert coordinator.exit_code == 137
+    federation.kill("coordinator")
     federation.compose("start", "coordinator")
     federation.await_health("coordinator")
-    assert federation.await_more_rounds(before) > before
+    federation.await_more_rounds(before)
     assert_audit_verifies(federation)
 
 
@@ -179,13 +89,14 @@ def test_sigterm_drains_within_the_grace(federation: Federation, service: str) -
 def test_volumes_outlive_the_containers(federation: Federation) -> None:
     before = federation.committed()
     federation.compose("down")
-    federation.compose("up", "--detach", "--no-build", limit_s=600)
+    federation.up()
+    federation.await_health("coordinator")
     federation.await_more_rounds(before)
     assert_audit_verifies(federation)
     said = federation.container("certificates").logs()
     assert "the federation is there" in said
     # The same job, not a second one.
-    assert [one["job"] for one in federation.operator("job", "list")] == ["tumour-demo"]
+    assert [one["job"] for one in federation.operator("job", "list")] == [JOB]
 
 
 # --- what a container may do ------------------------------------------------------------------------------------------
@@ -252,9 +163,7 @@ def test_the_networks_lead_nowhere(federation: Federation) -> None:
 
 
 def test_the_coordinator_adds_little_to_its_base(federation: Federation) -> None:
-    base, image = (
-        int(docker("image", "inspect", "--format", "{{.Size}}", tag)) for tag in (BASE, "consilo-coordinator")
-    )
+    base, image = (int(docker("image", "inspect", "--format", "{{.Size}}", tag)) for tag in (BASE, COORDINATOR))
     assert image - base <= ADDED_MAX_BYTES
 
 
@@ -271,7 +180,7 @@ def test_the_coordinator_has_no_torch_and_nobody_a_compiler_or_pip(federation: F
 
 @pytest.mark.parametrize("side", ["coordinator", "participant"])
 def test_labels_say_what_is_inside(federation: Federation, side: str) -> None:
-    (image,) = json.loads(docker("image", "inspect", f"consilo-{side}"))
+    (image,) = json.loads(docker("image", "inspect", COORDINATOR if side == "coordinator" else PARTICIPANT))
     labels = {
         name.removeprefix("org.opencontainers.image."): value for name, value in image["Config"]["Labels"].items()
     }
