@@ -42,7 +42,6 @@ from coordinator.rpc.sessions import Sessions
 from coordinator.serving import Services, server_of, services
 from coordinator.settings import CoordinatorSettings
 from coordinator.startup import (
-    Credentials,
     Records,
     check_consortium,
     check_identity,
@@ -69,6 +68,7 @@ from shared.log_sink import keep_stderr_going
 from shared.pages.facts import about_of
 from shared.service_manager import ServiceManager
 from shared.signals import when_told_to_end
+from shared.tls import OwnCredentials
 
 TRANSFER_THREADS = 8
 DRAIN_S = 2.0
@@ -130,7 +130,7 @@ class _Process:
         self,
         *,
         settings: CoordinatorSettings,
-        credentials: Credentials,
+        credentials: OwnCredentials,
         consortium: Consortium | None,
         allowlist: AllowlistFile,
         records: Records,

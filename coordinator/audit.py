@@ -24,7 +24,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Protocol
 
 from coordinator.storage.interface import AuditEntry
@@ -84,7 +84,7 @@ class AuditLog:
         self._clock = clock
         self._size = 0 if last is None else last.seq + 1
         self._head = GENESIS if last is None else head_of(last)
-        self._head_time = None if last is None else time_of(last)
+        self._head_time = "" if last is None else _time_of(last)
 
     @property
     def size(self) -> int:
@@ -96,9 +96,9 @@ class AuditLog:
         return self._head
 
     @property
-    def head_time(self) -> datetime | None:
-        """When the last durable entry was made; None without one."""
-        return None if self._head_time is None else datetime.fromisoformat(self._head_time)
+    def head_time(self) -> str:
+        """When the last durable entry was made (RFC 3339, UTC); empty without one."""
+        return self._head_time
 
     def entry(self, kind: str, data: Mapping[str, object]) -> AuditEntry:
         """The entry that would come next. It counts once it is accepted."""
@@ -138,7 +138,7 @@ def head_of(entry: AuditEntry) -> Digest:
     return tagged_hash(MESSAGE_TYPE, _body_of(entry))
 
 
-def time_of(entry: AuditEntry) -> str:
+def _time_of(entry: AuditEntry) -> str:
     """When one of our own entries was made (RFC 3339, UTC)."""
     return str(json.loads(_body_of(entry))["time"])
 

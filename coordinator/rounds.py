@@ -16,12 +16,13 @@ from coordinator.round.transition import V
 from coordinator.round_log import RoundLog
 from coordinator.rpc.sessions import Sessions
 from coordinator.settings import CoordinatorSettings
-from coordinator.startup import Credentials, Records
+from coordinator.startup import Records
 from shared.clock import Clock
 from shared.consortium import Consortium
 from shared.identity import AllowlistFile, Identity, Role
 from shared.ids import ParticipantId
 from shared.protocol.messages import Sealed
+from shared.tls import OwnCredentials
 from shared.wire.sealed import seal
 
 
@@ -40,7 +41,7 @@ def rounds_of(
     sessions: Sessions,
     records: Records,
     settings: CoordinatorSettings,
-    credentials: Credentials,
+    credentials: OwnCredentials,
     consortium: Consortium | None,
     allowlist: AllowlistFile,
     clock: Clock,

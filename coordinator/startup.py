@@ -21,17 +21,9 @@ from shared.clock import Clock
 from shared.consortium import Consortium
 from shared.errors import AuditError, ConfigError
 from shared.identity import AllowlistFile, Role, SigningKey
-from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
+from shared.tls import CheckedSigning, OwnCredentials, check_own_credentials
 
 RESTORING_FILE = "restoring"  # in a data folder that a restore has not finished
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who this process proved to itself to be."""
-
-    tls: CheckedTls
-    signing: CheckedSigning
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +41,16 @@ class Records:
         self.projection.project(self.store.audit_entries)
 
 
-def check_identity(settings: CoordinatorSettings, clock: Clock) -> Credentials:
+def check_identity(settings: CoordinatorSettings, clock: Clock) -> OwnCredentials:
     """Raises ConfigError for credentials that do not work, or are somebody else's."""
-    tls = check_credentials(settings.tls.paths, expected_role=Role.COORDINATOR, now=clock.now())
-    if tls.identity.name != settings.coordinator.id:
-        raise ConfigError(
-            f"coordinator.id is {settings.coordinator.id!r}, but {settings.tls.certificate} is the certificate of "
-            f"{tls.identity}: change one of the two"
-        )
-    signing = check_signing_credentials(
-        certificate=settings.signing.certificate,
-        key=settings.signing.key,
-        ca=settings.tls.ca,
-        expected=tls.identity,
+    return check_own_credentials(
+        settings.tls.paths,
+        signing_certificate=settings.signing.certificate,
+        signing_key=settings.signing.key,
+        role=Role.COORDINATOR,
+        name=settings.coordinator.id,
         now=clock.now(),
     )
-    return Credentials(tls, signing)
 
 
 def check_consortium(settings: CoordinatorSettings, signing: CheckedSigning) -> Consortium | None:
@@ -81,7 +67,7 @@ def check_consortium(settings: CoordinatorSettings, signing: CheckedSigning) -> 
     return consortium
 
 
-def open_allowlist(settings: CoordinatorSettings, credentials: Credentials) -> AllowlistFile:
+def open_allowlist(settings: CoordinatorSettings, credentials: OwnCredentials) -> AllowlistFile:
     """Raises ConfigError for a list that cannot be used: at start somebody is there to mend it."""
     allowlist, ours = AllowlistFile(settings.access.allowlist), credentials.tls.identity.consortium
     if allowlist.problem is not None:
@@ -136,7 +122,7 @@ def open_records(data_dir: Path, *, signing_key: SigningKey, clock: Clock) -> It
         yield records
 
 
-def record_start(records: Records, credentials: Credentials, build: BuildInfo) -> None:
+def record_start(records: Records, credentials: OwnCredentials, build: BuildInfo) -> None:
     """The first entry of each run in the audit log."""
     facts = {
         "coordinator": credentials.tls.identity.uri,

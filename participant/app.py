@@ -36,7 +36,7 @@ from participant.rpc.transfer import BulkChannels, Transfers
 from participant.sent import SentRecord
 from participant.settings import ParticipantSettings
 from participant.spool import Spool
-from participant.startup import Checked, check_identity, guest_of, lock_folder, policy_of, proxies_to
+from participant.startup import check_identity, guest_of, lock_folder, policy_of, proxies_to
 from participant.status.noting import Noted
 from participant.status.pages import Sources, StatusPages
 from participant.status.snapshot import Look
@@ -58,6 +58,7 @@ from shared.listeners import check_metrics, serve_listeners
 from shared.pages.facts import about_of
 from shared.service_manager import ServiceManager
 from shared.signals import when_told_to_end
+from shared.tls import OwnCredentials
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ class Daemon:
     def __init__(
         self,
         settings: ParticipantSettings,
-        checked: Checked,
+        checked: OwnCredentials,
         *,
         consortium: Consortium | None,
         environment: Mapping[str, str],

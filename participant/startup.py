@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from participant.consent import Policy
@@ -23,36 +22,21 @@ from shared.errors import ConfigError
 from shared.identity import Role
 from shared.ids import TaskName
 from shared.proxies import Proxy, proxy_for
-from shared.tls import CheckedSigning, CheckedTls, check_credentials, check_signing_credentials
+from shared.tls import OwnCredentials, check_own_credentials
 
 _CLOCK = SystemClock()
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Credentials that were found good."""
-
-    tls: CheckedTls
-    signing: CheckedSigning
-
-
-def check_identity(settings: ParticipantSettings, clock: Clock = _CLOCK) -> Checked:
-    """Both credentials are good and are this participant's. Raises ConfigError."""
-    now = clock.now()
-    tls = check_credentials(settings.tls.paths, expected_role=Role.PARTICIPANT, now=now)
-    if tls.identity.name != settings.participant.id:
-        raise ConfigError(
-            f"participant.id is {settings.participant.id!r}, but {settings.tls.certificate} is the certificate of "
-            f"{tls.identity}: change one of the two"
-        )
-    signing = check_signing_credentials(
-        certificate=settings.signing.certificate,
-        key=settings.signing.key,
-        ca=settings.tls.ca,
-        expected=tls.identity,
-        now=now,
+def check_identity(settings: ParticipantSettings, clock: Clock = _CLOCK) -> OwnCredentials:
+    """Raises ConfigError for credentials that do not work, or are somebody else's."""
+    return check_own_credentials(
+        settings.tls.paths,
+        signing_certificate=settings.signing.certificate,
+        signing_key=settings.signing.key,
+        role=Role.PARTICIPANT,
+        name=settings.participant.id,
+        now=clock.now(),
     )
-    return Checked(tls, signing)
 
 
 def proxies_to(settings: ParticipantSettings, environment: Mapping[str, str]) -> dict[str, Proxy]:
@@ -90,7 +74,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def guest_of(
     settings: ParticipantSettings,
-    checked: Checked,
+    checked: OwnCredentials,
     *,
     consortium: Consortium | None,
     build: BuildInfo,

@@ -181,6 +181,30 @@ def check_signing_credentials(
 
 
 @dataclass(frozen=True, slots=True)
+class OwnCredentials:
+    """Who a daemon proved to itself to be."""
+
+    tls: CheckedTls
+    signing: CheckedSigning
+
+
+def check_own_credentials(
+    paths: TlsPaths, *, signing_certificate: Path, signing_key: Path, role: Role, name: str, now: datetime
+) -> OwnCredentials:
+    """Both are good, and of the daemon that has this name in its configuration. Raises ConfigError."""
+    tls = check_credentials(paths, expected_role=role, now=now)
+    if tls.identity.name != name:
+        raise ConfigError(
+            f"{role}.id is {name!r}, but {paths.certificate} is the certificate of {tls.identity}: change one of the "
+            "two"
+        )
+    signing = check_signing_credentials(
+        certificate=signing_certificate, key=signing_key, ca=paths.ca, expected=tls.identity, now=now
+    )
+    return OwnCredentials(tls, signing)
+
+
+@dataclass(frozen=True, slots=True)
 class _Pair:
     """What the three files hold, once the key fits the certificate."""
 

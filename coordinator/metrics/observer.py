@@ -28,7 +28,7 @@ class AuditState(Protocol):
     def size(self) -> int: ...
 
     @property
-    def head_time(self) -> datetime | None: ...
+    def head_time(self) -> str: ...
 
 
 class Busy(Protocol):
@@ -131,7 +131,7 @@ class CoordinatorMetrics(ProcessMetrics[DiskKind]):
 
         def head_time() -> float | None:
             time = log.head_time
-            return None if time is None else time.timestamp()
+            return datetime.fromisoformat(time).timestamp() if time else None
 
         self._registered.read(declared.AUDIT_ENTRIES, lambda: log.size)
         self._registered.read(declared.AUDIT_PUBLISHED, published)

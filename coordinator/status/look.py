@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from coordinator.audit import AuditLog, time_of
+from coordinator.audit import AuditLog
 from coordinator.desk import Desk, JobView
 from coordinator.jobs import Jobs, RunningJob
 from coordinator.registry import Enrolled, Registry
@@ -97,7 +97,7 @@ class Look:
             running={name: _running(job) for name, job in self._jobs.running.items()},
             connected=dict(self._registry.connected),
             changed=dict(self._registry.changed),
-            audit=AuditSeen(self._audit.size, self._audit.head, self._last_entry_at()),
+            audit=AuditSeen(self._audit.size, self._audit.head, self._audit.head_time),
         )
 
     def job(self, job: JobId) -> JobSeen:
@@ -115,11 +115,6 @@ class Look:
     def models(self) -> Sequence[ModelRecord]:
         """Raises StorageError."""
         return tuple(self._store.models())
-
-    def _last_entry_at(self) -> str:
-        for entry in self._store.audit_entries(self._audit.size - 1) if self._audit.size else ():
-            return time_of(entry)
-        return ""
 
 
 def _running(job: RunningJob) -> RunningSeen:

@@ -29,7 +29,7 @@ from participant.rpc.probing import (
 )
 from participant.rpc.session import greet
 from participant.settings import ParticipantSettings
-from participant.startup import Checked, DaemonRunsError, guest_of, lock_folder
+from participant.startup import DaemonRunsError, guest_of, lock_folder
 from shared.build import build_info
 from shared.certificates import hosts_of, issuer_of, uris_of
 from shared.clock import Clock
@@ -40,6 +40,7 @@ from shared.expiry import lifetimes, plausible
 from shared.findings import NEEDS_ROW, Caution, Finding, found_by, skipped
 from shared.proxies import EXCEPTION_VARIABLES, PROXY_VARIABLES, Proxy, credentials_of, proxy_for
 from shared.reaching import INSPECTED
+from shared.tls import OwnCredentials
 
 REQUIRED_TLS = "TLSv1.3"
 REQUIRED_PROTOCOL = "h2"
@@ -52,7 +53,7 @@ class Caller:
     settings: ParticipantSettings
     environment: Mapping[str, str]
     clock: Clock
-    checked: Checked | None
+    checked: OwnCredentials | None
     """None when the credentials cannot be used: then nothing of ours is shown."""
     consortium: Consortium | None
 
@@ -220,7 +221,7 @@ class Dialling:
         credentials = credentials_of(self.proxy, self.caller.environment) if self.proxy else None
         return connected(self.host, self.port, proxy=self.proxy, credentials=credentials)
 
-    def _require_credentials(self) -> Checked:
+    def _require_credentials(self) -> OwnCredentials:
         if self.caller.checked is None:
             raise _Skip("not looked at: it needs the rows 'credentials' and 'consortium'")
         return self.caller.checked

@@ -10,13 +10,14 @@ from participant.doctor.device import device_found
 from participant.doctor.dialling import Caller, Dialling
 from participant.membership import check_consortium
 from participant.settings import ParticipantSettings
-from participant.startup import Checked, check_identity
+from participant.startup import check_identity
 from participant.tasks.accelerators import ask_accelerators
 from participant.tasks.contract import DeviceRequest
 from shared.clock import Clock, SystemClock
 from shared.consortium import Consortium
 from shared.errors import ConfigError
 from shared.findings import Finding, found_by
+from shared.tls import OwnCredentials
 
 NEXT = "the daemon goes to its next address; the one that it uses is in its log (`session_open`)"
 _AWAY = ("name", "connection")  # what may be so of an address in reserve; what answers there must always be right
@@ -34,7 +35,7 @@ def findings(settings: ParticipantSettings, environment: Mapping[str, str], cloc
     yield from in_reserve([list(Dialling(caller, address).rows()) for address in addresses])
 
 
-def _identity(settings: ParticipantSettings, clock: Clock) -> tuple[Checked | None, Consortium | None]:
+def _identity(settings: ParticipantSettings, clock: Clock) -> tuple[OwnCredentials | None, Consortium | None]:
     try:
         checked = check_identity(settings, clock)
         return checked, check_consortium(settings, checked.signing)
