@@ -92,7 +92,7 @@ class ComposeFederation:
     def operator(self, *command: str) -> Any:
         """What a command of the operator says, as JSON."""
         said = self.compose(
-            "run", "--rm", "--no-deps", "-T", "--entrypoint", "consilo", "job", *command, "--json",
+            "run", "--rm", "--no-deps", "-T", "--entrypoint", "env", "job", "consilo", *command, "--json",
             "--config", "/etc/consilo/operator.toml",
         )  # fmt: skip
         return json.loads(said)
