@@ -14,13 +14,24 @@ EPERM = 1  # SystemCallErrorNumber= of both units
 
 
 @functools.cache
+def _listed() -> dict[str, list[str]]:
+    """Every set, with the calls and the other sets that stand in it."""
+    said = once(built("systemd"), "systemd-analyze", "syscall-filter", "--no-pager")
+    sets: dict[str, list[str]] = {}
+    calls: list[str] = []
+    for line in said.splitlines():
+        if line.startswith("@"):
+            calls = sets.setdefault(line.strip(), [])
+        elif line.startswith(" ") and not line.strip().startswith("#"):
+            calls.append(line.strip())
+    return sets
+
+
 def _set(name: str) -> frozenset[str]:
     """A set in full: those of other sets that are in it, too."""
-    script = f"systemd-analyze syscall-filter --no-pager {name}"
-    said = once(built("systemd"), "sh", "-euc", script)
-    words = [line.strip() for line in said.splitlines()[1:]]
-    calls = frozenset(word for word in words if word and word[0] not in "@#")
-    return calls.union(*(_set(word) for word in words if word.startswith("@")))
+    words = _listed()[name]
+    own = frozenset(word for word in words if not word.startswith("@"))
+    return own.union(*(_set(word) for word in words if word.startswith("@")))
 
 
 def allowed_system_calls() -> list[str]:

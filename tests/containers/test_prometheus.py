@@ -14,7 +14,7 @@ import pytest
 
 from participant.tasks.state_dict import write_model
 from tests.cluster.tasks.regression_task import build
-from tests.containers.engine import awaited
+from tests.containers.engine import awaited, telling
 from tests.containers.prometheus import Prometheus, prometheus, scrape
 from tests.support.federation import Federation, job_spec, write_toml
 from tests.support.http_peers import Scrapers
@@ -32,7 +32,10 @@ def federation(folder: Path, metrics: Mapping[str, str]) -> Iterator[Federation]
     initial = folder / "initial.safetensors"
     write_model(build(), initial)
     options = {member: {"silo": index, "rows": 24} for index, member in enumerate(MEMBERS)}
-    with Federation(folder, entry="regression_task:RegressionTask", options=options, metrics=True) as running:
+    with (
+        Federation(folder, entry="regression_task:RegressionTask", options=options, metrics=True) as running,
+        telling("the federation", running.said),
+    ):
         for path in (folder / "coordinator.toml", folder / "hospital-a" / "participant.toml"):
             settings = tomllib.loads(path.read_text())
             settings["metrics"] |= metrics

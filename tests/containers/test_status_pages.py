@@ -17,7 +17,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.containers.engine import awaited, built, container
+from tests.containers.engine import awaited, built, container, telling
 from tests.support.demo_federation import AWAY, ENDED, OPEN, PAUSED, demo_federation
 from tests.support.federation import Federation, free_port
 
@@ -59,6 +59,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     port = free_port()
     with (
         demo_federation(tmp_path_factory.mktemp("federation")) as federation,
+        telling("the federation", federation.said),
         container(
             built("chromium"), f"--remote-debugging-port={port}", options=["--network=host", "--init"]
         ) as chromium,

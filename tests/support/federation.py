@@ -275,6 +275,10 @@ class Federation:
         whole = written[: written.rfind("\n") + 1]
         return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
+    def said(self) -> str:
+        """The end of every log, for whoever reads about a failure."""
+        return "\n".join(f"{path.stem}:\n{path.read_text()[-2000:]}" for path in sorted(self.folder.glob("*.log")))
+
     def _start(self, name: str, command: Sequence[str]) -> Process:
         process = Process(command, log=self.folder / f"{name}.log", environment=self._environment_of(name))
         self._processes[name] = process

@@ -197,11 +197,10 @@ def test_labels_say_what_is_inside(federation: Federation, side: str) -> None:
 
 
 def test_an_image_that_says_gpu_and_is_none_is_not_built(federation: Federation) -> None:
-    """The check is one layer on top of what is built already."""
+    """The check is one layer on top of what is built already. --force-rm: its container is not to stay."""
+    command = ("build", "--force-rm", "--file", "Dockerfile.participant", "--build-arg", "TORCH=gpu", str(ROOT))
     with pytest.raises(EngineError, match="TORCH=gpu, and pip took the cpu build of PyTorch"):
-        docker(
-            "build", "--file", "Dockerfile.participant", "--build-arg", "TORCH=gpu", str(ROOT), limit_s=BUILD_LIMIT_S
-        )  # fmt: skip
+        docker(*command, limit_s=BUILD_LIMIT_S)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
