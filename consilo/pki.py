@@ -200,14 +200,7 @@ class Authority:
     ) -> Issued:
         """As `issue`, for keys that the member made and keeps. Raises ConfigError."""
         identity = self._check(role, name, hosts=hosts, now=now, days=(tls_days, signing_days))
-        tls = self.sign_leaf(
-            tls_key,
-            uris=[identity.uri],
-            purposes=[SERVER_AUTH, CLIENT_AUTH] if role is Role.COORDINATOR else [CLIENT_AUTH],
-            hosts=hosts,
-            start=now - CLOCK_SKEW,
-            end=now + timedelta(days=tls_days),
-        )
+        tls = self._tls_leaf(identity, tls_key, hosts=hosts, now=now, days=tls_days)
         signing = self.sign_leaf(
             signing_key,
             uris=[identity.uri],
@@ -225,6 +218,45 @@ class Authority:
         entry = AllowedEntry(identity, fingerprint_of(tls), fingerprint_of(signing))
         self.allow(entry)
         return Issued(out, entry, tls.not_valid_after_utc, signing.not_valid_after_utc)
+
+    def renew_tls(
+        self,
+        role: Role,
+        name: str,
+        *,
+        tls_key: ec.EllipticCurvePublicKey,
+        out: Path,
+        now: datetime,
+        hosts: Sequence[str] = (),
+        tls_days: int = TLS_DAYS,
+    ) -> AllowedEntry:
+        """A new TLS certificate alone, for a member who is on the allow-list. Raises ConfigError.
+
+        The signing certificate stays: a silo's daemon reads its own at its start, and would be refused as soon as the
+        allow-list had another.
+        """
+        identity = self._check(role, name, hosts=hosts, now=now, days=(tls_days, SIGNING_DAYS))
+        known = self._allowed().get(identity)
+        if known is None:
+            raise ConfigError(f"{self.allowlist_path}: {identity.uri} is not on it: certify it first")
+        tls = self._tls_leaf(identity, tls_key, hosts=hosts, now=now, days=tls_days)
+        entry = AllowedEntry(identity, fingerprint_of(tls), known.signing_fingerprint)
+        # The list first: cut short here, the file still ends soon, and the next renewal makes both agree.
+        self.allow(entry)
+        write_file(out / "tls.crt", _pem(tls), mode=0o644)
+        return entry
+
+    def _tls_leaf(
+        self, identity: Identity, key: ec.EllipticCurvePublicKey, *, hosts: Sequence[str], now: datetime, days: int
+    ) -> x509.Certificate:
+        return self.sign_leaf(
+            key,
+            uris=[identity.uri],
+            purposes=[SERVER_AUTH, CLIENT_AUTH] if identity.role is Role.COORDINATOR else [CLIENT_AUTH],
+            hosts=hosts,
+            start=now - CLOCK_SKEW,
+            end=now + timedelta(days=days),
+        )
 
     def allow(self, entry: AllowedEntry) -> None:
         """Put an entry on the allow-list, in the place of one of the same identity. Raises ConfigError."""

@@ -13,6 +13,8 @@ from coordinator.storage.interface import JobRecord, ModelRecord, RoundRecord
 from shared.ids import ParticipantId
 from shared.wire.operations import JobDetail, JobStatus, LiveMember, LiveRound, ModelStatus, RoundStatus
 
+LEAST_IN_A_TOTAL = 2  # a total over fewer is one silo's own figure: neither page nor metric shows it
+
 
 def job_status(view: JobView) -> JobStatus:
     return record_status(view.record, view.record.reason or view.waits_for)

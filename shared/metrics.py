@@ -211,6 +211,12 @@ class JobSeries:
         if self._shown.get(job, {}).pop((gauge, labels), None) is not None:
             gauge.remove(job, *labels)
 
+    def hide_all(self, gauge: Gauge, job: JobId) -> None:
+        """Take away all that a gauge has of a job."""
+        for shown, labels in [*self._shown.get(job, {})]:
+            if shown is gauge:
+                self.hide(gauge, job, *labels)
+
     def moved(self, job: JobId, *, still_open: bool) -> None:
         """It is the newest now. Of more jobs than are shown, those go that moved longest ago and have nothing open."""
         self._shown[job] = self._shown.pop(job, {})

@@ -108,13 +108,16 @@ LAST_COMMIT = gauge(
 )
 FEDERATED_METRIC = gauge(
     "federated_metric",
-    "Mean over all survivors in the last committed round.",
+    "Mean over all survivors in the last committed round; none where these were fewer than two.",
     _JOB,
     Label("metric", said="the metrics that the job declares"),
     Label("half", said="train, evaluate"),
 )
 FEDERATED_WEIGHT = gauge(
-    "federated_weight", "Total weight of the last committed round (of its evaluation, if it was the closing one).", _JOB
+    "federated_weight",
+    "Total weight of the last committed round (of its evaluation, if it was the closing one); "
+    "none where survivors were fewer than two.",
+    _JOB,
 )
 MEMBERS_DROPPED = counter(
     "members_dropped", "Members that were not in a finished round's result.", Label("reason", tuple(DropReason))

@@ -23,6 +23,7 @@ from coordinator.round.phases import (
 )
 from coordinator.standings import Standings
 from coordinator.storage.interface import COMMITTED
+from coordinator.telling import LEAST_IN_A_TOTAL
 from shared.clock import Clock
 from shared.ids import JobId, ParticipantId, RoundKey
 from shared.metrics import JobSeries, Registered
@@ -110,12 +111,20 @@ class RoundMetrics:
             ended = declared.COMMITTED if committed else declared.ABORTED
             self._round_s.labels(ended).observe(_number(summary["duration_s"]))
         if committed:
-            show = self._jobs.show
-            show(self._last_commit, self._clock.now().timestamp(), key.job)
-            show(self._weight, _number(summary.get("weight_total")), key.job)
-            for cell, mean in _mapping(summary, "metrics").items():
-                half, _, metric = cell.partition(".")
-                show(self._mean, _number(mean), key.job, metric, half)
+            self._jobs.show(self._last_commit, self._clock.now().timestamp(), key.job)
+            self._show_totals(key.job, summary)
+
+    def _show_totals(self, job: JobId, summary: Mapping[str, object]) -> None:
+        survivors = summary.get("survivors")
+        if not isinstance(survivors, Collection) or len(survivors) < LEAST_IN_A_TOTAL:
+            # One silo's own figures. Older ones go too: standing on, they would be taken for this round's.
+            for gauge in (self._weight, self._mean):
+                self._jobs.hide_all(gauge, job)
+            return
+        self._jobs.show(self._weight, _number(summary.get("weight_total")), job)
+        for cell, mean in _mapping(summary, "metrics").items():
+            half, _, metric = cell.partition(".")
+            self._jobs.show(self._mean, _number(mean), job, metric, half)
 
 
 class JobMetrics:

@@ -26,13 +26,12 @@ from coordinator.status.advice import for_aborted, for_dropped
 from coordinator.status.look import FederationSeen, JobSeen, RunningSeen
 from coordinator.status.open_round import OpenRound, open_round
 from coordinator.storage.interface import COMMITTED, ModelRecord
-from coordinator.telling import job_detail, model_status, record_status
+from coordinator.telling import LEAST_IN_A_TOTAL, job_detail, model_status, record_status
 from shared.ids import JobId, ParticipantId
 from shared.job import JobSpec, jobspec_digest
 from shared.reasons import JobState, Purpose
 from shared.wire.operations import JobDetail, JobStatus, RoundStatus
 
-LEAST_IN_A_TOTAL = 2  # a total over fewer is one silo's own figure
 ENDED_SHOWN = 20  # of the jobs that are over, the newest
 
 

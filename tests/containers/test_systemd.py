@@ -63,9 +63,16 @@ def test_a_drop_in_is_understood(example: Path) -> None:
     assert said(f"{place}; systemd-analyze verify --man=no {unit} 2>&1").strip() == ""
 
 
-def test_user_and_folders_are_made() -> None:
-    listed = said(f"{PLACE} id -un consilo; stat -c '%a %U %n' /etc/consilo /etc/consilo/credentials")
-    assert listed.split("\n")[:3] == ["consilo", "755 root /etc/consilo", "700 consilo /etc/consilo/credentials"]
+def test_users_and_folders_are_made() -> None:
+    folders = "/etc/consilo /etc/consilo/*/ /etc/consilo/*/credentials"
+    listed = said(f"{PLACE} stat -c '%a %U %G %n' {folders}")
+    assert listed.splitlines() == [
+        "755 root root /etc/consilo",
+        "750 root consilo-coordinator /etc/consilo/coordinator/",
+        "750 root consilo-participant /etc/consilo/participant/",
+        "700 consilo-coordinator consilo-coordinator /etc/consilo/coordinator/credentials",
+        "700 consilo-participant consilo-participant /etc/consilo/participant/credentials",
+    ]
 
 
 def test_the_list_of_system_calls_is_worth_having() -> None:

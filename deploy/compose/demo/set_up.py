@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
 from pathlib import Path
 from string import Template
 
@@ -21,7 +22,7 @@ from cryptography import x509
 from consilo.demo.data import Dealt, deal, hospital_names, load_tumours, write_rows
 from consilo.pki import Authority, create_authority, write_file
 from consilo.pki_manifest import MANIFEST, write_manifest
-from consilo.pki_request import REQUEST_FILE, make_request, read_request
+from consilo.pki_request import REQUEST_FILE, RequestedKeys, make_request, read_request
 from shared.errors import ConfigError
 from shared.identity import Role
 from shared.ids import Digest
@@ -48,10 +49,7 @@ def main() -> None:
     now = datetime.now(UTC)
     authority_folder = FEDERATION / "authority"
     if (authority_folder / DONE).exists():
-        authority = Authority.load(authority_folder)
-        renewed = [name for role, name, hosts in MEMBERS if renew(authority, role, name, hosts, now)]
-        hand_out_allowlist(authority)
-        say(f"the federation is there; renewed: {', '.join(renewed) or 'nobody, all certificates last'}")
+        go_on(Authority.load(authority_folder), now)
         return
     rounds = rounds_asked()
     for _, name, _ in MEMBERS:
@@ -65,6 +63,19 @@ def main() -> None:
     write_configurations(authority, rounds, now)
     write_file(authority_folder / DONE, b"", mode=0o600)
     say(f"set up: a coordinator, an operator and {', '.join(HOSPITALS)}")
+
+
+def go_on(authority: Authority, now: datetime) -> None:
+    """Renew what ends soon of a federation that is there."""
+    made = {name: renew(authority, role, name, hosts, now) for role, name, hosts in MEMBERS}
+    hand_out_allowlist(authority)
+    renewed = [name for name, what in made.items() if what is not Renewed.NOTHING]
+    say(f"the federation is there; renewed: {', '.join(renewed) or 'nobody, all certificates last'}")
+    restart = [name for name, what in made.items() if what is Renewed.BOTH and name != "operator"]
+    if restart:
+        signing = FEDERATION / "coordinator" / "credentials" / "signing.crt"
+        shutil.copyfile(signing, FEDERATION / "operator" / "credentials" / "coordinator-signing.crt")
+        say(f"signing certificates are new too; where these ran on: docker compose restart {' '.join(restart)}")
 
 
 def rounds_asked() -> int | None:
@@ -87,23 +98,41 @@ def say(line: str) -> None:
 
 
 def certify(authority: Authority, role: Role, name: str, hosts: tuple[str, ...], now: datetime) -> None:
-    credentials = FEDERATION / name / "credentials"
-    request = credentials / REQUEST_FILE
-    keys = read_request(request, expected=Digest.of(request.read_bytes()))
+    credentials, keys = FEDERATION / name / "credentials", keys_of(name)
     authority.certify(role, name, tls_key=keys.tls, signing_key=keys.signing, out=credentials, now=now, hosts=hosts)
 
 
-def renew(authority: Authority, role: Role, name: str, hosts: tuple[str, ...], now: datetime) -> bool:
-    """New certificates for the same keys, when one of the old ends soon."""
+def keys_of(name: str) -> RequestedKeys:
+    request = FEDERATION / name / "credentials" / REQUEST_FILE
+    return read_request(request, expected=Digest.of(request.read_bytes()))
+
+
+class Renewed(Enum):
+    """What a member's renewal made new."""
+
+    NOTHING = auto()
+    TLS = auto()
+    BOTH = auto()
+
+
+def renew(authority: Authority, role: Role, name: str, hosts: tuple[str, ...], now: datetime) -> Renewed:
+    """New certificates for the same keys, where the old end soon.
+
+    The signing certificate only when it must be: a daemon that runs has read its own at its start, and with another on
+    the allow-list it would be refused until it is restarted. A new TLS certificate it takes up by itself.
+    """
     credentials = FEDERATION / name / "credentials"
-    ends = (
-        x509.load_pem_x509_certificate((credentials / file).read_bytes()).not_valid_after_utc
-        for file in ("tls.crt", "signing.crt")
-    )
-    if min(ends) - now > RENEW_BEFORE:
-        return False
-    certify(authority, role, name, hosts, now)
-    return True
+    if ends(credentials / "signing.crt") - now <= RENEW_BEFORE:
+        certify(authority, role, name, hosts, now)
+        return Renewed.BOTH
+    if ends(credentials / "tls.crt") - now > RENEW_BEFORE:
+        return Renewed.NOTHING
+    authority.renew_tls(role, name, tls_key=keys_of(name).tls, out=credentials, now=now, hosts=hosts)
+    return Renewed.TLS
+
+
+def ends(certificate: Path) -> datetime:
+    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
 
 
 def hand_out_allowlist(authority: Authority) -> None:

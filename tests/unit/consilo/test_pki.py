@@ -181,3 +181,24 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "hospital-a" in run(pki, ["list", folder]).stdout
     assert isinstance(run(pki, ["init", folder, "--consortium", "hearts.example"]).exception, ConfigError)
     assert run(pki, ["issue", folder, "owner", "x"]).exit_code == 2
+
+
+def test_a_tls_certificate_is_renewed_alone(authority: Authority, tmp_path: Path) -> None:
+    issued = authority.issue(Role.PARTICIPANT, "hospital-a", out=tmp_path / "a", now=NOW)
+    key = _certificate(tmp_path / "a" / "tls.crt").public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    signing = (tmp_path / "a" / "signing.crt").read_bytes()
+    later = NOW + timedelta(days=20)
+    entry = authority.renew_tls(Role.PARTICIPANT, "hospital-a", tls_key=key, out=tmp_path / "a", now=later)
+    assert Allowlist.load(authority.allowlist_path).entries[entry.identity] == entry
+    assert entry.signing_fingerprint == issued.entry.signing_fingerprint
+    assert entry.tls_fingerprint != issued.entry.tls_fingerprint
+    assert _certificate(tmp_path / "a" / "tls.crt").public_key() == key
+    assert (tmp_path / "a" / "signing.crt").read_bytes() == signing
+
+
+def test_nobody_is_let_in_by_a_renewal(authority: Authority, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    with pytest.raises(ConfigError, match=r"participant/hospital-a is not on it: certify it first"):
+        authority.renew_tls(Role.PARTICIPANT, "hospital-a", tls_key=key, out=tmp_path, now=NOW)
+    assert not (tmp_path / "tls.crt").exists()

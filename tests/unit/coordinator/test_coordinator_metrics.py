@@ -37,6 +37,11 @@ from tests.support.rounds import COORDINATOR_KEY, MEMBERS, make_masked_frame, ma
 
 KEY = RoundKey(JobId("heart-1"), RoundNumber(3))
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
+ROUND_OF_TWO = {
+    "survivors": ["hospital-a", "hospital-b"],
+    "weight_total": 1.0,
+    "metrics": {"train.loss": 0.5},
+}
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def test_closed_lists_start_at_zero(metrics: CoordinatorMetrics) -> None:
 
 def test_a_committed_round(metrics: CoordinatorMetrics) -> None:
     summary = {
-        "survivors": ["hospital-a"],
+        "survivors": ["hospital-a", "hospital-c"],
         "dropped": {"hospital-b": DropReason.UPLOAD_LATE},
         "weight_total": 90.0,
         "metrics": {"train.loss": 0.25, "evaluate.accuracy": 0.9},
@@ -77,9 +82,25 @@ def test_a_committed_round(metrics: CoordinatorMetrics) -> None:
 
 
 def test_an_aborted_round_keeps_the_last_means(metrics: CoordinatorMetrics) -> None:
-    metrics.finished(KEY, Purpose.TRAIN, "committed", {"weight_total": 1.0, "metrics": {"train.loss": 0.5}})
+    metrics.finished(KEY, Purpose.TRAIN, "committed", ROUND_OF_TWO)
     metrics.finished(KEY, Purpose.TRAIN, AbortReason.BELOW_FLOOR, {"dropped": {}})
     assert _value(metrics, "rounds_aborted_total", reason="below_floor") == 1
+    assert _value(metrics, "federated_metric", job="heart-1", metric="loss", half="train") == 0.5
+
+
+def test_one_survivors_figures_are_not_shown_and_older_totals_do_not_stand_for_them(
+    metrics: CoordinatorMetrics,
+) -> None:
+    metrics.finished(KEY, Purpose.TRAIN, "committed", ROUND_OF_TWO)
+    assert _value(metrics, "federated_weight", job="heart-1") == 1
+    of_one = {"survivors": ["hospital-a"], "weight_total": 123.0, "metrics": {"train.loss": 0.731931}}
+    metrics.finished(KEY, Purpose.TRAIN, "committed", of_one)
+    assert _value(metrics, "rounds_committed_total", purpose="train") == 2
+    assert _value(metrics, "last_commit_time_seconds", job="heart-1") == NOW.timestamp()
+    shown = generate_latest(metrics.registry).decode()
+    assert "consilo_coordinator_federated_metric{" not in shown
+    assert "consilo_coordinator_federated_weight{" not in shown
+    metrics.finished(KEY, Purpose.TRAIN, "committed", ROUND_OF_TWO)
     assert _value(metrics, "federated_metric", job="heart-1", metric="loss", half="train") == 0.5
 
 
