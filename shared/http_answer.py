@@ -6,8 +6,10 @@ choosing: whatever it is, there is an answer, and no answer says more than a fix
 
 `Host` is looked at because a listener on loopback is reached by every page that a browser on this machine shows: a page
 whose name its owner points at 127.0.0.1 (DNS rebinding) would read what stands there as its own. Its browser says that
-name in `Host`, so only names of loopback are answered. A listener elsewhere goes by any name that its network gave it;
-there the certificate of whoever asks is what counts.
+name in `Host`, so only names of loopback are answered. A listener that answers plain HTTP on an internal network is
+asked by its address, or by a name without a dot, as container networks give them: the name that an attacker owns has a
+dot. Where whoever asks shows a certificate, that is what counts, and any name will do. A page of another site that only
+makes a browser ask, without reading what comes, is refused as well: browsers say so in `Sec-Fetch-Site`.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ class HostRule(Enum):
 
     LOOPBACK = "loopback"
     """`localhost`, or a literal address of loopback, with any port; and it listens on loopback only."""
+    INTERNAL = "internal"
+    """Those, every literal address, and every name without a dot."""
     ANY = "any"
 
 
@@ -104,7 +108,7 @@ def answer(head: bytes, *, routes: Routes, hosts: HostRule) -> bytes:
     except Refusal as refusal:
         reply = refused(refusal)
     except Exception:  # noqa: BLE001 - the stream boundary: nothing of a bug's text leaves this process
-        _log.exception("internal_error", doing="http")
+        _log.exception("internal_error", doing="http", peer="unproven")
         reply = refused(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "an error of this process: its log has the details"))
     return rendered(reply, with_body=request.command != "HEAD")
 
@@ -130,12 +134,9 @@ def rendered(reply: Reply, *, with_body: bool = True) -> bytes:
 
 
 def _reply(request: _Request, routes: Routes, hosts: HostRule) -> Reply:
-    host = request.only("Host")
-    if hosts is HostRule.LOOPBACK and not is_loopback_name(_without_port(host)):
-        raise Refusal(
-            HTTPStatus.MISDIRECTED_REQUEST,
-            "this listener answers to localhost, 127.0.0.1 and [::1] only: ask for it by one of these names",
-        )
+    _require_known_host(_without_port(request.only("Host")), hosts)
+    if request.headers.get("Sec-Fetch-Site", "").strip().lower() == "cross-site":
+        raise Refusal(HTTPStatus.FORBIDDEN, "this was asked for by a page of another site: open it by itself")
     if request.command not in {"GET", "HEAD"}:
         raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here", Allow="GET, HEAD")
     path, _, asked = request.path.partition("?")
@@ -151,6 +152,19 @@ def _reply(request: _Request, routes: Routes, hosts: HostRule) -> Reply:
     return handler(Query(path=path, rest=rest, parameters=parameters, accept=accept if plain else ""))
 
 
+def _require_known_host(host: str, hosts: HostRule) -> None:
+    if hosts is HostRule.LOOPBACK and not is_loopback_name(host):
+        raise Refusal(
+            HTTPStatus.MISDIRECTED_REQUEST,
+            "this listener answers to localhost, 127.0.0.1 and [::1] only: ask for it by one of these names",
+        )
+    if hosts is HostRule.INTERNAL and "." in host and _address(host) is None:
+        raise Refusal(
+            HTTPStatus.MISDIRECTED_REQUEST,
+            "this listener answers to its address, and to a name without a dot: ask for it by one of these",
+        )
+
+
 def _route(path: str, routes: Routes) -> tuple[Handler, str]:
     if path in routes and not path.endswith(_PREFIX):
         return routes[path], ""
@@ -163,12 +177,18 @@ def _route(path: str, routes: Routes) -> tuple[Handler, str]:
 
 def is_loopback_name(host: str) -> bool:
     """Whether a host, by name or by address, can be nothing but this machine."""
-    if host.lower() == _LOCALHOST:
-        return True
+    address = _address(host)
+    return host.lower() == _LOCALHOST or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The literal address that a host is, with or without the brackets that IPv6 has in a URL."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        # A zone names an interface of whoever asks: nothing that a listener goes by.
+        return None if "%" in bare else ipaddress.ip_address(bare)
     except ValueError:
-        return False
+        return None
 
 
 def _without_port(host: str) -> str:

@@ -6,8 +6,8 @@ bounded: so many connections at once, and of one address so many (what is beyond
 many bytes, and so many seconds for all of it. Nothing of a request's body is read but to close in peace. What is
 answered is in `shared.http_answer`.
 
-With `HttpTls` the listener speaks TLS 1.3 alone and requires a certificate (`shared.http_tls`). The handshake is on the
-connection's thread, within the time for the head.
+With `HttpContexts` the listener speaks TLS 1.3 alone and requires a certificate (`shared.http_tls`). The handshake is on
+the connection's thread, within the time for the head.
 
 It ends in a moment: connections are cut, as nothing here is worth waiting for.
 """
@@ -27,7 +27,7 @@ import structlog
 
 from shared.errors import ConfigError
 from shared.http_answer import HostRule, Refusal, Routes, answer, is_loopback_name, refused, rendered
-from shared.http_tls import HttpContexts, HttpTls
+from shared.http_tls import HttpContexts
 
 HEAD_MAX_BYTES = 16 * 1024  # a browser sends the cookies of every page on localhost, whatever its port
 HEAD_S = 5.0  # from the connection to the end of the request's head, TLS's handshake among it
@@ -48,16 +48,15 @@ _log = structlog.get_logger(__name__)
 
 @contextmanager
 def serve_http(
-    routes: Routes, address: tuple[str, int], *, what: str, tls: HttpTls | None = None, hosts: HostRule
+    routes: Routes, address: tuple[str, int], *, what: str, tls: HttpContexts | None = None, hosts: HostRule
 ) -> Iterator[int]:
     """Answer on `address` (host, port; port 0 for any) on threads of its own; yields the port.
 
     `what` is the listener's table in the configuration, `metrics` or `status`: errors and the log name it. Raises
-    ConfigError when it cannot listen there, or when the files of `tls` cannot be used.
+    ConfigError when it cannot listen there.
     """
-    contexts = HttpContexts(tls, what=what) if tls is not None else None
     with _listen(address, what=what, hosts=hosts) as listener:
-        server = _Server(listener, routes, what=what, hosts=hosts, contexts=contexts)
+        server = _Server(listener, routes, what=what, hosts=hosts, contexts=tls)
         server.start()
         try:
             yield int(listener.getsockname()[1])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +38,15 @@ class HttpTls:
 class HttpContexts:
     """The context of the next connection. Any thread."""
 
-    def __init__(self, tls: HttpTls, *, what: str) -> None:
-        """`what`: the table of the configuration, for errors. Raises ConfigError."""
+    def __init__(
+        self, tls: HttpTls, *, what: str, accept: Callable[[Sequence[x509.Certificate]], None] = lambda _: None
+    ) -> None:
+        """`what`: the table of the configuration, for errors. `accept` is asked about the authorities in `clients_ca`
+        whenever they are read, and raises ConfigError for some that must not stand there. Raises ConfigError.
+        """
         self._tls = tls
         self._what = what
+        self._accept = accept
         self._lock = threading.Lock()
         self._stamp = self._stamps()
         self._context = self._made()
@@ -73,6 +79,7 @@ class HttpContexts:
             authorities = read_authorities(self._read("clients_ca", tls.clients_ca))
         except ConfigError as error:
             raise ConfigError(f"{self._what}.clients_ca: {tls.clients_ca}: {error}") from None
+        self._accept(authorities)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED

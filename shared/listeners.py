@@ -8,15 +8,17 @@ comes by way of `ssh -L`, so it needs no accounts and has none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import Field, model_validator
 
-from shared.certificates import fingerprint_of, read_authorities
+from shared.certificates import read_authorities
 from shared.config import OFF, ListenerAddress, LocalPath, TlsTable, split_address
 from shared.errors import ConfigError
 from shared.http_answer import HostRule, Routes, is_loopback_name
@@ -93,10 +95,10 @@ class MetricsTable(Table):
 
     @property
     def hosts(self) -> HostRule:
-        """On loopback without TLS a browser on this machine could be talked into reading it."""
-        address = self.address
-        plain = address is not None and is_loopback_name(address[0]) and self.tls is None
-        return HostRule.LOOPBACK if plain else HostRule.ANY
+        """Without TLS, a browser that reaches it could be talked into reading it."""
+        if self.tls is not None:
+            return HostRule.ANY
+        return HostRule.INTERNAL if self.internal_network else HostRule.LOOPBACK
 
 
 class StatusTable(Table):
@@ -161,8 +163,8 @@ def serve_metrics(table: MetricsTable, routes: Routes, *, consortium_ca: Path) -
     if table.address is None:
         yield OFF
         return
-    _require_other_authority(table.tls, consortium_ca)
-    with serve_http(routes, table.address, what=METRICS, tls=table.tls, hosts=table.hosts) as port:
+    contexts = None if table.tls is None else _contexts(table.tls, consortium_ca)
+    with serve_http(routes, table.address, what=METRICS, tls=contexts, hosts=table.hosts) as port:
         yield _shown(table.listen, port)
 
 
@@ -192,8 +194,7 @@ def check_metrics(table: MetricsTable, *, consortium_ca: Path) -> str:
         return OFF
     if table.tls is None:
         return f"{table.listen}, by plain HTTP, {'on an internal network' if table.internal_network else LOCAL}"
-    HttpContexts(table.tls, what=METRICS)
-    _require_other_authority(table.tls, consortium_ca)
+    _contexts(table.tls, consortium_ca)
     return f"{table.listen}, by mutual TLS"
 
 
@@ -204,24 +205,26 @@ def check_address(table: MetricsTable | StatusTable, *, what: str) -> None:
         check_can_listen(table.address, what=what, hosts=hosts)
 
 
-def _require_other_authority(tls: HttpTls | None, consortium_ca: Path) -> None:
-    """With the consortium's authority every silo could collect. Raises ConfigError; of files that cannot be read others
-    say so.
-    """
-    if tls is None:
-        return
-    try:
-        ours, theirs = (
-            {fingerprint_of(each) for each in read_authorities(path.read_bytes())}
-            for path in (consortium_ca, tls.clients_ca)
-        )
-    except (OSError, ConfigError):
-        return
-    if ours & theirs:
-        raise ConfigError(
-            f"{METRICS}.clients_ca: {tls.clients_ca} is the consortium's authority, so every member could collect "
-            "these metrics: make an authority of your own for whoever collects"
-        )
+def _contexts(tls: HttpTls, consortium_ca: Path) -> HttpContexts:
+    """Raises ConfigError."""
+
+    def require_others(authorities: Sequence[x509.Certificate]) -> None:
+        """With the consortium's authority every silo could collect, whichever certificate of its key stands there."""
+        try:
+            ours = set(map(_key_of, read_authorities(consortium_ca.read_bytes())))
+        except (OSError, ConfigError):
+            return  # [tls] ca is complained of by those who need it
+        if any(_key_of(each) in ours for each in authorities):
+            raise ConfigError(
+                f"{METRICS}.clients_ca: {tls.clients_ca} is the consortium's authority, so every member could collect "
+                "these metrics: make an authority of your own for whoever collects"
+            )
+
+    return HttpContexts(tls, what=METRICS, accept=require_others)
+
+
+def _key_of(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _address_of(listen: str) -> tuple[str, int] | None:

@@ -79,11 +79,27 @@ def test_names_of_loopback_are_answered(host: str) -> None:
     [
         "evil.example", "evil.example:9466", "localhost.evil.example", "localhost.", "127.0.0.1.evil.example",
         "10.0.0.1", "[::2]", "::1:80", "0.0.0.1", "", "localhost:80:80", "localhost:x", "localhost@evil.example",
+        "[::1%evil.example]", "127.0.0.1]", "[[127.0.0.1]]",
     ],
 )  # fmt: skip
 def test_any_other_name_is_misdirected_on_loopback_alone(host: str) -> None:
     assert status_of(said(head(host=host))) == 421
     assert status_of(said(head(host=host), HostRule.ANY)) == 200
+
+
+@pytest.mark.parametrize("host", ["coordinator", "coordinator:9464", "10.0.0.1:9464", "[fd00::1]:9464", "localhost"])
+def test_an_internal_network_asks_by_address_or_by_a_name_without_a_dot(host: str) -> None:
+    assert status_of(said(head(host=host), HostRule.INTERNAL)) == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "10.0.0.1.evil.example", "localhost.", "1.2.3"])
+def test_a_name_that_somebody_may_own_is_misdirected_on_an_internal_network(host: str) -> None:
+    assert status_of(said(head(host=host), HostRule.INTERNAL)) == 421
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-origin", 200), ("none", 200)])
+def test_a_page_of_another_site_has_nothing_asked_for(site: str, status: int) -> None:
+    assert status_of(said(head(more=f"Sec-Fetch-Site: {site}\r\n"))) == status
 
 
 def test_a_request_has_one_host() -> None:

@@ -16,7 +16,7 @@ from shared import http_server
 from shared.errors import ConfigError
 from shared.http_answer import HostRule, Query, Reply
 from shared.http_server import CONNECTIONS_MAX, HEAD_MAX_BYTES, OF_ONE_ADDRESS_MAX, check_can_listen, serve_http
-from shared.http_tls import HttpTls
+from shared.http_tls import HttpContexts, HttpTls
 from tests.support.http_peers import PATIENCE_S, Scrapers, ask, body_of, dial, head, read_all, scrape, status_of
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -31,7 +31,8 @@ def _hello(_query: Query) -> Reply:
 def serving(tls: HttpTls | None = None) -> Iterator[int]:
     routes = {"/": _hello, "/metrics": _hello, "/large": lambda _: Reply(body=b"x" * 4_000_000)}
     hosts = HostRule.ANY if tls else HostRule.LOOPBACK
-    with serve_http(routes, LOOPBACK, what="metrics", tls=tls, hosts=hosts) as port:
+    contexts = HttpContexts(tls, what="metrics") if tls else None
+    with serve_http(routes, LOOPBACK, what="metrics", tls=contexts, hosts=hosts) as port:
         yield port
 
 

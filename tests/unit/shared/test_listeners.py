@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from structlog.testing import capture_logs
 
 from coordinator.settings import CoordinatorSettings
@@ -37,9 +41,9 @@ def _settings(folder: Path, tables: str) -> CoordinatorSettings:
         ('listen = "[::1]:9464"', HostRule.LOOPBACK),
         (f'listen = "127.0.0.1:9464"\n{TLS}', HostRule.ANY),
         (f'listen = "0.0.0.0:9464"\n{TLS}', HostRule.ANY),
-        ('listen = "10.0.0.1:9464"\ninternal_network = true', HostRule.ANY),
-        ('listen = "[::]:9464"\ninternal_network = true', HostRule.ANY),
-        ('listen = "off"\ninternal_network = true', HostRule.ANY),
+        ('listen = "10.0.0.1:9464"\ninternal_network = true', HostRule.INTERNAL),
+        ('listen = "[::]:9464"\ninternal_network = true', HostRule.INTERNAL),
+        ('listen = "off"\ninternal_network = true', HostRule.INTERNAL),
     ],
 )
 def test_metrics_by_one_way_or_the_other(tmp_path: Path, table: str, hosts: HostRule) -> None:
@@ -104,6 +108,37 @@ def test_metrics_are_served_by_mutual_tls(tmp_path: Path, consortium: Consortium
 def test_members_of_the_consortium_are_no_scrapers(tmp_path: Path, consortium: Consortium) -> None:
     scrapers = Scrapers(tmp_path / "scrapers")
     scrapers.tls.clients_ca.write_bytes(scrapers.authority.ca_pem + consortium.ca_pem)
+    with pytest.raises(ConfigError, match="is the consortium's authority, so every member could collect"):
+        _serve(_table(scrapers), consortium)
+
+
+def test_members_are_no_scrapers_either_when_the_files_are_replaced(tmp_path: Path, consortium: Consortium) -> None:
+    scrapers = Scrapers(tmp_path / "scrapers")
+    with (
+        capture_logs() as lines,
+        serve_metrics(_table(scrapers), ROUTES, consortium_ca=consortium.coordinator().tls.ca) as shown,
+    ):
+        ours = scrapers.authority.ca_pem
+        scrapers.tls.clients_ca.write_bytes(ours + consortium.ca_pem)
+        known = tmp_path / "known.crt"
+        known.write_bytes(ours)
+        port = int(shown.removeprefix("127.0.0.1:"))
+        assert status_of(scrape(port, known, scrapers.prometheus)[0]) == 200  # by the files as they were
+        with pytest.raises(OSError):
+            scrape(port, known, consortium.participant("hospital-a"))
+    assert [line["event"] for line in lines].count("http_tls_files_refused") == 1
+
+
+def test_the_consortiums_key_is_known_under_another_certificate(tmp_path: Path, consortium: Consortium) -> None:
+    scrapers = Scrapers(tmp_path / "scrapers")
+    key = load_pem_private_key((consortium.folder / "authority" / "ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    before = x509.load_pem_x509_certificate(consortium.ca_pem)
+    again = x509.CertificateBuilder(
+        before.issuer, before.subject, before.public_key(), x509.random_serial_number(),
+        before.not_valid_before_utc, before.not_valid_after_utc, list(before.extensions),
+    ).sign(key, hashes.SHA384())  # fmt: skip
+    scrapers.tls.clients_ca.write_bytes(again.public_bytes(Encoding.PEM))
     with pytest.raises(ConfigError, match="is the consortium's authority, so every member could collect"):
         _serve(_table(scrapers), consortium)
 
