@@ -6,8 +6,8 @@ bounded: so many connections at once, and of one address so many (what is beyond
 many bytes, and so many seconds for all of it. Nothing of a request's body is read but to close in peace. What is
 answered is in `shared.http_answer`.
 
-With `HttpContexts` the listener speaks TLS 1.3 alone and requires a certificate (`shared.http_tls`). The handshake is on
-the connection's thread, within the time for the head.
+With `HttpContexts` the listener speaks TLS 1.3 alone and requires a certificate (`shared.http_tls`). The handshake is
+on the connection's thread, within the time for the head.
 
 It ends in a moment: connections are cut, as nothing here is worth waiting for.
 """

@@ -212,8 +212,11 @@ def _contexts(tls: HttpTls, consortium_ca: Path) -> HttpContexts:
         """With the consortium's authority every silo could collect, whichever certificate of its key stands there."""
         try:
             ours = set(map(_key_of, read_authorities(consortium_ca.read_bytes())))
-        except (OSError, ConfigError):
-            return  # [tls] ca is complained of by those who need it
+        except (OSError, ConfigError) as error:
+            raise ConfigError(
+                f"{METRICS}.clients_ca: {tls.clients_ca} cannot be compared with the consortium's authority, whose file "
+                f"{consortium_ca} cannot be used ({error}): mend that file first"
+            ) from None
         if any(_key_of(each) in ours for each in authorities):
             raise ConfigError(
                 f"{METRICS}.clients_ca: {tls.clients_ca} is the consortium's authority, so every member could collect "

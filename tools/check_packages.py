@@ -184,7 +184,14 @@ def check_wheel(path: Path) -> None:
     check_modules(names)
     strays = {name for name in names if PurePosixPath(name).suffix not in {".py", ".pyi", ".typed"}}
     described = {_named(names, name) for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt")}
-    expected = described | {_named(names, "licenses/LICENSE"), f"shared/{REVISION_FILE}"}
+    pages = {
+        str(path.relative_to(ROOT))
+        for top in TOP_LEVEL
+        for path in (ROOT / top).rglob("*")
+        if path.suffix in {".html", ".css"}
+    }
+    require(bool(pages), "the checkout has no templates of pages")
+    expected = described | pages | {_named(names, "licenses/LICENSE"), f"shared/{REVISION_FILE}"}
     require(strays == expected, f"stray or missing: {sorted(strays ^ expected)}")
     require(metadata["License-Expression"] == "Apache-2.0", "the licence in the metadata")
     require(metadata["Requires-Python"] == ">=3.11", "the least Python in the metadata")

@@ -129,6 +129,23 @@ def test_members_are_no_scrapers_either_when_the_files_are_replaced(tmp_path: Pa
     assert [line["event"] for line in lines].count("http_tls_files_refused") == 1
 
 
+def test_what_cannot_be_compared_is_not_taken(tmp_path: Path, consortium: Consortium) -> None:
+    scrapers = Scrapers(tmp_path / "scrapers")
+    consortium_ca = tmp_path / "ca.crt"
+    consortium_ca.write_bytes(consortium.ca_pem)
+    known = tmp_path / "known.crt"
+    known.write_bytes(scrapers.authority.ca_pem)
+    with serve_metrics(_table(scrapers), ROUTES, consortium_ca=consortium_ca) as shown:
+        consortium_ca.unlink()
+        scrapers.tls.clients_ca.write_bytes(scrapers.authority.ca_pem + consortium.ca_pem)
+        port = int(shown.removeprefix("127.0.0.1:"))
+        with pytest.raises(OSError):
+            scrape(port, known, consortium.participant("hospital-a"))
+        assert status_of(scrape(port, known, scrapers.prometheus)[0]) == 200
+    with pytest.raises(ConfigError, match="cannot be compared with the consortium's authority"):
+        check_metrics(_table(scrapers), consortium_ca=consortium_ca)
+
+
 def test_the_consortiums_key_is_known_under_another_certificate(tmp_path: Path, consortium: Consortium) -> None:
     scrapers = Scrapers(tmp_path / "scrapers")
     key = load_pem_private_key((consortium.folder / "authority" / "ca.key").read_bytes(), None)
