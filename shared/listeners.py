@@ -214,7 +214,7 @@ def _contexts(tls: HttpTls, consortium_ca: Path) -> HttpContexts:
             ours = set(map(_key_of, read_authorities(consortium_ca.read_bytes())))
         except (OSError, ConfigError) as error:
             raise ConfigError(
-                f"{METRICS}.clients_ca: {tls.clients_ca} cannot be compared with the consortium's authority, whose file "
+                f"{METRICS}.clients_ca: {tls.clients_ca} cannot be compared with the consortium's authority: "
                 f"{consortium_ca} cannot be used ({error}): mend that file first"
             ) from None
         if any(_key_of(each) in ours for each in authorities):
