@@ -9,8 +9,13 @@ metric does.
 A line is handed to the kernel before the call that logs it returns, as without this: the last words before a crash are
 out. A reader that is only slow gets every line, as long as it is not slower than the patience of a minute.
 
-What cannot be bounded here is a file on a disk that does not answer, and what native code (gRPC's own lines) writes by
-itself. Neither keeps a daemon from ending (`shared.signals`).
+A terminal says that it has room when it has any, and a write of more than that blocks: for as long as nobody reads, or
+until somebody types Ctrl-Q. So a terminal is opened anew, not to block, by its name. The description that others have
+of it (a shell, the daemon's own parent) keeps its flags.
+
+What cannot be bounded here is a terminal whose name cannot be opened (another user's, or one of another container), a
+file on a disk that does not answer, and what native code (gRPC's own lines) writes by itself. None of them keeps a
+daemon from ending (`shared.signals`).
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ class LogSink(io.FileIO):
     """A descriptor to which text is written within a bound, and without an error. Any thread."""
 
     def __init__(self, descriptor: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(descriptor, "w", closefd=False)
+        super().__init__(_own_of_terminal(descriptor), "w", closefd=False)  # a terminal's: until the process ends
         self._lost = 0  # lines, since the start
         self._told = self._telling = 0  # of those
         self._monotonic = monotonic
@@ -77,23 +82,41 @@ class LogSink(io.FileIO):
         """What could not be written."""
         with suppress(OSError):  # the reader is gone, the disk is full, the descriptor was closed
             while rest and self._has_room():
-                rest = rest[os.write(self.fileno(), rest[: select.PIPE_BUF]) :]
+                try:
+                    rest = rest[os.write(self.fileno(), rest[: select.PIPE_BUF]) :]
+                except BlockingIOError:  # a terminal that another process writes to, or without room for a whole "\r\n"
+                    if not self._waited(lambda most_s: time.sleep(min(most_s, WAIT_MIN_S))):
+                        break
         return rest
 
     def _has_room(self) -> bool:
-        """Whether as much as PIPE_BUF can be written now without waiting for anybody. It waits here, for a while."""
+        """Whether as much as PIPE_BUF can be written now without waiting for anybody; of a terminal, whether anything
+        can. It waits here, for a while.
+        """
         ready = select.poll()
         ready.register(self.fileno(), select.POLLOUT)
         if ready.poll(0):
             return True
+        return self._waited(lambda most_s: ready.poll(most_s * 1000)) and bool(ready.poll(0))
+
+    def _waited(self, wait: Callable[[float], object]) -> bool:
+        """Wait for at most what is left of the patience. False: there is none left."""
         began = self._monotonic()
         self._patience_s = min(PATIENCE_S, self._patience_s + (began - self._looked) * PATIENCE_S / REFILL_S)
         self._looked = began
         if self._patience_s < WAIT_MIN_S:
             return False
-        found = bool(ready.poll(self._patience_s * 1000))
+        wait(self._patience_s)
         self._patience_s -= min(self._patience_s, self._monotonic() - began)
-        return found
+        return True
+
+
+def _own_of_terminal(descriptor: int) -> int:
+    """A description of the same terminal that does not block; the descriptor itself where that cannot be had."""
+    try:
+        return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return descriptor
 
 
 def keep_stderr_going() -> None:

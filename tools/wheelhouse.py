@@ -57,12 +57,13 @@ def fetch(folder: Path, wheel: Path, role: str) -> None:
     """All wheels that the role needs; what exists as source only is built here, since the other machine cannot."""
     command = [
         sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--wheel-dir", str(folder),
-        "--constraint", str(ROOT / "constraints.txt"), *shlex.split(os.environ.get("PIP_ARGS", "")),
-        f"{wheel}[{role}]",
+        "--constraint", str(ROOT / "constraints.txt"), f"{wheel}[{role}]",
     ]  # fmt: skip
-    done = subprocess.run(command, check=False)
+    more = shlex.split(os.environ.get("PIP_ARGS", ""))  # not printed: an index's address may have a password in it
+    done = subprocess.run([*command, *more], check=False)
     if done.returncode != 0:
-        raise SystemExit(f"error: `{shlex.join(command)}` ended with {done.returncode}")
+        with_more = " with the arguments of PIP_ARGS" if more else ""
+        raise SystemExit(f"error: `{shlex.join(command)}`{with_more} ended with {done.returncode}")
 
 
 def write_requirements(folder: Path, role: str) -> None:

@@ -9,8 +9,11 @@ import os
 import select
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -28,13 +31,12 @@ LINE = "x" * 999 + "\n"
 LONG = "y" * (2 * PIPE_BYTES) + "\n"
 
 
-class Pipe:
+class Written:
     """What a daemon writes into, and what can be read from it."""
 
-    def __init__(self) -> None:
-        self.reader, self.writer = os.pipe()
-        fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self.sink = LogSink(self.writer)
+    def __init__(self, reader: int, writer: int) -> None:
+        self.reader, self.writer = reader, writer
+        self.sink = LogSink(writer)
 
     def lines(self) -> list[str]:
         """What is in it now."""
@@ -52,6 +54,31 @@ class Pipe:
 
     def write(self, text: str) -> None:
         assert self.sink.write(text.encode()) == len(text)
+
+
+class Pipe(Written):
+    def __init__(self) -> None:
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        super().__init__(reader, writer)
+
+
+class Terminal(Written):
+    def __init__(self) -> None:
+        reader, writer = os.openpty()
+        super().__init__(reader, writer)
+        self.ahead_s = 0.0
+        self.sink = LogSink(self.writer, monotonic=lambda: time.monotonic() + self.ahead_s)
+
+    def lines_to(self, last: str) -> list[str]:
+        """What comes until a line is `last`: what was written is not there at once."""
+        found: list[str] = []
+        with os.fdopen(os.dup(self.reader)) as file:
+            for line in file:
+                found.append(line.strip())
+                if found[-1] == last:
+                    return found
+        raise AssertionError(f"no {last!r} in {found!r}")
 
 
 @pytest.fixture
@@ -145,6 +172,82 @@ def test_a_full_disk_is_no_error() -> None:
         sink = LogSink(full.fileno())
         assert sink.write(LINE.encode()) == len(LINE)
         assert sink.say_lost(None, "info", {})["lines_lost"] == 1
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    monkeypatch.setattr(log_sink, "PATIENCE_S", 0.2)
+    made = Terminal()
+    yield made
+    for descriptor in {made.reader, made.writer, made.sink.fileno()}:
+        os.close(descriptor)
+
+
+def test_a_terminal_that_nobody_reads_blocks_nobody(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(200):
+        terminal.write(LINE)
+    lost = terminal.told()
+    assert isinstance(lost, int)
+    assert 0 < lost < 200
+    monkeypatch.setattr(log_sink, "PATIENCE_S", 30.0)
+    terminal.ahead_s += REFILL_S
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(terminal.lines_to, "end")
+        terminal.write("end\n")
+        *kept, _ = reading.result(30)
+    assert kept[: 200 - lost] == [LINE.strip()] * (200 - lost), "whole ones"
+    assert len(kept) - (200 - lost) in {0, 1}, "and the beginning of one that was cut"
+    assert terminal.told() is None, "once one was written that says it"
+    assert os.get_blocking(terminal.writer), "what others have of the terminal is as it was"
+    assert terminal.sink.isatty()
+
+
+def test_a_terminal_that_is_stopped_blocks_nobody(terminal: Terminal) -> None:
+    """As by Ctrl-S."""
+    termios.tcflow(terminal.writer, termios.TCOOFF)
+    terminal.write(LINE)
+    assert terminal.told() == 1
+    termios.tcflow(terminal.writer, termios.TCOON)
+    terminal.write(LINE)
+    assert terminal.lines_to(LINE.strip()) == [LINE.strip()]
+
+
+def test_a_terminal_that_is_busy_for_a_moment_gets_every_line(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said that it has room, and had none: another process wrote to it."""
+    real, busy = os.write, [True]
+
+    def write(descriptor: int, data: bytes) -> int:
+        if descriptor == terminal.sink.fileno() and busy:
+            busy.pop()
+            raise BlockingIOError
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    terminal.write(LINE)
+    assert terminal.told() is None
+    assert (terminal.lines_to(LINE.strip()), busy) == ([LINE.strip()], [])
+
+
+def test_a_terminal_that_stays_busy_blocks_nobody(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_descriptor: int, _data: bytes) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "write", write)
+    terminal.write(LINE)
+    assert terminal.told() == 1
+
+
+def test_a_terminal_without_a_name_is_written_to_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of another container has none here."""
+    monkeypatch.setattr(os, "ttyname", lambda _: str(tmp_path / "gone"))
+    made = Terminal()
+    assert made.sink.fileno() == made.writer
+    made.write(LINE)
+    assert made.lines_to(LINE.strip()) == [LINE.strip()]
+    for descriptor in (made.reader, made.writer):
+        os.close(descriptor)
 
 
 def test_a_process_counts_what_its_own_standard_error_lost(monkeypatch: pytest.MonkeyPatch) -> None:
