@@ -73,7 +73,7 @@ _CLOCK = SystemClock()
 class MakeMetrics(Protocol):
     """`ParticipantMetrics`, or one that does more when a round moves."""
 
-    def __call__(self, *, build: BuildInfo) -> ParticipantMetrics: ...
+    def __call__(self, *, build: BuildInfo, local_metrics: bool) -> ParticipantMetrics: ...
 
 
 class Daemon:
@@ -94,7 +94,7 @@ class Daemon:
         self._consortium = consortium
         self._clock = clock
         self._build = build_info(environment=environment)
-        self._metrics = metrics(build=self._build)
+        self._metrics = metrics(build=self._build, local_metrics=settings.metrics.local_metrics)
         self._fatal: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._bulk = BulkChannels(tls=settings.tls.paths, counter=self._metrics)
         folder = settings.participant.data_dir

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema
 
-from shared.config import Dialled, LocalPath, LogTable, SigningTable, TlsTable
+from shared.config import Dialled, ListenerAddress, LocalPath, LogTable, SigningTable, TlsTable
 from shared.ids import Digest, JobId, parse_job_id
 from shared.job import DEADLINE_MAX_S, DEFAULT_MIN_SURVIVORS, MEMBERS_MAX, Member, Table, Task, text_like
-from shared.listeners import MetricsTable, StatusTable, metrics_table, status_table
+from shared.listeners import MetricsTable, StatusTable, status_table
 
 DEFAULT_METRICS = "127.0.0.1:9465"
 DEFAULT_STATUS = "127.0.0.1:9467"
@@ -163,6 +163,17 @@ class ConsortiumTable(Table):
         return Digest.parse(self.digest)
 
 
+class OwnMetricsTable(MetricsTable):
+    """[metrics]: what a silo's task measured on the silo's own data is served only where the silo says so."""
+
+    listen: ListenerAddress = Field(default=DEFAULT_METRICS, description='host:port where /metrics answers, or "off".')
+    local_metrics: bool = Field(
+        default=False,
+        description="Serve this silo's own loss and other metrics of a job, to whoever can reach `listen`: on "
+        "loopback, every account of this machine.",
+    )
+
+
 class ParticipantSettings(Table):
     """The whole file."""
 
@@ -175,7 +186,7 @@ class ParticipantSettings(Table):
     tasks: dict[Task, TaskTable] = Field(default_factory=dict, description="What this silo is willing to run.")
     training: TrainingTable = Field(default=TrainingTable(), description="On what hardware.")
     policy: PolicyTable = Field(default=PolicyTable(), description="What this silo takes part in.")
-    metrics: MetricsTable = metrics_table(DEFAULT_METRICS)
+    metrics: OwnMetricsTable = Field(default=OwnMetricsTable(), description="Where Prometheus collects.")
     status: StatusTable = status_table(DEFAULT_STATUS)
     log: LogTable = Field(default=LogTable(), description="Lines on standard error.")
 

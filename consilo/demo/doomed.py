@@ -39,9 +39,14 @@ class Doomed(ParticipantMetrics):
     """Sees the rounds as metrics do, and keeps its appointments, each of them once."""
 
     def __init__(
-        self, *, build: BuildInfo, moments: Sequence[Moment], strike: Callable[[signal.Signals], None]
+        self,
+        *,
+        build: BuildInfo,
+        local_metrics: bool = False,
+        moments: Sequence[Moment],
+        strike: Callable[[signal.Signals], None],
     ) -> None:
-        super().__init__(build=build)
+        super().__init__(build=build, local_metrics=local_metrics)
         self._strike = strike
         self._ahead = list(moments)
 
@@ -58,8 +63,11 @@ def main(arguments: Sequence[str]) -> None:
     config, *appointments = arguments
     moments = [Moment.parse(text) for text in appointments]
 
-    def metrics(*, build: BuildInfo) -> Doomed:
-        return Doomed(build=build, moments=moments, strike=lambda blow: os.kill(os.getpid(), blow))
+    def strike(blow: signal.Signals) -> None:
+        os.kill(os.getpid(), blow)
+
+    def metrics(*, build: BuildInfo, local_metrics: bool) -> Doomed:
+        return Doomed(build=build, local_metrics=local_metrics, moments=moments, strike=strike)
 
     keep_memory()
     try:

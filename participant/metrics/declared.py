@@ -134,7 +134,10 @@ LOCAL_METRIC = gauge(
     _JOB,
     Label("metric", said="the metrics that the job declares"),
     Label("half", (TRAIN, EVALUATE)),
+    page="What this silo's task said of its own data in the last round that it was ready for. It stays in the silo. "
+    "Only with `local_metrics = true` in `[metrics]`: other accounts of the machine can read loopback.",
 )
+"""Only where the silo asks for it."""
 
 # --- saturation, certificates, log, disk ------------------------------------------------------------------------------
 

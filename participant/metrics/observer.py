@@ -20,9 +20,9 @@ _CLOCK = SystemClock()
 class ParticipantMetrics(ProcessMetrics[DiskKind]):
     """Implements the observers of the driver, of the session, of transfers and of work."""
 
-    def __init__(self, *, build: BuildInfo, clock: Clock = _CLOCK) -> None:
+    def __init__(self, *, build: BuildInfo, local_metrics: bool = False, clock: Clock = _CLOCK) -> None:
         super().__init__(
-            declared.METRICS,
+            [metric for metric in declared.METRICS if local_metrics or metric is not declared.LOCAL_METRIC],
             prefix=declared.PREFIX,
             build=build,
             ready=declared.READY,
@@ -46,7 +46,7 @@ class ParticipantMetrics(ProcessMetrics[DiskKind]):
         self._attempts_left = registered.counter(declared.ATTEMPTS_LEFT)
         self._alarms = registered.counter(declared.ALARMS_RAISED)
         self._training = registered.histogram(declared.TRAINING_DURATION)
-        self._local = registered.gauge(declared.LOCAL_METRIC)
+        self._local = registered.gauge(declared.LOCAL_METRIC) if local_metrics else None
         self._tasks = registered.gauge(declared.TASK_AVAILABLE)
         self._phases: dict[RoundKey, str] = {}
         self._jobs = JobSeries(most=declared.JOBS_SHOWN_MAX)
@@ -82,7 +82,7 @@ class ParticipantMetrics(ProcessMetrics[DiskKind]):
                 self._left.labels(said.rule if isinstance(said, Decline) else said.reason).inc()
 
     def _show_local(self, offer: Offer, half: str, measured: Measured | None) -> None:
-        if measured is not None:
+        if measured is not None and self._local is not None:
             for metric, mean in zip(offer.spec.metrics, measured.means, strict=False):
                 self._jobs.show(self._local, mean, offer.key.job, metric, half)
 

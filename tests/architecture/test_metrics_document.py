@@ -30,7 +30,7 @@ SAMPLES = declared_samples()
 BUILD = build_info(environment={})
 REGISTRIES = {
     "consilo_coordinator": CoordinatorMetrics(build=BUILD).registry,
-    "consilo_participant": ParticipantMetrics(build=BUILD).registry,
+    "consilo_participant": ParticipantMetrics(build=BUILD, local_metrics=True).registry,
 }
 DECLARED = {
     declared.PREFIX: declared.METRICS for declared in (coordinator.metrics.declared, participant.metrics.declared)

@@ -132,8 +132,8 @@ class CoordinatorObserver(CoordinatorMetrics):
 
 
 class ParticipantObserver(ParticipantMetrics):
-    def __init__(self, *, build: BuildInfo, meeting: Meeting, ledger: Path) -> None:
-        super().__init__(build=build)
+    def __init__(self, *, build: BuildInfo, local_metrics: bool, meeting: Meeting, ledger: Path) -> None:
+        super().__init__(build=build, local_metrics=local_metrics)
         self._meeting = meeting
         self._ledger = ledger
         self._last: tuple[RoundKey, str] | None = None
@@ -184,8 +184,8 @@ def _coordinator(config: Path, clock: JumpingClock, meeting: Meeting) -> None:
 
 
 def _participant(config: Path, clock: JumpingClock, meeting: Meeting) -> None:
-    def metrics(*, build: BuildInfo) -> ParticipantObserver:
-        return ParticipantObserver(build=build, meeting=meeting, ledger=ledger)
+    def metrics(*, build: BuildInfo, local_metrics: bool) -> ParticipantObserver:
+        return ParticipantObserver(build=build, local_metrics=local_metrics, meeting=meeting, ledger=ledger)
 
     session.HEALTHY_S = HEALTHY_S
     keep_memory()

@@ -379,7 +379,7 @@ class Federation:
                     "digest": str(self._manifest.consortium.digest),
                 },
                 "policy": {**self._policy, **self._policies.get(member, {})},
-                "metrics": {"listen": self._metrics_of(member)},
+                "metrics": {"listen": self._metrics_of(member), "local_metrics": True},
                 **self._status_table(member),
             },
         )

@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> None:
     config, *appointments = arguments
     moments = [Moment.parse(text) for text in appointments]
 
-    def metrics(*, build: BuildInfo) -> Doomed:
-        return Doomed(build=build, moments=moments, strike=_strike)
+    def metrics(*, build: BuildInfo, local_metrics: bool) -> Doomed:
+        return Doomed(build=build, local_metrics=local_metrics, moments=moments, strike=_strike)
 
     def _strike(blow: signal.Signals) -> None:
         os.kill(os.getpid(), blow)

@@ -8,13 +8,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from prometheus_client import generate_latest
+
 from participant.disk_use import DiskKind
 from participant.metrics import ParticipantMetrics
 from participant.metrics.declared import JOBS_SHOWN_MAX
 from participant.round.ending import ALARMS
 from participant.round.phases import Finished, Measured, Out, Ready, Working
+from participant.settings import DEFAULT_METRICS, OwnMetricsTable
 from shared.build import build_info
 from shared.clock import ManualClock
+from shared.config import split_address
 from shared.disk_use import DiskUse
 from shared.errors import UnreachableError, WireError
 from shared.ids import AttemptKey, AttemptNumber, Digest, JobId, TaskName
@@ -28,8 +32,9 @@ from tests.support.rounds import KEY, A, key_of, make_masked_spec, make_offer, m
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 
-def metrics(clock: ManualClock | None = None) -> ParticipantMetrics:
-    return ParticipantMetrics(build=build_info(environment={}), clock=clock or ManualClock(start=NOW))
+def metrics(clock: ManualClock | None = None, *, local_metrics: bool = True) -> ParticipantMetrics:
+    clock = clock or ManualClock(start=NOW)
+    return ParticipantMetrics(build=build_info(environment={}), local_metrics=local_metrics, clock=clock)
 
 
 def value(of: ParticipantMetrics, name: str, **labels: str) -> float | None:
@@ -103,6 +108,22 @@ def test_what_the_task_said_of_this_silo_stays_until_it_says_more() -> None:
     seen.moved(Ready(offer, replace(spooled(), train=None, evaluate=Measured(4, (0.75,))), None))
     assert value(seen, "local_metric", job=job, metric="loss", half="train") == 0.25
     assert value(seen, "local_metric", job=job, metric="loss", half="evaluate") == 0.75
+
+
+def test_what_the_task_said_of_this_silo_is_not_served_unless_the_silo_asks_for_it() -> None:
+    seen, offer = metrics(local_metrics=False), make_offer()
+    seen.moved(Ready(offer, replace(spooled(), train=Measured(8, (0.25,)), evaluate=Measured(4, (0.5,))), None))
+    text = generate_latest(seen.registry).decode()
+    assert "consilo_participant_rounds{" in text
+    assert "local_metric" not in text
+    assert " 0.25" not in text
+
+
+def test_a_silo_asks_for_its_own_figures_with_one_key() -> None:
+    assert not OwnMetricsTable().local_metrics
+    asked = OwnMetricsTable.model_validate({"local_metrics": True})
+    assert asked.local_metrics
+    assert asked.address == OwnMetricsTable().address == split_address(DEFAULT_METRICS)
 
 
 def test_jobs_of_long_ago_are_shown_no_more() -> None:
@@ -196,3 +217,4 @@ def test_a_daemon_tells_of_its_disk(tmp_path: Path) -> None:
     told = dict(re.findall(r'^consilo_participant_disk_bytes\{kind="(\w+)"\} (\S+)$', page, re.MULTILINE))
     assert told.keys() == {str(kind) for kind in DiskKind}
     assert float(told["journal"]) > 0
+    assert "local_metric" not in page, "the file does not ask for it"
