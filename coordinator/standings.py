@@ -27,6 +27,8 @@ class JobStanding:
     """Of its next round: all that it asks, where these are bound."""
     connected: int
     """Who of those that it asks is connected and has its task."""
+    running: bool
+    """And not waiting for its turn, nor paused. Below its quorum it runs on, without a round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +58,5 @@ def _not_over(jobs: Jobs) -> Iterator[_Job]:
 
 def _standing(record: JobRecord, spec: JobSpec, bound: tuple[ParticipantId, ...], *, offers: Offers) -> JobStanding:
     found = assess(spec, offers, bound, control=record.control)
-    return JobStanding(quorum=len(bound) or found.quorum, connected=len(found.able))
+    running = record.standing is JobState.RUNNING
+    return JobStanding(quorum=len(bound) or found.quorum, connected=len(found.able), running=running)

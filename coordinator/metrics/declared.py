@@ -72,6 +72,7 @@ READY = gauge(
 # --- jobs -----------------------------------------------------------------------------------------------------------
 
 JOBS = gauge("jobs", "Jobs by state.", Label("state", tuple(JobState)), starts=True)
+JOB_RUNNING = gauge("job_running", "1 for a job that runs; 0 while it waits for its turn, or is paused.", _NOT_OVER)
 JOB_QUORUM = gauge("job_quorum", "Members that the job's next round needs to begin.", _NOT_OVER)
 JOB_MEMBERS_CONNECTED = gauge("job_members_connected", "Members that are connected and have the job's task.", _NOT_OVER)
 JOB_QUORUM_MARGIN = gauge(

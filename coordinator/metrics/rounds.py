@@ -132,6 +132,7 @@ class JobMetrics:
 
     def __init__(self, registered: Registered) -> None:
         self._states = registered.gauge(declared.JOBS)
+        self._running = registered.gauge(declared.JOB_RUNNING)
         self._quorum = registered.gauge(declared.JOB_QUORUM)
         self._connected = registered.gauge(declared.JOB_MEMBERS_CONNECTED)
         self._margin = registered.gauge(declared.JOB_QUORUM_MARGIN)
@@ -144,10 +145,11 @@ class JobMetrics:
             for state in JobState:
                 self._states.labels(state).set(now.states.get(state, 0))
         for job in before.jobs.keys() - now.jobs.keys():
-            for gauge in (self._quorum, self._connected, self._margin):
+            for gauge in (self._running, self._quorum, self._connected, self._margin):
                 gauge.remove(job)
         for job, standing in now.jobs.items():
             if before.jobs.get(job) != standing:
+                self._running.labels(job).set(standing.running)
                 self._quorum.labels(job).set(standing.quorum)
                 self._connected.labels(job).set(standing.connected)
                 self._margin.labels(job).set(standing.connected - standing.quorum)

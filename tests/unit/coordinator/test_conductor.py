@@ -270,11 +270,11 @@ def test_where_all_jobs_stand(machine: Machine) -> None:
     bring_back(machine)
     conductor, quorum = machine.conductor, make_spec().round.quorum
     assert conductor.standings() == Standings(
-        {JobState.QUEUED: 2}, {job: JobStanding(quorum=quorum, connected=0) for job in (HEART, LUNG)}
+        {JobState.QUEUED: 2}, {job: JobStanding(quorum=quorum, connected=0, running=False) for job in (HEART, LUNG)}
     )
     machine.connect()
     assert conductor.standings().states == {JobState.RUNNING: 2}
-    assert conductor.standings().jobs[HEART] == JobStanding(quorum=quorum, connected=len(MEMBERS))
+    assert conductor.standings().jobs[HEART] == JobStanding(quorum=quorum, connected=len(MEMBERS), running=True)
     conductor.session_closed(A, f"session-{A}")
     assert conductor.standings().jobs[HEART].connected == len(MEMBERS) - 1
     conductor.session_opened(A, Enrolled("session-2", frozenset()), key_of(A).verifying_key, ())

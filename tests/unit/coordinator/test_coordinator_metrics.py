@@ -274,16 +274,19 @@ def test_how_long_rounds_took_and_when_the_last_one_committed(metrics: Coordinat
 def test_jobs_stand_where_they_are_and_vanish_when_they_are_over(metrics: CoordinatorMetrics) -> None:
     assert all(_value(metrics, "jobs", state=state) == 0 for state in JobState)
     job = JobId("heart-1")
-    metrics.jobs_stand(Standings({JobState.RUNNING: 1}, {job: JobStanding(quorum=3, connected=2)}))
+    metrics.jobs_stand(Standings({JobState.RUNNING: 1}, {job: JobStanding(quorum=3, connected=2, running=True)}))
     assert _value(metrics, "jobs", state="running") == 1
     assert _value(metrics, "job_quorum", job=job) == 3
     assert _value(metrics, "job_members_connected", job=job) == 2
     assert _value(metrics, "job_quorum_margin", job=job) == -1
-    metrics.jobs_stand(Standings({JobState.RUNNING: 1}, {job: JobStanding(quorum=2, connected=4)}))
+    assert _value(metrics, "job_running", job=job) == 1
+    metrics.jobs_stand(Standings({JobState.RUNNING: 1}, {job: JobStanding(quorum=2, connected=4, running=False)}))
     assert _value(metrics, "job_quorum_margin", job=job) == 2
+    assert _value(metrics, "job_running", job=job) == 0
     metrics.jobs_stand(Standings({JobState.COMPLETED: 1}, {}))
     assert (_value(metrics, "jobs", state="running"), _value(metrics, "jobs", state="completed")) == (0, 1)
     assert _value(metrics, "job_quorum_margin", job=job) is None
+    assert _value(metrics, "job_running", job=job) is None
 
 
 def test_the_audit_gauges_follow_entries_and_a_file_that_is_behind(
