@@ -106,13 +106,13 @@ ROUND_PHASE_START = gauge(
 )
 ROUNDS_FINISHED = counter(
     "rounds_finished",
-    "Rounds that ended, with this silo's update or without, masked and plain ones apart.",
+    "Rounds that ended, with this silo's update or without, masked and plain ones apart. None that this silo left.",
     Label("outcome", (SURVIVED, WITHOUT)),
     Label("mode", ("masked", "plain")),
 )
 ROUNDS_LEFT = counter(
     "rounds_left",
-    "Rounds declined (a rule of section 9.3) or withdrawn from (a reason of section 9.2).",
+    "Rounds declined (a rule of section 9.3) or withdrawn from (a reason of section 9.2), each once.",
     Label("reason", (*sorted(ConsentRule), *sorted(SAID_BY_PARTICIPANT))),
 )
 ATTEMPTS_LEFT = counter(

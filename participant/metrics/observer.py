@@ -15,6 +15,7 @@ from shared.protocol.messages import AnswerKind, AttemptAbort, AttemptAnswer, De
 from shared.wire.sealed import reopen
 
 _CLOCK = SystemClock()
+_LEFT_KEPT = 1000  # more than the driver keeps: it forgets a round that was left once the job's next one is planned
 
 
 class ParticipantMetrics(ProcessMetrics[DiskKind]):
@@ -49,6 +50,7 @@ class ParticipantMetrics(ProcessMetrics[DiskKind]):
         self._local = registered.gauge(declared.LOCAL_METRIC) if local_metrics else None
         self._tasks = registered.gauge(declared.TASK_AVAILABLE)
         self._phases: dict[RoundKey, str] = {}
+        self._counted_left: dict[RoundKey, None] = {}  # oldest first
         self._jobs = JobSeries(most=declared.JOBS_SHOWN_MAX)
 
     # --- rounds -------------------------------------------------------------------------------------------------------
@@ -74,12 +76,21 @@ class ParticipantMetrics(ProcessMetrics[DiskKind]):
         self._jobs.moved(key.job, still_open=True)
 
     def _count_end(self, state: Finished | Out) -> None:
+        """Each round once: as left, however often that is said again, or as finished."""
+        key = state.offer.key
+        counted = key in self._counted_left
+        self._counted_left.pop(key, None)
         match state:
             case Finished(offer=offer, survived=survived):
-                outcome = declared.SURVIVED if survived else declared.WITHOUT
-                self._finished.labels(outcome, offer.spec.masking.mode).inc()
+                if survived or not counted:  # declined at first, then accepted: it may have survived
+                    outcome = declared.SURVIVED if survived else declared.WITHOUT
+                    self._finished.labels(outcome, offer.spec.masking.mode).inc()
             case Out(said=said):
-                self._left.labels(said.rule if isinstance(said, Decline) else said.reason).inc()
+                self._counted_left[key] = None
+                if len(self._counted_left) > _LEFT_KEPT:
+                    del self._counted_left[next(iter(self._counted_left))]
+                if not counted:
+                    self._left.labels(said.rule if isinstance(said, Decline) else said.reason).inc()
 
     def _show_local(self, offer: Offer, half: str, measured: Measured | None) -> None:
         if measured is not None and self._local is not None:

@@ -13,6 +13,8 @@ from prometheus_client import generate_latest
 from participant.disk_use import DiskKind
 from participant.metrics import ParticipantMetrics
 from participant.metrics.declared import JOBS_SHOWN_MAX
+from participant.metrics.observer import _LEFT_KEPT
+from participant.round.effects import WorkFailed
 from participant.round.ending import ALARMS
 from participant.round.phases import Finished, Measured, Out, Ready, Working
 from participant.settings import DEFAULT_METRICS, OwnMetricsTable
@@ -27,7 +29,20 @@ from shared.reasons import SAID_BY_PARTICIPANT, AttemptAbortReason, ConsentRule,
 from shared.wire.sealed import seal
 from tests.support.credentials import Consortium
 from tests.support.federation import CONSILO, Process, free_port
-from tests.support.rounds import KEY, A, key_of, make_masked_spec, make_offer, make_plan, make_spec, offer_of, spooled
+from tests.support.rounds import (
+    KEY,
+    A,
+    aborted_of,
+    key_of,
+    make_masked_spec,
+    make_offer,
+    make_plan,
+    make_spec,
+    offer_of,
+    spooled,
+)
+from tests.unit.participant.round.test_participant_driver import PLAN, SECOND, Daemon
+from tests.unit.participant.status.test_noting import watched
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
@@ -58,6 +73,41 @@ def test_a_round_that_was_left_has_a_reason() -> None:
     seen, offer = metrics(), make_offer()
     seen.moved(Out(offer, Withdraw(offer.key, offer.digest, DropReason.OUT_OF_RANGE), over=True))
     assert value(seen, "rounds_left_total", reason="out_of_range") == 1
+
+
+def ends(of: ParticipantMetrics) -> dict[tuple[str, ...], float]:
+    """Rounds left, by reason, and rounds finished, by outcome and mode; none of those at zero."""
+    names = ("consilo_participant_rounds_left_total", "consilo_participant_rounds_finished_total")
+    samples = [sample for family in of.registry.collect() for sample in family.samples if sample.name in names]
+    return {tuple(sample.labels.values()): sample.value for sample in samples if sample.value}
+
+
+def test_a_round_that_was_left_is_counted_once_and_never_as_finished() -> None:
+    seen, daemon = metrics(), Daemon(minimum_members=50)
+    watched(daemon, seen)
+    daemon.hears(PLAN, PLAN, PLAN)
+    assert ends(seen) == {("cohort_too_small",): 1}
+    daemon.hears(aborted_of(PLAN))
+    assert ends(seen) == {("cohort_too_small",): 1}
+    assert not seen._counted_left, "the round is over"
+    daemon.hears(SECOND)
+    assert ends(seen) == {("cohort_too_small",): 2}
+
+    seen, daemon = metrics(), Daemon()
+    driver = watched(daemon, seen)
+    daemon.hears(PLAN)
+    driver.report(KEY, WorkFailed(DropReason.TASK_CRASHED))
+    daemon.hears(PLAN)
+    daemon.hears(SECOND, aborted_of(SECOND))
+    assert ends(seen) == {("task_crashed",): 1, ("without_this_silo", "plain"): 1}
+
+
+def test_of_rounds_that_were_left_only_so_many_are_remembered() -> None:
+    seen, spec = metrics(), make_spec()
+    for number in range(_LEFT_KEPT + 5):
+        offer = make_offer(plan=make_plan(spec, job=JobId(f"job-{number}")))
+        seen.moved(Out(offer, Withdraw(offer.key, offer.digest, DropReason.DISK), over=True))
+    assert len(seen._counted_left) == _LEFT_KEPT
 
 
 def test_an_attempt_that_was_left_is_counted_when_it_is_said() -> None:

@@ -10,6 +10,7 @@ import pytest
 from participant.round.driver import Driver
 from participant.round.effects import WorkDone, WorkFailed
 from participant.round.ending import ALARM_HISTORY
+from participant.round.surroundings import Observer
 from participant.status import advice
 from participant.status.noting import KEPT, Noted
 from shared.clock import ManualClock
@@ -28,9 +29,10 @@ def noted(clock: ManualClock) -> Noted:
     return Noted(following=Unobserved(), clock=clock)
 
 
-def watched(daemon: Daemon, noted: Noted) -> Driver:
+def watched(daemon: Daemon, observer: Observer) -> Driver:
     daemon.driver._around = type(daemon.driver._around)(
-        **{name: getattr(daemon.driver._around, name) for name in daemon.driver._around.__slots__} | {"observer": noted}
+        **{name: getattr(daemon.driver._around, name) for name in daemon.driver._around.__slots__}
+        | {"observer": observer}
     )
     return daemon.driver
 
