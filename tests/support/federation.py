@@ -379,10 +379,15 @@ class Federation:
                     "digest": str(self._manifest.consortium.digest),
                 },
                 "policy": {**self._policy, **self._policies.get(member, {})},
-                "metrics": {"listen": self._metrics_of(member), "local_metrics": True},
+                "metrics": self._metrics_table(member),
                 **self._status_table(member),
             },
         )
+
+    def _metrics_table(self, member: str) -> dict[str, object]:
+        """All of a silo's metrics, its own figures too; or none, in words that an older release knows as well."""
+        listen = self._metrics_of(member)
+        return {"listen": listen} if listen == "off" else {"listen": listen, "local_metrics": True}
 
     def _metrics_of(self, name: str) -> str:
         port = self.metrics_ports.get(name)
