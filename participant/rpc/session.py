@@ -54,6 +54,8 @@ _METHOD = "/consilo.v1.SessionService/Session"
 OPENING_LIMIT_S = 15.0  # for connection, handshake and Welcome
 HEALTHY_S = 30.0  # a session that lasted this long was fine: the next backoff starts small
 STUBBORN_DELAY_S = 30.0  # after a refusal that only a person can heal
+GREETINGS = 4  # of the doctor; the daemon comes again by itself
+STATUS_LOST = "Internal error from Core"  # how gRPC says that it has no status of the peer's
 _FAREWELL_S = 2.0  # for the coordinator's end of a session that was only opened to see whether it opens
 QUEUE_LIMIT = 1000  # messages; a session that cannot send for so long is ended
 
@@ -291,7 +293,21 @@ async def session_at(
 
 
 async def greet(address: str, guest: Guest) -> Welcome:
-    """Open a session, and end it well. Nothing is shown of what this silo knows. Raises as `session_at`."""
+    """Open a session, and end it well. Nothing is shown of what this silo knows. Raises as `session_at`.
+
+    Asked again where gRPC lost the coordinator's word: a call that is refused at once may fail in the write, before the
+    status that came is taken.
+    """
+    for _ in range(GREETINGS - 1):
+        try:
+            return await _greet_once(address, guest)
+        except UnreachableError as error:
+            if STATUS_LOST not in str(error):
+                raise
+    return await _greet_once(address, guest)
+
+
+async def _greet_once(address: str, guest: Guest) -> Welcome:
     async with session_at(address, guest, UNCOUNTED, open_rounds=(), heads=()) as (stream, opened):
         await stream.done_writing()
         with suppress(UnreachableError, RefusedError, TimeoutError):
