@@ -54,8 +54,8 @@ _METHOD = "/consilo.v1.SessionService/Session"
 OPENING_LIMIT_S = 15.0  # for connection, handshake and Welcome
 HEALTHY_S = 30.0  # a session that lasted this long was fine: the next backoff starts small
 STUBBORN_DELAY_S = 30.0  # after a refusal that only a person can heal
-GREETINGS = 4  # of the doctor; the daemon comes again by itself
-STATUS_LOST = "Internal error from Core"  # how gRPC says that it has no status of the peer's
+_GREETINGS = 4  # of the doctor; the daemon comes again by itself
+_STATUS_LOST = "Internal error from Core"  # how gRPC says that it has no status of the peer's
 _FAREWELL_S = 2.0  # for the coordinator's end of a session that was only opened to see whether it opens
 QUEUE_LIMIT = 1000  # messages; a session that cannot send for so long is ended
 
@@ -298,11 +298,11 @@ async def greet(address: str, guest: Guest) -> Welcome:
     Asked again where gRPC lost the coordinator's word: a call that is refused at once may fail in the write, before the
     status that came is taken.
     """
-    for _ in range(GREETINGS - 1):
+    for _ in range(_GREETINGS - 1):
         try:
             return await _greet_once(address, guest)
         except UnreachableError as error:
-            if STATUS_LOST not in str(error):
+            if _STATUS_LOST not in str(error):
                 raise
     return await _greet_once(address, guest)
 
